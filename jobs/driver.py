@@ -1,0 +1,234 @@
+"""What every driver does around its work: heartbeat, stopping, shipping metrics, and the result written last."""
+
+import argparse
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from jobs.errors import ErrorClass, FencedError, FolderError, NoRun, TrackingUnavailable
+from jobs.failures import classify
+from jobs.folder import Attempt, Control, Failure, JobFolder, Outcome, Phase, Progress, Result, Want
+from jobs.launch import Tracking
+from jobs.tracking import MlflowTracking
+
+__all__ = ["Context", "connect", "drive"]
+
+logger = logging.getLogger(__name__)
+
+_BEAT_EVERY = 1.0
+_BEAT_STALE = 3.0
+_SHIP_EVERY = 5.0
+
+_STOP_GRACE = 15.0
+"""Seconds that workers which train get to stop by themselves."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a driver works with."""
+
+    folder: JobFolder
+    attempt: Attempt
+    cache_dir: Path
+    """Built data sets, shared by all jobs."""
+    data_dir: Path | None
+    """The user's own data."""
+    tracking: Tracking | None
+    """None where no run was given: then the control plane alone ships."""
+    run_id: str | None
+
+
+def drive(work: Callable[[Context], Result], argv: Sequence[str] | None = None) -> int:
+    """Runs an attempt's work to a result file, whatever happens short of SIGKILL.
+
+    Args:
+        work: does the attempt and says how it ended.
+        argv: --job-dir and --attempt; the process's own when left out.
+
+    Returns:
+        The exit status: 0 whenever the result file tells the rest.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    context = _context(argv)
+    _handle_sigterm()
+    watch = _Watch(context)
+    watch.start()
+    try:
+        result = work(context)
+    except FencedError as error:
+        logger.warning("%s", error)
+        context.attempt.add_note("fenced", str(error))
+        return 0
+    except SystemExit:
+        # SIGTERM: three seconds are left, and the metrics can be shipped by the control plane.
+        watch.stop(ship=False)
+        _write(context, _stopped(context))
+        _leave_no_actor()
+        return 0
+    except Exception as error:
+        logger.exception("the attempt failed")
+        result = Result(outcome=Outcome.FAILED, error=classify(error))
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    watch.stop(ship=True)
+    _write(context, result)
+    _leave_no_actor()
+    logger.info("attempt %d: %s", context.attempt.number, result.outcome.value)
+    return 0
+
+
+def connect() -> None:
+    """Joins the cluster that runs this driver."""
+    import ray
+
+    # The address is in the driver's own environment only; Train's helpers look for it in theirs, and would find
+    # whatever other cluster is on the machine.
+    address = {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]}
+    ray.init(runtime_env={"env_vars": address}, logging_level=logging.WARNING)
+    _handle_sigterm()
+
+
+def _handle_sigterm() -> None:
+    """SIGTERM ends the work as SystemExit does; to be called again after ray.init, which puts its own handler there."""
+
+    def leave(number: int, _: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+def _leave_no_actor() -> None:
+    """Ends the helper that Train starts once for a cluster and never ends, unless another job may be using it."""
+    import ray
+
+    if not ray.is_initialized():
+        return
+    supervisors = [actor for actor in ray.util.list_named_actors(all_namespaces=True) if _is_supervisor(actor)]
+    if len(supervisors) > 1:
+        return
+    with suppress(ValueError):  # it was never started
+        ray.kill(ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator"))
+
+
+def _is_supervisor(actor: dict[str, str]) -> bool:
+    """Whether an actor runs a job: Ray has one for each that has not ended, and this is one of them."""
+    return actor["namespace"] == "SUPERVISOR_ACTOR_RAY_NAMESPACE"
+
+
+def _context(argv: Sequence[str] | None) -> Context:
+    parser = argparse.ArgumentParser(description="Runs one attempt of a job on the cluster.")
+    parser.add_argument("--job-dir", type=Path, required=True, help="the job's folder, absolute")
+    parser.add_argument("--attempt", type=int, required=True)
+    given = parser.parse_args(argv)
+    folder = JobFolder(given.job_dir)
+    cache_dir = Path(os.environ.get("SEQAE_CACHE_DIR") or given.job_dir.parent.parent / "data")
+    data_dir = os.environ.get("SEQAE_DATA_DIR")
+    url, run_id = os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get("SEQAE_RUN_ID")
+    tracking = MlflowTracking(url, cache_dir / "models") if url and run_id else None
+    attempt = folder.attempt(given.attempt)
+    attempt.path.mkdir(parents=True, exist_ok=True)
+    return Context(folder, attempt, cache_dir, Path(data_dir) if data_dir else None, tracking, run_id)
+
+
+class _Watch:
+    """A thread beside the work: keeps the heartbeat alive, obeys control.json where no worker does, ships metrics."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._end = threading.Event()
+        self._asked_at: float | None = None
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._shipper = threading.Thread(target=self._ship_on, name="ship", daemon=True)
+
+    def start(self) -> None:
+        now = time.time()
+        self._context.attempt.write_progress(Progress(time=now, moved_at=now, phase=Phase.STARTING))
+        self._thread.start()
+        self._shipper.start()
+
+    def stop(self, ship: bool) -> None:
+        self._end.set()
+        if ship:
+            # A server that is down answers within its time-out; what is left then the control plane ships.
+            self._shipper.join(timeout=30)
+            self._ship()
+
+    def _watch(self) -> None:
+        while not self._end.wait(_BEAT_EVERY):
+            try:
+                self._beat()
+                self._obey()
+            except (OSError, FolderError) as error:
+                # A full disk or a file just being replaced must not end the only thread that tells of life.
+                logger.warning("heartbeat: %s", error)
+
+    def _beat(self) -> None:
+        """Renews a heartbeat that the workers don't: they start, load data, or are being replaced."""
+        progress = self._context.attempt.read_progress()
+        if progress is not None and time.time() - progress.time > _BEAT_STALE:
+            self._context.attempt.write_progress(progress.model_copy(update={"time": time.time()}))
+
+    def _obey(self) -> None:
+        control = self._context.folder.read_control()
+        if not _asks_to_stop(control, self._context.attempt):
+            return
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+        progress = self._context.attempt.read_progress()
+        trains = progress is not None and progress.phase in (Phase.TRAINING, Phase.FINALIZING)
+        # Workers that train stop by themselves, with a checkpoint; before that there is nothing to wait for.
+        if not trains or time.monotonic() - self._asked_at > _STOP_GRACE:
+            self._end.set()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _ship_on(self) -> None:
+        while not self._end.wait(_SHIP_EVERY):
+            self._ship()
+
+    def _ship(self) -> None:
+        tracking, run_id = self._context.tracking, self._context.run_id
+        if tracking is None or run_id is None or _is_fenced(self._context.folder.read_control(), self._context.attempt):
+            return
+        try:
+            tracking.ship(self._context.folder.path, run_id)
+        except (TrackingUnavailable, NoRun, OSError) as error:
+            logger.warning("metrics are kept for later: %s", error)
+
+
+def _is_fenced(control: Control, attempt: Attempt) -> bool:
+    return control.attempt > attempt.number
+
+
+def _asks_to_stop(control: Control, attempt: Attempt) -> bool:
+    return control.want is not Want.RUN or _is_fenced(control, attempt)
+
+
+def _stopped(context: Context) -> Result:
+    """The result of an attempt that SIGTERM ended: as it was asked for, or else the cluster's doing."""
+    want = context.folder.read_control().want
+    if want is Want.RUN:
+        message = "stopped from outside (SIGTERM)"
+        error = Failure.model_validate({"class": ErrorClass.INFRASTRUCTURE, "message": message})
+        return Result(outcome=Outcome.FAILED, error=error)
+    return Result(outcome=Outcome.PAUSED if want is Want.PAUSE else Outcome.CANCELLED)
+
+
+def _write(context: Context, result: Result) -> None:
+    if _is_fenced(context.folder.read_control(), context.attempt):
+        return
+    try:
+        context.attempt.write_result(result)
+    except OSError:
+        # The disk is full: drafts and film strips of this attempt make room for the few bytes that matter.
+        for frame in context.attempt.frames.glob("*.png"):
+            with suppress(OSError):
+                frame.unlink()
+        context.attempt.write_result(result)

@@ -1,0 +1,79 @@
+"""What can go wrong between control plane, cluster and tracking server, and how a failed attempt is classed."""
+
+from enum import StrEnum
+
+from seqae.errors import Error
+
+__all__ = [
+    "DiskFullError",
+    "ErrorClass",
+    "FencedError",
+    "FolderError",
+    "LauncherUnavailable",
+    "NoModel",
+    "NoRun",
+    "OutOfMemoryError",
+    "SubmissionRefused",
+    "TrackingUnavailable",
+    "WorkersLostError",
+]
+
+
+class LauncherUnavailable(Error):  # noqa: N818
+    """The cluster did not answer in time. Nothing is known: neither that a job lives nor that it is lost."""
+
+
+class SubmissionRefused(Error):  # noqa: N818
+    """The cluster answered, and refuses the submission; trying the same again won't help."""
+
+
+class TrackingUnavailable(Error):  # noqa: N818
+    """The tracking server did not answer, or answered with a failure of its own. Try again later."""
+
+
+class NoModel(Error):  # noqa: N818
+    """No registered model answers to what was asked for."""
+
+
+class NoRun(Error):  # noqa: N818
+    """The tracking server answers, and knows no such run: its database was lost or replaced."""
+
+
+class FolderError(Error):
+    """A file of a job's folder is missing or can't be read. The text names it."""
+
+
+class FencedError(Error):
+    """A newer attempt of the same job exists: this one must stop and commit nothing."""
+
+
+class WorkersLostError(Error):
+    """A worker, its node, or the connection between workers was lost."""
+
+
+class OutOfMemoryError(Error):
+    """The main memory or the GPU's memory did not suffice."""
+
+
+class DiskFullError(Error):
+    """The disk that holds the job's folder is full."""
+
+
+class ErrorClass(StrEnum):
+    """The class in a result's error: it decides whether the control plane tries again by itself."""
+
+    DATA = "data"
+    """The data source is missing, damaged or empty."""
+    DIVERGED = "diverged"
+    """The loss was not finite."""
+    OUT_OF_MEMORY = "out_of_memory"
+    DISK_FULL = "disk_full"
+    INTERNAL = "internal"
+    """Anything unforeseen in the training code."""
+    INFRASTRUCTURE = "infrastructure"
+    """A worker, node, head or driver was lost; the next attempt resumes, and the user's retries are not spent."""
+
+    @property
+    def is_users(self) -> bool:
+        """Whether the job itself is at fault: a retry would spend one of the user's retries."""
+        return self is not ErrorClass.INFRASTRUCTURE

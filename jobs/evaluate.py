@@ -1,0 +1,71 @@
+"""Evaluates a checkpoint on its own test images: `python -m jobs.evaluate --checkpoint DIR`. Prints JSON."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.folder import write_atomically
+from seqae import checkpoint
+from seqae.data import load_data
+from seqae.evaluation import evaluate
+
+__all__ = ["evaluate_checkpoint", "main"]
+
+
+def evaluate_checkpoint(
+    path: Path, cache_dir: Path, data_dir: Path | None = None, scenes: int | None = None, device: str = "cpu"
+) -> dict[str, Any]:
+    """Scores of a checkpoint on the test images that its config names.
+
+    Args:
+        path: the checkpoint's folder.
+        cache_dir: built data sets.
+        data_dir: the user's own data.
+        scenes: at most so many; as the config says when left out.
+        device: where to run.
+
+    Returns:
+        `iteration`, `dataset` (in words), `evaluation_set` (checksum) and `metrics`.
+
+    Raises:
+        CheckpointError: it is damaged.
+        DataError: the data is missing or damaged.
+    """
+    manifest = checkpoint.verify(path)
+    config = checkpoint.read_config(path)
+    data = load_data(config.data, config.model, cache_dir, data_dir)
+    limit = config.schedule.evaluate_scenes if scenes is None else scenes
+    model = checkpoint.load_model(path, device)
+    epoch = manifest.iteration * config.schedule.batch_size / len(data.train.images)
+    done = manifest.iteration
+    found = evaluate(model, data.test, steps=config.model.steps, limit=limit, iteration=done, epoch=epoch)
+    return {
+        "iteration": manifest.iteration,
+        "dataset": data.source,
+        "evaluation_set": data.checksum,
+        "metrics": found.metrics(),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Evaluates a checkpoint on the test images of its own config.")
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--cache-dir", type=Path, required=True, help="folder of built data sets")
+    parser.add_argument("--data-dir", type=Path, help="folder of your own data")
+    parser.add_argument("--scenes", type=int, help="at most so many test images")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--output", type=Path, help="write the JSON here too")
+    given = parser.parse_args(argv)
+    found = evaluate_checkpoint(given.checkpoint, given.cache_dir, given.data_dir, given.scenes, given.device)
+    text = json.dumps(found, indent=2)
+    if given.output is not None:
+        write_atomically(given.output, text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

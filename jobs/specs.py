@@ -1,0 +1,167 @@
+"""The wire format: what `POST /jobs` takes, the job table keeps, and a driver on the cluster reads back."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
+
+from seqae.config import Config, DataConfig, TrainConfig, field_error
+from seqae.figures.figure import FigureName
+
+__all__ = [
+    "AnySpec",
+    "FigureSpec",
+    "FloatRange",
+    "JobSpec",
+    "ScalingConfig",
+    "SearchSpace",
+    "TrainSpec",
+    "TuneSpec",
+    "WorkerRange",
+    "job_spec",
+]
+
+
+class WorkerRange(Config):
+    """Elastic training: between `min` and `max` workers, as many as the cluster has room for."""
+
+    min: int = Field(ge=1, le=1024)
+    max: int = Field(ge=1, le=1024)
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        if self.min > self.max:
+            raise field_error("min", "min is larger than max")
+        return self
+
+
+class ScalingConfig(Config):
+    """What one training run asks of the cluster."""
+
+    workers: Annotated[int, Field(ge=1, le=1024)] | WorkerRange = 1
+    """Data-parallel workers; the batch is shared among them."""
+
+    cpus_per_worker: float = Field(1, gt=0, le=1024)
+    gpus_per_worker: float = Field(0, ge=0, le=64)
+    """Above 0 the workers train on CUDA, with NCCL between them; 0 trains on the CPU, with gloo."""
+
+    @property
+    def min_workers(self) -> int:
+        return self.workers.min if isinstance(self.workers, WorkerRange) else self.workers
+
+    @property
+    def max_workers(self) -> int:
+        return self.workers.max if isinstance(self.workers, WorkerRange) else self.workers
+
+
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
+
+
+class TrainSpec(TrainConfig):
+    """A job that trains one model."""
+
+    kind: Literal["train"] = "train"
+    name: Name
+    """What people call the job; it need not be unique."""
+
+    scaling: ScalingConfig = ScalingConfig()
+
+
+class FloatRange(Config):
+    """A range to draw from, on a logarithmic scale."""
+
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        if self.low > self.high:
+            raise field_error("low", "low is larger than high")
+        return self
+
+
+class SearchSpace(Config):
+    """What a search varies; a field left out keeps the base spec's value."""
+
+    alpha_region: FloatRange | None = None
+    alpha_mseot: FloatRange | None = None
+    bottleneck: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field((), max_length=64)
+    """Choices of `model.coder.bottleneck`."""
+
+    kernel_size: tuple[Annotated[int, Field(ge=8, le=256)], ...] = Field((), max_length=64)
+    """Choices of `model.attention.kernel_size`."""
+
+
+class TuneSpec(Config):
+    """A job that searches: trials of `base` with fields of `space` changed, stopped early by ASHA."""
+
+    kind: Literal["tune"]
+    name: Name
+    base: TrainSpec
+    """What every trial starts from; its scaling is each trial's."""
+
+    space: SearchSpace
+    trials: int = Field(8, ge=1, le=10_000)
+    metric: Literal["test_mse", "fg_ari"] = "test_mse"
+    """What the search improves: `test_mse` goes down, `fg_ari` goes up."""
+
+    grace_epochs: float = Field(1.0, gt=0)
+    """ASHA stops no trial before it has trained for so many epochs."""
+
+    reduction_factor: int = Field(3, ge=2, le=16)
+    """ASHA keeps one trial in so many at each rung."""
+
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+
+    @model_validator(mode="after")
+    def _space_is_valid(self) -> Self:
+        side = min(self.base.model.height, self.base.model.width)
+        for at, size in enumerate(self.space.kernel_size):
+            if size > side:
+                raise field_error(f"space/kernel_size/{at}", f"larger than the image's side of {side} pixels")
+        if self.space == SearchSpace():
+            raise field_error("space", "names nothing to vary")
+        return self
+
+
+class FigureSpec(Config):
+    """A job that makes one of the paper's figures from a model that was trained."""
+
+    kind: Literal["figure"]
+    name: Name
+    figure: FigureName
+    """Number of the figure in the paper, 4 to 10, or "sample" for scenes drawn from a variational model."""
+
+    model: str = Field("champion", min_length=1, max_length=4096)
+    """A job's id, "champion", a version in the registry, or the absolute path of a checkpoint's folder. 5 and 9 plot a
+    record of training, so they need one that comes from a job here; 4 needs none at all."""
+
+    data: DataConfig | None = None
+    """Images to look at; those that the model was trained on when left out."""
+
+    index: int = Field(0, ge=0)
+    """Which scene or image is shown, counted from 0."""
+
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    """Of what is random in a figure: t-SNE, samples."""
+
+    @property
+    def scaling(self) -> ScalingConfig:
+        """What it asks of the cluster: its driver makes it, on one core."""
+        return ScalingConfig()
+
+
+def _kind(given: Any) -> str:
+    kind = given.get("kind", "train") if isinstance(given, dict) else getattr(given, "kind", "train")
+    return str(kind)
+
+
+JobSpec = Annotated[
+    Annotated[TrainSpec, Tag("train")] | Annotated[TuneSpec, Tag("tune")] | Annotated[FigureSpec, Tag("figure")],
+    Discriminator(_kind),
+]
+
+AnySpec = TrainSpec | TuneSpec | FigureSpec
+"""A spec that was parsed."""
+
+job_spec: TypeAdapter[AnySpec] = TypeAdapter(JobSpec)
+"""Parses and validates a job spec; a spec without `kind` trains."""

@@ -1,0 +1,336 @@
+"""Every setting of a training run, once: request field, MLflow param, checkpoint content, and what builds the model.
+
+All models are frozen and refuse unknown fields. Lengths are in pixels unless a field says otherwise; coordinates are
+0-indexed. "Eq." and "Table" refer to the paper (see README.md).
+"""
+
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+__all__ = [
+    "AttentionConfig",
+    "BackgroundConfig",
+    "CoderConfig",
+    "Config",
+    "DataConfig",
+    "GrowthStep",
+    "ImagesConfig",
+    "LocalizerConfig",
+    "LossConfig",
+    "MnistScenesConfig",
+    "ModelConfig",
+    "ScheduleConfig",
+    "TrainConfig",
+    "field_error",
+]
+
+
+def field_error(pointer: str, message: str) -> PydanticCustomError:
+    """A validation error about one field below the model that raises it.
+
+    Args:
+        pointer: path of the field from that model, parts joined by "/", such as "attention/kernel_size".
+        message: what is wrong, in words.
+    """
+    # Braces would be read as a template by pydantic.
+    return PydanticCustomError("value_error", "{message}", {"message": message, "pointer": pointer})
+
+
+class Config(BaseModel):
+    """Base of all settings: frozen, no unknown fields, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class AttentionConfig(Config):
+    """The soft-attention window: an N x N grid of Gaussian kernels (Eq. 7-12)."""
+
+    kernel_size: int = Field(25, ge=8, le=256)
+    """N, kernels along one side of the grid."""
+
+    delta_min: float = Field(0.37, gt=0)
+    """Smallest stride between two kernels."""
+
+    delta_max: float = Field(1.16, gt=0)
+    """Largest stride. N = 25 and 1.16 make a window 28 pixels wide: about one digit."""
+
+    sigma: Literal["tied", "free"] = "tied"
+    """"tied": sigma is a share of delta, which rules out the comb of sigma << delta. "free": sigma is in pixels."""
+
+    sigma_min: float = Field(0.4, gt=0)
+    """Smallest sigma: a share of delta when tied, else pixels."""
+
+    sigma_max: float = Field(0.8, gt=0)
+    """Largest sigma: a share of delta when tied, else pixels."""
+
+    log_gamma_max: float = Field(0.0, ge=0, le=5)
+    """Bound on abs(log gamma), the intensity of Eq. 11 and 12; 0 fixes gamma at 1."""
+
+    write_gain: Literal["paper", "unit"] = "paper"
+    """"paper": Eq. 12, which returns x / delta^2 from Write(Read(x)). "unit": times delta^2, which returns x."""
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        for low, high in (("delta_min", "delta_max"), ("sigma_min", "sigma_max")):
+            if getattr(self, low) > getattr(self, high):
+                raise field_error(low, f"{low} is larger than {high}")
+        return self
+
+
+class LocalizerConfig(Config):
+    """The localization network (Eq. 2): error image in, five attention parameters out."""
+
+    kind: Literal["seeker", "small", "improved"] = "seeker"
+    """"seeker": a peak of the error map with a softmax around it. "small": Figure 2. "improved": Table 3."""
+
+
+class CoderConfig(Config):
+    """The region coder (Eq. 4-5): patch in, code, patch out."""
+
+    kind: Literal["autoencoder", "variational"] = "autoencoder"
+    """"autoencoder": Table 1. "variational": the same with a Gaussian code, from which scenes can be sampled."""
+
+    bottleneck: int = Field(256, ge=1, le=8192)
+    """Length of the code z."""
+
+
+class BackgroundConfig(Config):
+    """The background network (Table 2): an image-level auto-encoder that paints the canvas of step 0."""
+
+    bottleneck: int = Field(16, ge=1, le=4096)
+    """Length of its code."""
+
+
+class ModelConfig(Config):
+    """The sequential auto-encoder (Eq. 1-6)."""
+
+    height: int = Field(64, ge=8, le=1024)
+    """Image height H."""
+
+    width: int = Field(64, ge=8, le=1024)
+    """Image width W."""
+
+    channels: Literal[1, 3] = 1
+    """1 for grey, 3 for colour."""
+
+    steps: int = Field(6, ge=1, le=64)
+    """T, writes onto the canvas."""
+
+    attention: AttentionConfig = AttentionConfig()
+    localizer: LocalizerConfig = LocalizerConfig()
+    coder: CoderConfig = CoderConfig()
+    background: BackgroundConfig | None = None
+
+    @model_validator(mode="after")
+    def _grid_fits_the_image(self) -> Self:
+        side = min(self.height, self.width)
+        if self.attention.kernel_size > side:
+            message = f"kernel_size {self.attention.kernel_size} is larger than the image's side of {side} pixels"
+            raise field_error("attention/kernel_size", message)
+        return self
+
+
+class MnistScenesConfig(Config):
+    """MNIST-Scenes: handwritten digits placed on a black image, made from a seed."""
+
+    kind: Literal["mnist_scenes"] = "mnist_scenes"
+
+    digits: Literal["bundled", "mnist"] = "bundled"
+    """"bundled": scikit-learn's 1,797 digits, on every machine. "mnist": the real 70,000, found or downloaded."""
+
+    train_scenes: int = Field(10_000, ge=1, le=1_000_000)
+    test_scenes: int = Field(2_000, ge=1, le=100_000)
+
+    min_digits: int = Field(1, ge=0, le=16)
+    """Fewest digits in a scene."""
+
+    max_digits: int = Field(4, ge=1, le=16)
+    """Most digits in a scene."""
+
+    min_scale: float = Field(1.0, ge=0.25, le=4)
+    """Smallest side of a digit, as a share of MNIST's 28 pixels."""
+
+    max_scale: float = Field(1.0, ge=0.25, le=4)
+    """Largest side of a digit, likewise."""
+
+    max_overlap: float = Field(0.0, ge=0, le=1)
+    """Largest share of a digit's box that another digit's box may cover; 0 keeps the boxes apart."""
+
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    """Makes the scenes; the run's own seed does not change them, so that runs compare on the same scenes."""
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        for low, high in (("min_digits", "max_digits"), ("min_scale", "max_scale")):
+            if getattr(self, low) > getattr(self, high):
+                raise field_error(low, f"{low} is larger than {high}")
+        return self
+
+
+class ImagesConfig(Config):
+    """A folder of images, in COCO's layout or not: the largest centred square of each, resized to the model's size."""
+
+    kind: Literal["images"] = "images"
+
+    path: str = Field(min_length=1, max_length=4096)
+    """Folder with images below it; relative paths start at the data folder (SEQAE_DATA_DIR)."""
+
+    annotations: str | None = None
+    """COCO instances JSON, for evaluation only; relative paths start at the data folder too."""
+
+    train_images: int = Field(40_000, ge=1)
+    """At most so many images train; where fewer exist, one in eleven is kept for the test."""
+
+    test_images: int = Field(4_000, ge=1)
+
+
+def _data_kind(given: Any) -> str:
+    kind = given.get("kind", "mnist_scenes") if isinstance(given, dict) else getattr(given, "kind", None)
+    return str(kind)
+
+
+DataConfig = Annotated[
+    Annotated[MnistScenesConfig, Tag("mnist_scenes")] | Annotated[ImagesConfig, Tag("images")],
+    Discriminator(_data_kind),
+]
+
+
+class LossConfig(Config):
+    """Eq. 13-15. All errors are means over pixels, so the weights do not depend on the image size."""
+
+    alpha_region: float = Field(1.0, ge=0)
+    """Weight of the region loss."""
+
+    region_target: Literal["error", "image"] = "error"
+    """What a write is compared with. "image": the original, as the paper has it, which asks every later visit to write
+    the whole object again. "error": what was still missing; the same where the canvas is empty."""
+
+    alpha_mseot: float = Field(10.0, ge=0)
+    """Weight of MSEOT. Its (t-1)^2 weights are divided by their sum, so that T does not change the loss's scale."""
+
+    beta: float = Field(1e-4, ge=0)
+    """Weight of the code's KL divergence per pixel of the patch; only the variational coder has one."""
+
+
+class GrowthStep(Config):
+    """Progressive training (2.6): from `iteration` on the model makes `steps` writes."""
+
+    iteration: int = Field(ge=0)
+    steps: int = Field(ge=1, le=64)
+
+
+class ScheduleConfig(Config):
+    """How long and how fast to train, and how often to look."""
+
+    batch_size: int = Field(25, ge=1, le=65_536)
+    """Images in one optimizer step, over all workers together."""
+
+    epochs: float = Field(5.0, gt=0, le=100_000)
+    """Passes over the training images; a part of one is allowed."""
+
+    learning_rate: float = Field(4e-3, gt=0, le=10)
+    """Peak of the one-cycle schedule of Adam."""
+
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the iterations in which the learning rate rises."""
+
+    grad_clip: float = Field(5.0, gt=0)
+    """Largest norm of the gradient."""
+
+    growth: tuple[GrowthStep, ...] = Field((), max_length=64)
+    """Progressive training: T grows at these iterations. Empty: all of `model.steps` from the start."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the convolutions and matrix products; the attention and the losses stay in float32."""
+
+    compile: Literal["off", "default", "reduce-overhead"] = "off"
+    """torch.compile of the model and its loss, by its mode; "reduce-overhead" makes CUDA graphs on a GPU. The first
+    iteration, and the first at each T, takes a minute longer; on a CPU it needs a C++ compiler. Results are the same
+    to rounding; a variational coder draws other noise."""
+
+    checkpoint_activations: bool = False
+    """Keep only each step's canvas and records for the backward pass, which makes the rest again: memory grows slower
+    with T, for a third more time. Results are the same. A compiled step chooses by itself what to keep."""
+
+    log_every: int = Field(10, ge=1)
+    """Iterations between two reports of progress."""
+
+    evaluate_every: int = Field(200, ge=1)
+    """Iterations between two evaluations on the test images; the end is always evaluated."""
+
+    evaluate_scenes: int = Field(500, ge=1)
+    """At most so many test images are used in an evaluation."""
+
+    checkpoint_every: int = Field(200, ge=1)
+    """Iterations between two checkpoints; the end always makes one."""
+
+
+# What `preset: paper` stands for; a field that the request gives as well wins over these.
+_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "model": {
+            "steps": 5,
+            "attention": {
+                "delta_min": 0.22,
+                "delta_max": 2.7,
+                "sigma": "free",
+                "sigma_min": 0.16,
+                "sigma_max": 3.1,
+                "log_gamma_max": 1.0,
+            },
+            "localizer": {"kind": "small"},
+        },
+        "loss": {"region_target": "image"},
+        "schedule": {"learning_rate": 1e-3, "epochs": 250},
+    },
+}
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        given = value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
+        merged[key] = _merge(below, given) if isinstance(below, dict) and isinstance(given, dict) else value
+    return merged
+
+
+class TrainConfig(Config):
+    """One training run of the model. Everything that decides its result is here."""
+
+    preset: Literal["seeker", "paper"] = "seeker"
+    """Where defaults come from. "paper" is the paper's literal setting; fields given beside it still count."""
+
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    data: DataConfig = MnistScenesConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, given: Any) -> Any:
+        preset = _PRESETS.get(str(given.get("preset"))) if isinstance(given, dict) else None
+        return _merge(preset, given) if preset else given
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        growth = self.schedule.growth
+        for at, (before, after) in enumerate(pairwise(growth), start=1):
+            if after.iteration <= before.iteration or after.steps < before.steps:
+                raise field_error(f"schedule/growth/{at}", "growth must go up, in iteration and in steps")
+        for at, step in enumerate(growth):
+            if step.steps > self.model.steps:
+                raise field_error(f"schedule/growth/{at}/steps", f"more than model.steps ({self.model.steps})")
+        if isinstance(self.data, MnistScenesConfig):
+            side = round(28 * self.data.max_scale)
+            if side > min(self.model.height, self.model.width):
+                raise field_error("data/max_scale", f"a digit {side} pixels wide does not fit into the image")
+        return self
+
+    def bare(self) -> "TrainConfig":
+        """The same settings without what a subclass adds: what a checkpoint stores."""
+        return TrainConfig.model_construct(**{name: getattr(self, name) for name in TrainConfig.model_fields})

@@ -1,0 +1,125 @@
+"""Figures 6, 7 and 10: how a canvas comes to be, write by write."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from seqae.errors import FigureError
+from seqae.figures.figure import Figure
+from seqae.figures.layout import grid, heat, panel, signed, to_bytes
+from seqae.figures.readers import density
+from seqae.losses import step_errors
+from seqae.metrics import adjusted_rand, contingency, matched_ious, segment
+from seqae.model import Output, SequentialAutoEncoder
+from seqae.scenes import Scenes
+
+__all__ = ["from_background", "from_nothing", "reconstruct", "single_steps"]
+
+_PANEL = 128  # pixels
+_COLUMNS = 4
+
+
+def reconstruct(
+    model: SequentialAutoEncoder, images: NDArray[np.uint8], steps: int | None = None
+) -> tuple[Output, NDArray[np.float32]]:
+    """The model's records for images, and the errors of all canvases.
+
+    Args:
+        model: on the CPU; it is put into evaluation mode.
+        images: uint8 [B, C, H, W].
+        steps: T, if not the model's own.
+
+    Returns:
+        The records, and mean squared errors [T+1, B].
+    """
+    given = torch.from_numpy(np.ascontiguousarray(images)).float() / 255
+    with torch.inference_mode():
+        output: Output = model.eval()(given, steps)
+        errors: NDArray[np.float32] = step_errors(given, output).numpy()
+    return output, errors
+
+
+def from_nothing(model: SequentialAutoEncoder, scene: Scenes) -> Figure:
+    """Figure 6: a scene of many digits at the top left, then, in rows, the canvas after each write.
+
+    Args:
+        model: makes as many writes as it was trained for, or one for each digit where that is more.
+        scene: a single one, with its masks.
+    """
+    digits = int(scene.counts[0]) if scene.counts is not None else 0
+    steps = max(model.config.steps, digits)
+    output, errors = reconstruct(model, scene.images, steps)
+    panels, captions = [panel(to_bytes(scene.images[0] / 255), _PANEL)], [f"original: {digits} digits"]
+    for t, step in enumerate(output.steps, start=1):
+        panels.append(panel(to_bytes(step.canvas[0].numpy()), _PANEL))
+        captions.append(f"{t}: {errors[t, 0]:.4f}")
+    rows = [panels[at : at + _COLUMNS] for at in range(0, len(panels), _COLUMNS)]
+    below = [captions[at : at + _COLUMNS] for at in range(0, len(panels), _COLUMNS)]
+    numbers = {f"mse_{t}": float(error[0]) for t, error in enumerate(errors)} | _objectness(output, scene)
+    caption = (
+        f"A test scene of {digits} digits, then the canvas after each write with its mean squared error (Figure 6); "
+        f"FG-ARI {numbers['fg_ari']:.3f}."
+    )
+    return Figure(grid(rows, captions=below), caption, numbers)
+
+
+def _objectness(output: Output, scene: Scenes) -> dict[str, float]:
+    if scene.masks is None or scene.overlap is None:
+        raise FigureError("these scenes have no masks to tell the digits apart by")
+    writes = output.writes.abs().sum(dim=2).movedim(0, 1).numpy()  # [1, T, H, W]
+    table = contingency(segment(writes, output.canvas.sum(dim=1).numpy()), scene.masks, scene.overlap)
+    return {"fg_ari": float(adjusted_rand(table[:, :, 1:])[0]), "miou": float(matched_ious(table).mean())}
+
+
+def single_steps(model: SequentialAutoEncoder, image: NDArray[np.uint8]) -> Figure:
+    """Figure 7: a row for each step: the attention map, the patch written, the canvas, the patch read, and the image.
+
+    Patches may be below 0, where the canvas is too bright; that is shown in blue.
+
+    Args:
+        model: makes the writes that it was trained for.
+        image: uint8 [C, H, W].
+    """
+    output, errors = reconstruct(model, image[None])
+    original = panel(to_bytes(image / 255), _PANEL)
+    rows, labels = [], []
+    numbers = {"mse_0": float(errors[0, 0])}
+    for t, step in enumerate(output.steps, start=1):
+        canvas = panel(to_bytes(step.canvas[0].numpy()), _PANEL)
+        written, read = (panel(signed(one[0].numpy()), _PANEL) for one in (step.patch_written, step.patch_read))
+        rows.append([panel(heat(density(step.filters)[0]), _PANEL), written, canvas, read, original])
+        labels.append(f"{t}\n{errors[t, 0]:.4f}")
+        numbers |= {f"mse_{t}": float(errors[t, 0]), f"energy_{t}": float(step.write.square().sum())}
+    titles = ("attention", "patch written", "canvas", "patch read", "original")
+    caption = (
+        "The steps of one reconstruction, from the top (Figure 7). Below each step's number the error of its canvas; "
+        "patches below 0 are blue."
+    )
+    return Figure(grid(rows, titles, labels=labels), caption, numbers)
+
+
+def from_background(model: SequentialAutoEncoder, images: NDArray[np.uint8]) -> Figure:
+    """Figure 10: for each image a row with the background's canvas, the canvas after each write, and the image.
+
+    Args:
+        model: with a background network.
+        images: uint8 [B, C, H, W].
+
+    Raises:
+        FigureError: the model has no background network.
+    """
+    if model.background is None:
+        raise FigureError("the model has no background network, from which Figure 10 starts; set model.background")
+    output, errors = reconstruct(model, images)
+    rows, captions = [], []
+    for at, image in enumerate(images):
+        canvases = [panel(to_bytes(canvas.numpy()), _PANEL) for canvas in output.canvases[:, at]]
+        rows.append([*canvases, panel(to_bytes(image / 255), _PANEL)])
+        captions.append([*(f"{error:.4f}" for error in errors[:, at]), ""])
+    numbers = {f"mse_{t}": float(error.mean()) for t, error in enumerate(errors)}
+    numbers |= {"images": float(len(images)), "of_background": numbers[f"mse_{len(output.steps)}"] / numbers["mse_0"]}
+    titles = ["background", *(f"write {t}" for t in range(1, len(errors))), "original"]
+    caption = (
+        "The canvas from the background network's on, with the mean squared error below; the image is last (Figure 10)."
+    )
+    return Figure(grid(rows, titles, captions), caption, numbers)

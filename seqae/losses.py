@@ -1,0 +1,72 @@
+"""The training losses: Eq. 13-15. Each is a mean over pixels and a mean over the batch."""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqae.attention import read
+from seqae.config import LossConfig
+from seqae.model import Output
+
+__all__ = ["Losses", "mseot_weights", "step_errors", "total_loss"]
+
+
+class Losses(NamedTuple):
+    """Scalars; `total` is what training minimises."""
+
+    total: Tensor
+    region: Tensor
+    mseot: Tensor
+    divergence: Tensor
+    mse: Tensor  # of the last canvas, Eq. 13
+
+
+def step_errors(image: Tensor, output: Output) -> Tensor:
+    """Eq. 13 for every canvas: the mean squared error of c_0..c_T, [T+1, B]; units of intensity squared."""
+    return (image - output.canvases).square().mean(dim=(2, 3, 4))
+
+
+def mseot_weights(steps: int, device: torch.device | None = None) -> Tensor:
+    """(t-1)^2 for t = 1..T, divided by their sum: [T]. One step alone has weight 1, since Eq. 14 would give it none."""
+    if steps == 1:
+        return torch.ones(1, device=device)
+    weights = torch.arange(steps, device=device, dtype=torch.float32).square()
+    return weights / weights.sum()
+
+
+def _region_loss(image: Tensor, output: Output, target: Literal["error", "image"]) -> Tensor:
+    """L_region: what each step wrote against the image, or what was missing of it, read with the same kernels (2.5).
+
+    gamma is left out of the reading and divided out of the patch: with gamma inside both, gamma -> 0 would minimise it.
+    """
+    losses = []
+    for step in output.steps:
+        gamma = step.filters.gamma
+        if target == "image":
+            wanted = read(image, step.filters, with_gamma=False)
+        else:
+            # Detached: a window must not earn anything by looking where there is little to write.
+            wanted = (step.patch_read / gamma).detach()
+        losses.append(F.mse_loss(step.patch_written / gamma, wanted))
+    return torch.stack(losses).mean()
+
+
+def total_loss(image: Tensor, output: Output, config: LossConfig) -> Losses:
+    """Eq. 15: alpha_region * L_region + alpha_mseot * L_MSEOT, plus beta * divergence for a variational coder.
+
+    Args:
+        image: [B, C, H, W] in 0..1.
+        output: of the model for that image.
+        config: the weights.
+    """
+    errors = step_errors(image, output).mean(dim=1)  # [T+1]
+    mseot = errors[1:] @ mseot_weights(len(output.steps), image.device)  # Eq. 14, c_t after t writes
+    region = _region_loss(image, output, config.region_target)
+    total = config.alpha_region * region + config.alpha_mseot * mseot
+    divergences = [step.divergence.mean() for step in output.steps if step.divergence is not None]
+    divergence = torch.stack(divergences).mean() if divergences else torch.zeros((), device=image.device)
+    if divergences:
+        total = total + config.beta * divergence
+    return Losses(total, region.detach(), mseot.detach(), divergence.detach(), errors[-1].detach())

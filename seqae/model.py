@@ -1,0 +1,133 @@
+"""The sequential auto-encoder: Eq. 1-6. A step is one function of the error image, and returns a named record."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from seqae.attention import Filters, Window, make_filters, read, write
+from seqae.config import ModelConfig
+from seqae.networks import Background, make_coder, make_localizer
+
+__all__ = ["Output", "SequentialAutoEncoder", "Step"]
+
+
+class Step(NamedTuple):
+    """All that one step did; losses, figures, metrics and `/reconstruct` read these."""
+
+    canvas: Tensor  # [B, C, H, W], after the write
+    write: Tensor  # [B, C, H, W], what was added
+    patch_read: Tensor  # [B, C, N, N], read off the error image
+    patch_written: Tensor  # [B, C, N, N], as decoded
+    window: Window
+    filters: Filters
+    code: Tensor  # [B, Z]
+    divergence: Tensor | None  # [B], of a variational code
+    embedding: Tensor  # [B, E], the localization network's
+
+
+class Output(NamedTuple):
+    """A whole reconstruction."""
+
+    start: Tensor  # [B, C, H, W], the canvas before the first write: zeros, or the background
+    steps: tuple[Step, ...]
+
+    @property
+    def canvas(self) -> Tensor:
+        """The last canvas, [B, C, H, W]."""
+        return self.steps[-1].canvas if self.steps else self.start
+
+    @property
+    def canvases(self) -> Tensor:
+        """Every canvas c_0..c_T, [T+1, B, C, H, W]."""
+        return torch.stack([self.start, *(step.canvas for step in self.steps)])
+
+    @property
+    def writes(self) -> Tensor:
+        """Every write, [T, B, C, H, W]."""
+        return torch.stack([step.write for step in self.steps])
+
+
+class SequentialAutoEncoder(nn.Module):
+    """Rebuilds an image by attended writes onto a canvas.
+
+    Attributes:
+        checkpoint_activations: makes each step's activations again in the backward pass, in place of keeping them.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.checkpoint_activations = False
+        self.localizer = make_localizer(config)
+        self.coder = make_coder(config)
+        self.background = Background(config, config.background) if config.background else None
+
+    def step(self, image: Tensor, canvas: Tensor) -> Step:
+        """One write. `image` and `canvas` are [B, C, H, W] in float32."""
+        attention = self.config.attention
+        error = image - canvas  # Eq. 1
+        window, embedding = self.localizer(error)  # Eq. 2
+        filters = make_filters(window, attention.kernel_size, self.config.height, self.config.width)
+        patch = read(error, filters)  # Eq. 3
+        code = self.coder.encode(patch)  # Eq. 4
+        decoded = self.coder.decode(code.z).float()  # Eq. 5
+        written = write(decoded, filters, attention.write_gain)
+        return Step(
+            canvas=canvas + written,  # Eq. 6
+            write=written,
+            patch_read=patch,
+            patch_written=decoded,
+            window=window,
+            filters=filters,
+            code=code.z,
+            divergence=code.divergence,
+            embedding=embedding,
+        )
+
+    def _recomputed_step(self, image: Tensor, canvas: Tensor) -> Step:
+        """`step`, which keeps for the backward pass nothing but what goes in and what comes out."""
+        given: dict[str, Any] = {"preserve_rng_state": self.config.coder.kind == "variational"}
+        if any(isinstance(module, _BatchNorm) for module in self.localizer.modules()):
+            given["context_fn"] = self._forward_and_again
+        step: Step = checkpoint(self.step, image, canvas, use_reentrant=False, **given)
+        return step
+
+    def _forward_and_again(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), self._kept_statistics()
+
+    @contextmanager
+    def _kept_statistics(self) -> Iterator[None]:
+        """A batch that is seen again must not move the running statistics of batch norm a second time."""
+        norms = [module for module in self.modules() if isinstance(module, _BatchNorm)]
+        usual = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        try:
+            yield
+        finally:
+            for norm, (momentum, batches) in zip(norms, usual, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, batches
+
+    def forward(self, image: Tensor, steps: int | None = None) -> Output:
+        """Reconstructs images.
+
+        Args:
+            image: [B, C, H, W] in 0..1.
+            steps: T, if not the config's (progressive training, 2.6).
+        """
+        start = self.background(image).float() if self.background is not None else torch.zeros_like(image)
+        canvas = start
+        records = []
+        # torch.compile makes its own choice of what to keep, and its partitioner (2.14) fails on one made by hand.
+        again = self.checkpoint_activations and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        step = self._recomputed_step if again else self.step
+        for _ in range(self.config.steps if steps is None else steps):
+            record = step(image, canvas)
+            canvas = record.canvas
+            records.append(record)
+        return Output(start, tuple(records))

@@ -1,0 +1,278 @@
+"""The networks of the paper: localization (Figure 2, Table 3, and the seeker), region coder (Table 1),
+background (Table 2).
+
+Each kind of network has one interface, and is chosen by name from its config:
+`make_localizer(...)(error) -> Located`, `make_coder(...)` with `encode(patch) -> Code` and `decode(z) -> patch`.
+"""
+
+import math
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqae.attention import Window
+from seqae.config import AttentionConfig, BackgroundConfig, CoderConfig, ModelConfig
+
+__all__ = ["Background", "Code", "Coder", "Localizer", "Located", "make_coder", "make_localizer"]
+
+
+class Located(NamedTuple):
+    """What a localization network says of an error image."""
+
+    window: Window
+    embedding: Tensor  # [B, E], the features that the window was read off
+
+
+class Localizer(Protocol):
+    """Eq. 2: an error image [B, C, H, W] in, a window out."""
+
+    def __call__(self, error: Tensor) -> Located: ...
+
+
+def _bounded_log(raw: Tensor, low: float, high: float, start: float) -> Tensor:
+    """Maps any number to low..high on a logarithmic scale; 0 maps to `start`, or the bound next to it."""
+    if low == high:
+        return torch.full_like(raw, low)
+    share = (math.log(start) - math.log(low)) / (math.log(high) - math.log(low))
+    share = min(max(share, 0.02), 0.98)
+    offset = math.log(share / (1 - share))
+    return torch.exp(math.log(low) + math.log(high / low) * torch.sigmoid(raw + offset))
+
+
+def _shape(raw: Tensor, config: AttentionConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """delta, sigma and gamma, each [B], from raw numbers [B, 3]; zeros mean delta = 1 and gamma = 1."""
+    delta = _bounded_log(raw[:, 0], config.delta_min, config.delta_max, 1.0)
+    middle = math.sqrt(config.sigma_min * config.sigma_max)
+    sigma = _bounded_log(raw[:, 1], config.sigma_min, config.sigma_max, middle)
+    if config.sigma == "tied":
+        sigma = sigma * delta
+    gamma = torch.exp(config.log_gamma_max * torch.tanh(raw[:, 2]))
+    return delta, sigma, gamma
+
+
+def _zero(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
+    """Makes a last layer start at 0, so that every window starts at its default."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _he(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:
+    """He's initialization; torch's default shrinks the signal of each layer to 0.4, and training starts slowly."""
+    fan = layer.weight[0].numel() if not isinstance(layer, nn.ConvTranspose2d) else layer.weight[:, 0].numel() / 4
+    nn.init.normal_(layer.weight, std=math.sqrt(2 / fan))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+class _Regressor(nn.Module):
+    """A stack of convolutions, then a fully connected layer to the five parameters (Figure 2, Table 3)."""
+
+    def __init__(self, stack: nn.Sequential, features: int, config: ModelConfig, hidden: int | None) -> None:
+        super().__init__()
+        self.config = config
+        self.stack = stack
+        self.embed = nn.Linear(features, hidden) if hidden else None
+        self.head = _zero(nn.Linear(hidden or features, 5))
+
+    def forward(self, error: Tensor) -> Located:
+        embedding = self.stack(error).flatten(1)
+        if self.embed is not None:
+            embedding = F.leaky_relu(self.embed(embedding), 0.01)
+        raw = self.head(embedding).float()
+        x = (self.config.width - 1) / 2 * (1 + torch.tanh(raw[:, 0]))
+        y = (self.config.height - 1) / 2 * (1 + torch.tanh(raw[:, 1]))
+        return Located(Window(x, y, *_shape(raw[:, 2:], self.config.attention)), embedding)
+
+
+def _small(config: ModelConfig) -> _Regressor:
+    """Figure 2: convolutions and max-pooling with ReLU, then a fully connected layer. Any image of 8 pixels and up."""
+    layers: list[nn.Module] = []
+    channels: int = config.channels
+    for width in (16, 32, 32):
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        channels = width
+    features = channels * (config.height // 8) * (config.width // 8)
+    return _Regressor(nn.Sequential(*layers), features, config, hidden=None)
+
+
+def _improved(config: ModelConfig) -> _Regressor:
+    """Table 3: six convolutions with batch norm and Leaky ReLU, max-pooling, fully connected 256.
+
+    The table's sizes contradict each other; read as 32, 32, pool, 64, 64, pool, 128, pool, 128, pool: 128x4x4 at
+    64 pixels.
+    """
+    layers: list[nn.Module] = []
+    channels: int = config.channels
+    for width, pool in ((32, False), (32, True), (64, False), (64, True), (128, True), (128, True)):
+        layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.LeakyReLU(0.01)]
+        if pool:
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))
+        channels = width
+    features = channels * math.ceil(config.height / 16) * math.ceil(config.width / 16)
+    return _Regressor(nn.Sequential(*layers), features, config, hidden=256)
+
+
+class Seeker(nn.Module):
+    """Looks for an object that stands alone in the error image, and reads the window off the features around it.
+
+    The image is cut into cells of 4 x 4 pixels. Each cell's logit is ten times its isolation (the error in a square
+    around it, less twice what a frame around that square holds, so that a square which cuts an object loses), plus a
+    learned part that starts at 0. A softmax over the cells near the peak gives the centre as an expectation, so the
+    centre is differentiable and never lies between two objects; the same weights pool the features for the rest.
+    """
+
+    STRIDE = 4
+    RADIUS = 2  # cells around the peak that take part
+    INSIDE = 5  # cells: side of the square that an object should fill
+    SURROUND = 2.0  # weight of the error in the frame of one cell around that square
+    OFFSET = 4.0  # pixels: how far the head may move the centre
+    SHARPNESS = 10.0
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stack = nn.Sequential(
+            nn.Conv2d(config.channels, 32, 2 * self.STRIDE, stride=self.STRIDE, padding=self.STRIDE // 2),
+            nn.ReLU(),
+            nn.Conv2d(32, 32, 3, padding=1),
+            nn.ReLU(),
+        )
+        self.score = _zero(nn.Conv2d(32, 1, 1))
+        self.hidden = nn.Linear(32, 64)
+        self.head = _zero(nn.Linear(64, 5))
+        rows, columns = math.ceil(config.height / self.STRIDE), math.ceil(config.width / self.STRIDE)
+        # Centre of each cell in pixels, [rows * columns]: a cell of stride 4 is centred 1.5 pixels after its first one.
+        y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+        self.register_buffer("cell_x", (x.flatten() * self.STRIDE + 1.5).clamp(max=config.width - 1), persistent=False)
+        self.register_buffer("cell_y", (y.flatten() * self.STRIDE + 1.5).clamp(max=config.height - 1), persistent=False)
+        self.cell_x: Tensor
+        self.cell_y: Tensor
+
+    def _isolation(self, error: Tensor) -> Tensor:
+        """How much error lies in a square around each cell, less what a frame around the square cuts: [B, cells]."""
+        size = error.abs().mean(dim=1, keepdim=True)
+        cells = F.avg_pool2d(size, self.STRIDE)
+        inside = F.avg_pool2d(cells, self.INSIDE, 1, self.INSIDE // 2) * self.INSIDE**2
+        around = F.avg_pool2d(cells, self.INSIDE + 2, 1, self.INSIDE // 2 + 1) * (self.INSIDE + 2) ** 2
+        mass = ((1 + self.SURROUND) * inside - self.SURROUND * around).flatten(1)
+        return mass / inside.flatten(1).amax(dim=1, keepdim=True).clamp(min=1e-8)
+
+    def forward(self, error: Tensor) -> Located:
+        # Detached: where to look next is no reason to have written differently; it also saves backward work.
+        bottom, right = -error.shape[2] % self.STRIDE, -error.shape[3] % self.STRIDE
+        error = F.pad(error.detach(), (0, right, 0, bottom))
+        features = self.stack(error)  # [B, 32, rows, columns]
+        logits = self.score(features).flatten(1).float() + self.SHARPNESS * self._isolation(error)
+        peak = logits.detach().argmax(dim=1, keepdim=True)
+        reach = (self.RADIUS + 0.5) * self.STRIDE
+        near = ((self.cell_x - self.cell_x[peak]).abs() < reach) & ((self.cell_y - self.cell_y[peak]).abs() < reach)
+        weights = logits.masked_fill(~near, -torch.inf).softmax(dim=1)  # [B, cells]
+        pooled = (features.flatten(2) @ weights.to(features.dtype).unsqueeze(2)).squeeze(2)
+        embedding = F.relu(self.hidden(pooled))
+        raw = self.head(embedding).float()
+        offset = self.OFFSET * torch.tanh(raw[:, :2])
+        x = (weights @ self.cell_x + offset[:, 0]).clamp(0, self.config.width - 1)
+        y = (weights @ self.cell_y + offset[:, 1]).clamp(0, self.config.height - 1)
+        return Located(Window(x, y, *_shape(raw[:, 2:], self.config.attention)), embedding)
+
+
+def make_localizer(config: ModelConfig) -> nn.Module:
+    """The localization network that the config names; it satisfies `Localizer`."""
+    match config.localizer.kind:
+        case "seeker":
+            return Seeker(config)
+        case "small":
+            return _small(config)
+        case "improved":
+            return _improved(config)
+
+
+class Code(NamedTuple):
+    """A patch's code, z_t of Eq. 4."""
+
+    z: Tensor  # [B, Z]
+    divergence: Tensor | None  # [B], KL divergence from the unit Gaussian; None where the coder is not variational
+
+
+class Coder(Protocol):
+    """The region coder: Eq. 4 and 5."""
+
+    def encode(self, patch: Tensor) -> Code: ...
+    def decode(self, z: Tensor) -> Tensor: ...
+
+
+class AutoEncoder(nn.Module):
+    """Table 1: three convolutions, a bottleneck, three transposed convolutions. N = 32 gives the sizes of the table.
+
+    With `variational` the encoder gives a mean and a log variance, and training samples z from them.
+    """
+
+    def __init__(self, kernel_size: int, channels: int, config: CoderConfig) -> None:
+        super().__init__()
+        self.variational = config.kind == "variational"
+        sizes = [kernel_size]
+        for _ in range(3):
+            sizes.append(math.ceil(sizes[-1] / 2))  # 25 -> 13 -> 7 -> 4
+        widths = (channels, 16, 32, 64)
+        self.deepest = (widths[3], sizes[3], sizes[3])
+        flat = math.prod(self.deepest)
+        encoder: list[nn.Module] = []
+        decoder: list[nn.Module] = []
+        for at in range(3):
+            encoder += [nn.Conv2d(widths[at], widths[at + 1], 3, stride=2, padding=1), nn.ReLU()]
+            extra = sizes[at] - (2 * sizes[at + 1] - 1)  # mirrors the size that the convolution halved
+            up = nn.ConvTranspose2d(widths[at + 1], widths[at], 3, stride=2, padding=1, output_padding=extra)
+            decoder = [nn.ReLU(), up, *decoder]
+        self.encoder = nn.Sequential(*encoder)
+        self.to_code = nn.Linear(flat, config.bottleneck * (2 if self.variational else 1))
+        self.from_code = nn.Linear(config.bottleneck, flat)
+        self.decoder = nn.Sequential(*decoder)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                _he(layer)
+
+    def encode(self, patch: Tensor) -> Code:
+        """Eq. 4: [B, C, N, N] -> z [B, Z]."""
+        out = self.to_code(self.encoder(patch).flatten(1))
+        if not self.variational:
+            return Code(out, None)
+        mean, log_variance = out.float().chunk(2, dim=1)
+        log_variance = log_variance.clamp(-12, 12)
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
+        z = mean + torch.randn_like(mean) * (0.5 * log_variance).exp() if self.training else mean
+        return Code(z, divergence)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Eq. 5: z [B, Z] -> [B, C, N, N]."""
+        out: Tensor = self.decoder(self.from_code(z).reshape(-1, *self.deepest))
+        return out
+
+
+def make_coder(config: ModelConfig) -> AutoEncoder:
+    """The region coder that the config names; it satisfies `Coder`."""
+    return AutoEncoder(config.attention.kernel_size, config.channels, config.coder)
+
+
+class Background(nn.Module):
+    """Table 2: conv to 4 x H/2 x W/2, fully connected to the code and back, transposed conv to C x H x W."""
+
+    def __init__(self, config: ModelConfig, background: BackgroundConfig) -> None:
+        super().__init__()
+        half = (math.ceil(config.height / 2), math.ceil(config.width / 2))
+        self.grid = (4, *half)
+        flat = math.prod(self.grid)
+        self.down = nn.Conv2d(config.channels, 4, 3, stride=2, padding=1)
+        self.to_code = nn.Linear(flat, background.bottleneck)
+        self.from_code = nn.Linear(background.bottleneck, flat)
+        extra = (config.height - (2 * half[0] - 1), config.width - (2 * half[1] - 1))
+        self.up = nn.ConvTranspose2d(4, config.channels, 3, stride=2, padding=1, output_padding=extra)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """[B, C, H, W] -> the canvas of step 0, [B, C, H, W]."""
+        code = self.to_code(F.relu(self.down(image)).flatten(1))
+        out: Tensor = self.up(F.relu(self.from_code(code)).reshape(-1, *self.grid))
+        return out

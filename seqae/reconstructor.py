@@ -1,0 +1,147 @@
+"""The model as a user holds it: pictures in, canvas frames and attention out; numpy and PIL, no tensors at the edge."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from seqae import checkpoint
+from seqae.attention import window_box
+from seqae.config import TrainConfig
+from seqae.losses import step_errors
+from seqae.model import Output, SequentialAutoEncoder
+from seqae.pictures import centre_box, fit
+
+__all__ = ["AttentionStep", "Reconstruction", "Reconstructor"]
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class AttentionStep:
+    """One write: where the model looked, and what it read and wrote. Lengths are pixels of the model's image."""
+
+    x: float
+    """Column of the window's centre."""
+    y: float
+    """Row of the window's centre."""
+    stride: float
+    """delta, pixels between two kernels."""
+    sigma: float
+    """Standard deviation of a kernel."""
+    gamma: float
+    """Intensity, no unit."""
+    window: Box
+    """What the kernels tile; it may reach over the edge."""
+    source_window: Box
+    """The same, in pixels of the picture that was given."""
+    error: float
+    """Mean squared error of the canvas after this write; intensities are 0..1."""
+    patch_read: np.ndarray
+    """uint8 [N, N, C], off the error image: 0 where the canvas is too bright."""
+    patch_written: np.ndarray
+    """uint8 [N, N, C]."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """All that the model did with one picture."""
+
+    input: np.ndarray
+    """uint8 [H, W, C]: the picture as the model saw it."""
+    frames: np.ndarray
+    """uint8 [T+1, H, W, C]: the canvas before the first write and after each."""
+    steps: tuple[AttentionStep, ...]
+    error: tuple[float, ...]
+    """Mean squared error of each frame, T+1 of them; intensities are 0..1."""
+
+
+def _to_bytes(images: Tensor) -> np.ndarray:
+    """[..., C, H, W] in 0..1 -> uint8 [..., H, W, C]."""
+    array: np.ndarray = images.movedim(-3, -1).mul(255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return array
+
+
+class Reconstructor:
+    """Runs a trained model. One instance may be used by one thread at a time."""
+
+    def __init__(self, model: SequentialAutoEncoder, config: TrainConfig) -> None:
+        self.config = config
+        self._model = model.eval()
+        self._device = next(model.parameters()).device
+
+    @classmethod
+    def from_checkpoint(cls, path: Path, device: str = "cpu") -> "Reconstructor":
+        """Loads a checkpoint folder.
+
+        Raises:
+            CheckpointError: it is damaged or of another format version.
+        """
+        return cls(checkpoint.load_model(path, device), checkpoint.read_config(path))
+
+    def reconstruct(self, images: Sequence[Image.Image]) -> list[Reconstruction]:
+        """Rebuilds pictures of any size and mode; each is cropped to its largest centred part and resized.
+
+        Raises:
+            OSError: a picture is truncated (PIL decodes it here).
+        """
+        if not images:
+            return []
+        model = self.config.model
+        inputs = np.stack([fit(image, model.height, model.width, model.channels) for image in images])
+        # EXIF rotation may have swapped the sides; `fit` crops the rotated picture, so its size is what counts.
+        sizes = [image.size[::-1] if image.getexif().get(0x0112) in (5, 6, 7, 8) else image.size for image in images]
+        return self.reconstruct_arrays(inputs, sizes)
+
+    def reconstruct_arrays(
+        self, inputs: np.ndarray, sizes: Sequence[tuple[int, int]] | None = None
+    ) -> list[Reconstruction]:
+        """Rebuilds images that have the model's size already.
+
+        Args:
+            inputs: uint8 [B, H, W, C].
+            sizes: (width, height) of the picture that each was made from; the model's own when left out.
+        """
+        image = torch.from_numpy(np.ascontiguousarray(inputs)).to(self._device).movedim(-1, 1).float() / 255
+        with torch.inference_mode():
+            output: Output = self._model(image)
+            errors = step_errors(image, output).T.tolist()  # [B][T+1]
+        model = self.config.model
+        frames = _to_bytes(output.canvases.movedim(1, 0))  # [B, T+1, H, W, C]
+        sizes = sizes or [(model.width, model.height)] * len(inputs)
+        return [
+            Reconstruction(inputs[at], frames[at], self._steps(output, at, sizes[at], errors[at]), tuple(errors[at]))
+            for at in range(len(inputs))
+        ]
+
+    def _steps(
+        self, output: Output, at: int, size: tuple[int, int], errors: Sequence[float]
+    ) -> tuple[AttentionStep, ...]:
+        model = self.config.model
+        left, top, right, _ = centre_box(size, model.height, model.width)
+        scale = (right - left) / model.width
+        steps = []
+        for step, error in zip(output.steps, errors[1:], strict=True):
+            # A pixel's centre is its index; the box is given by edges, so half a pixel is added.
+            box = [edge + 0.5 for edge in window_box(step.window, model.attention.kernel_size)[at].tolist()]
+            source = (left + box[0] * scale, top + box[1] * scale, left + box[2] * scale, top + box[3] * scale)
+            x, y, delta, sigma, gamma = (float(value[at]) for value in step.window)
+            steps.append(
+                AttentionStep(
+                    x=x,
+                    y=y,
+                    stride=delta,
+                    sigma=sigma,
+                    gamma=gamma,
+                    window=(box[0], box[1], box[2], box[3]),
+                    source_window=source,
+                    error=error,
+                    patch_read=_to_bytes(step.patch_read[at]),
+                    patch_written=_to_bytes(step.patch_written[at]),
+                )
+            )
+        return tuple(steps)

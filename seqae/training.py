@@ -1,0 +1,289 @@
+"""The training loop: one process's share of a run, as an iterator that reports what happened.
+
+`Trainer.run` does nothing but train and evaluate: whoever iterates it logs, saves, tells the cluster, and stops it by
+not asking for more. The order of the data and the noise of a variational coder are functions of (seed, iteration)
+alone, so a run that resumes from a checkpoint goes on exactly as if it had not stopped.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seqae import checkpoint
+from seqae.config import TrainConfig
+from seqae.data import Dataset
+from seqae.errors import CheckpointError, DivergedError
+from seqae.evaluation import Evaluation, evaluate
+from seqae.losses import Losses, total_loss
+from seqae.model import Output, SequentialAutoEncoder
+
+__all__ = ["Progress", "Trainer", "iterations_of"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    iteration: int
+    """Optimizer steps done."""
+    iterations: int
+    """Optimizer steps in all."""
+    epoch: float
+    """Passes over the training images done."""
+    epochs: float
+    loss: float
+    """Mean of Eq. 15 since the report before."""
+    region: float
+    mseot: float
+    mse: float
+    """Of the last canvas on the training images (Eq. 13), mean since the report before."""
+    learning_rate: float
+    gradient_norm: float
+    """Of the newest step, before clipping."""
+    images_per_second: float
+    """Over all workers, since the report before; evaluations and what the reader of reports does not counted."""
+    eta_seconds: float
+    checkpoint_due: bool
+    """The schedule asks for a checkpoint now."""
+
+
+def iterations_of(config: TrainConfig, train_images: int) -> int:
+    """Optimizer steps of a run over a training set of that many images."""
+    return max(1, round(config.schedule.epochs * train_images / config.schedule.batch_size))
+
+
+class _Order:
+    """Which images form each batch: epochs are permutations, laid end to end."""
+
+    def __init__(self, seed: int, images: int, device: torch.device) -> None:
+        self._seed, self._images, self._device = seed, images, device
+        self._newest: tuple[int, Tensor] | None = None
+
+    def _permutation(self, epoch: int) -> Tensor:
+        """Made, and copied to the device, once an epoch: a copy for each batch would make a GPU wait."""
+        if self._newest is None or self._newest[0] != epoch:
+            order = np.random.default_rng((self._seed, epoch)).permutation(self._images)
+            self._newest = (epoch, torch.from_numpy(order).to(self._device))
+        return self._newest[1]
+
+    def batch(self, iteration: int, size: int) -> Tensor:
+        """Indices of the images of one batch, [size], on the device."""
+        first = iteration * size
+        taken: list[Tensor] = []
+        while size > 0:
+            epoch, at = divmod(first, self._images)
+            part = self._permutation(epoch)[at : at + size]
+            taken.append(part)
+            first += len(part)
+            size -= len(part)
+        return torch.cat(taken)
+
+
+def _one_cycle(done: int, iterations: int, warmup: float) -> float:
+    """The learning rate as a share of its peak: a straight rise from 1/25 over the warm-up, then half a cosine to 0.
+
+    torch's OneCycleLR divides by zero where the warm-up is one iteration long, so short runs would fail.
+    """
+    rise = warmup * iterations
+    if done < rise:
+        return 1 / 25 + (1 - 1 / 25) * done / rise
+    return 0.5 * (1 + math.cos(math.pi * (done - rise) / max(iterations - rise, 1)))
+
+
+class _Loss(nn.Module):
+    """Model and loss as one module, so that a wrapper (DDP, torch.compile) sees the whole step."""
+
+    def __init__(self, model: SequentialAutoEncoder, config: TrainConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+
+    def forward(self, image: Tensor, steps: int) -> Losses:
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.config.schedule.precision == "bfloat16"):
+            output: Output = self.model(image, steps)
+        return total_loss(image, output, self.config.loss)
+
+
+class Trainer:
+    """Trains one model; with several workers, one `Trainer` in each.
+
+    Args:
+        config: the run.
+        data: the images; the training images are copied to the device once.
+        device: where to train.
+        rank: of this worker, 0 to world - 1. Rank 0 evaluates.
+        world: number of workers.
+        wrap: puts a data-parallel wrapper around the module whose forward pass gives the loss. It must average
+            gradients over the workers.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: Dataset,
+        *,
+        device: str | torch.device = "cpu",
+        rank: int = 0,
+        world: int = 1,
+        wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
+    ) -> None:
+        self.config = config = config.bare()
+        self.data = data
+        self.device = torch.device(device)
+        self.rank, self.world = rank, world
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.model = SequentialAutoEncoder(config.model).to(self.device)
+        self.model.checkpoint_activations = config.schedule.checkpoint_activations
+        loss = _Loss(self.model, config)
+        if config.schedule.compile != "off":
+            loss.compile(mode=config.schedule.compile, dynamic=False)
+        self.module = wrap(loss)
+        self.images = torch.from_numpy(np.ascontiguousarray(data.train.images)).to(self.device)  # uint8 [M, C, H, W]
+        self._order = _Order(config.seed, len(self.images), self.device)
+        self.iterations = iterations_of(config, len(self.images))
+        self.iteration = 0
+        self.evaluation: Evaluation | None = None
+        self._metrics: dict[str, float] = {}  # of the newest evaluation, this process's or the one's before it
+        schedule = config.schedule
+        fused = self.device.type == "cuda"  # one kernel, in place of a hundred to start
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=schedule.learning_rate, fused=fused)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda done: _one_cycle(done, self.iterations, schedule.warmup)
+        )
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training images done so far."""
+        return self.iteration * self.config.schedule.batch_size / len(self.images)
+
+    def steps_now(self) -> int:
+        """T at this iteration: progressive training (2.6)."""
+        growth = self.config.schedule.growth
+        reached = [step.steps for step in growth if step.iteration <= self.iteration]
+        if reached:
+            return reached[-1]
+        return min(growth[0].steps, self.config.model.steps) if growth else self.config.model.steps
+
+    def run(self) -> Iterator[Progress | Evaluation]:
+        """Trains to the end, reporting every `log_every` iterations and at each evaluation.
+
+        Every worker reports at the same iterations. An `Evaluation` comes before the `Progress` of its iteration, on
+        rank 0 only.
+
+        Raises:
+            DivergedError: the loss, or its gradient, is not finite.
+        """
+        schedule = self.config.schedule
+        losses: list[Tensor] = []  # [5] each, left on the device: reading them would make a GPU wait
+        started = time.perf_counter()
+        while self.iteration < self.iterations:
+            loss, norm = self._train_step()
+            losses.append(loss)
+            last = self.iteration == self.iterations
+            due = last or self.iteration % schedule.checkpoint_every == 0
+            look = last or self.iteration % schedule.evaluate_every == 0
+            if not (due or look or self.iteration % schedule.log_every == 0):
+                continue
+            progress = self._progress(losses, norm, started, due)
+            if look and self.rank == 0:
+                self.evaluation = self.evaluate()
+                self._metrics = self.evaluation.metrics()
+                yield self.evaluation
+            yield progress
+            losses = []
+            started = time.perf_counter()
+
+    def _train_step(self) -> tuple[Tensor, Tensor]:
+        """One optimizer step on this worker's share of the batch; returns `Losses` as one tensor, and the gradient's
+        norm."""
+        schedule = self.config.schedule
+        batch = self._order.batch(self.iteration, schedule.batch_size)
+        share = batch[self.rank :: self.world]
+        # With more workers than images one of them has none; it must take part, so it gets one that does not count.
+        image = self.images[share if len(share) else batch[:1]].float() / 255
+        if self.config.model.coder.kind == "variational":
+            torch.manual_seed(hash((self.config.seed, self.iteration, self.rank)) & 0x7FFFFFFF)
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        losses: Losses = self.module(image, self.steps_now())
+        # The workers' gradients are averaged; where the shares differ by an image, this makes it the batch's mean.
+        weight = len(share) * self.world / schedule.batch_size
+        torch.autograd.backward(losses.total * weight)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), schedule.grad_clip)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.iteration += 1
+        return torch.stack(losses).detach(), norm  # a copy: CUDA graphs write the next step's losses to the same place
+
+    def _progress(self, losses: list[Tensor], norm: Tensor, started: float, due: bool) -> Progress:
+        mean = Losses(*torch.stack(losses).mean(dim=0).cpu())
+        # A gradient that is not finite has spoiled the weights already, though the loss shows it only one step later.
+        for name, value in (("loss", float(mean.total)), ("gradient", float(norm))):
+            if not np.isfinite(value):
+                what = f"the {name} is {value} at iteration {self.iteration}"
+                raise DivergedError(f"{what}; a lower learning rate may help")
+        seconds = time.perf_counter() - started  # read only now that a GPU has been waited for
+        rate = len(losses) * self.config.schedule.batch_size / seconds
+        left = (self.iterations - self.iteration) * self.config.schedule.batch_size
+        return Progress(
+            iteration=self.iteration,
+            iterations=self.iterations,
+            epoch=self.epoch,
+            epochs=self.config.schedule.epochs,
+            loss=float(mean.total),
+            region=float(mean.region),
+            mseot=float(mean.mseot),
+            mse=float(mean.mse),
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            gradient_norm=float(norm),
+            images_per_second=rate,
+            eta_seconds=left / rate,
+            checkpoint_due=due,
+        )
+
+    def evaluate(self) -> Evaluation:
+        """Evaluates on the test images, at this iteration's T."""
+        return evaluate(
+            self.model,
+            self.data.test,
+            steps=self.steps_now(),
+            limit=self.config.schedule.evaluate_scenes,
+            iteration=self.iteration,
+            epoch=self.epoch,
+        )
+
+    def save(self, path: Path, before_commit: Callable[[], None] | None = None) -> checkpoint.Manifest:
+        """Writes a checkpoint folder (see `seqae.checkpoint.save`); call it on one worker only."""
+        state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
+        return checkpoint.save(
+            path,
+            self.model,
+            self.config,
+            iteration=self.iteration,
+            metrics=self._metrics,
+            trainer_state=state,
+            before_commit=before_commit,
+        )
+
+    def load(self, path: Path) -> None:
+        """Goes on from a checkpoint that `save` wrote, with the same results as a run that never stopped.
+
+        Raises:
+            CheckpointError: it is damaged, or of a run with another config.
+        """
+        manifest = checkpoint.verify(path)
+        if checkpoint.read_config(path) != self.config:
+            raise CheckpointError(f"{path}: of a run with another config")
+        state = checkpoint.load_trainer_state(path)
+        self.model.load_state_dict(checkpoint.load_model(path, self.device).state_dict())
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.iteration = manifest.iteration
+        self._metrics = manifest.metrics

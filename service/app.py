@@ -1,0 +1,117 @@
+"""The one place where the control plane is wired together."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+
+from jobs.launch import Launcher, Tracking
+from service.context import Context
+from service.inference import Inference
+from service.limits import BodyLimit
+from service.problems import documented, install
+from service.reconciler import Reconciler
+from service.routes import events, health, jobs, reconstruct
+from service.settings import Settings
+from service.store import Store
+from service.use_cases import JobService
+from service.webhooks import Webhooks
+
+__all__ = ["create_app"]
+
+_PAGE = Path(__file__).parent / "static" / "index.html"
+_DECODERS = 4
+_STOP_SECONDS = 4.0
+
+_DESCRIPTION = """Trains, tracks and serves an attentive sequential auto-encoder.
+
+Errors are problem details (RFC 9457); `errors` points at each field at fault."""
+
+
+def create_app(
+    settings: Settings,
+    launcher: Launcher,
+    store: Store,
+    tracking: Tracking,
+    *,
+    inference: Inference | None = None,
+) -> FastAPI:
+    """The HTTP API with its background threads, which start and stop with the app.
+
+    Args:
+        settings: as the entry point read them.
+        launcher: the cluster.
+        store: the job database, migrated.
+        tracking: runs and models.
+        inference: serves the models; made from the settings when left out.
+    """
+    if inference is None and settings.inference:
+        inference = Inference(tracking, settings)
+    service = JobService(store, launcher, settings.jobs_dir, settings)
+    context = Context(settings, launcher, store, tracking, service, inference)
+    app = FastAPI(
+        title="seqae",
+        version=version("seqae"),
+        description=_DESCRIPTION,
+        lifespan=_lifespan(context, _workers(context)),
+    )
+    app.state.context = context
+    app.add_middleware(BodyLimit, default=settings.max_spec_bytes, exceptions={"/reconstruct": settings.max_body_bytes})
+    install(app)
+    for routes in (jobs, events, reconstruct, health):
+        app.include_router(routes.router)
+    app.openapi = lambda: documented(app)  # type: ignore[method-assign]
+    app.add_api_route("/", _page, include_in_schema=False)
+    return app
+
+
+def _page() -> FileResponse:
+    return FileResponse(_PAGE, headers={"Cache-Control": "no-cache"})
+
+
+def _drivers_environment(settings: Settings) -> dict[str, str]:
+    """What every driver on the cluster must know of this installation."""
+    environment = {"MLFLOW_TRACKING_URI": settings.mlflow_url, "SEQAE_CACHE_DIR": str(settings.cache_dir)}
+    if settings.data_dir is not None:
+        environment["SEQAE_DATA_DIR"] = str(settings.data_dir)
+    return environment
+
+
+def _workers(context: Context) -> list[Reconciler | Webhooks]:
+    """What works on the job database in threads of its own."""
+    settings, store = context.settings, context.store
+    workers: list[Reconciler | Webhooks] = []
+    if settings.reconcile:
+        environment = _drivers_environment(settings)
+        workers.append(Reconciler(store, context.launcher, context.tracking, settings.jobs_dir, settings, environment))
+    if settings.webhook_urls and settings.webhook_secret is not None:
+        workers.append(Webhooks(store, settings.webhook_secret.get_secret_value()))
+    return workers
+
+
+def _lifespan(
+    context: Context, workers: list[Reconciler | Webhooks]
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        context.decoders = anyio.CapacityLimiter(_DECODERS)
+        if context.inference is not None:
+            context.inference.start()
+        for worker in workers:
+            worker.start()
+        try:
+            yield
+        finally:
+            context.closing.set()
+            async with anyio.create_task_group() as group:
+                for worker in workers:
+                    group.start_soon(anyio.to_thread.run_sync, worker.stop, _STOP_SECONDS)
+                if context.inference is not None:
+                    group.start_soon(anyio.to_thread.run_sync, context.inference.stop)
+
+    return lifespan

@@ -1,0 +1,240 @@
+"""The ends of attempts and jobs: logs kept, metrics and model taken to MLflow, nothing left behind."""
+
+import logging
+import shutil
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import LauncherUnavailable, NoRun, TrackingUnavailable
+from jobs.folder import Control, Failure, JobFolder, Result, Want, write_atomically
+from jobs.launch import Launcher, ModelVersion, RunStatus, Tracking, submission_id
+from jobs.provenance import flat_params
+from jobs.specs import job_spec
+from seqae.errors import CheckpointError
+from service import postmortem
+from service.cluster import Cluster, Word
+from service.evidence import read
+from service.fence import tell
+from service.patience import Breaker
+from service.policy import ReconcilerSettings
+from service.states import Desired, State
+from service.store import Store
+from service.tables import JobRow
+
+__all__ = ["Endings"]
+
+log = logging.getLogger(__name__)
+
+_STATUS = {State.SUCCEEDED: RunStatus.FINISHED, State.FAILED: RunStatus.FAILED, State.CANCELLED: RunStatus.KILLED}
+_KEEP_LOGS_EVERY = timedelta(seconds=30)
+"""Time between two copies of a running driver's log: they outlive the cluster's head."""
+
+
+class Endings:
+    """What a job leaves behind, seen to.
+
+    Args:
+        store: the job database.
+        cluster: asked whether processes have ended.
+        tracking: MLflow.
+        jobs_dir: folder with a folder for each job.
+        settings: how patient to be.
+    """
+
+    def __init__(
+        self, store: Store, cluster: Cluster, tracking: Tracking, jobs_dir: Path, settings: ReconcilerSettings
+    ) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._launcher: Launcher = cluster.launcher
+        self._tracking = tracking
+        self._jobs_dir = jobs_dir
+        self._settings = settings
+        self._breaker = Breaker(TrackingUnavailable, store.now, settings.tracking_retry / 2)
+        self._logs_kept: dict[str, datetime] = {}
+
+    # --- the MLflow run
+
+    def ensure_run(self, job: JobRow) -> JobRow:
+        """Makes the job's MLflow run, if it has none. Raises: TrackingUnavailable."""
+        if job.mlflow_run_id is not None:
+            return job
+        params = flat_params(job_spec.validate_python(job.spec))
+        run = self._breaker.call(lambda: self._tracking.create_run(job.id, job.name, job.kind, params))
+        return self._store.note(job, mlflow_run_id=run.run_id, mlflow_url=run.url)
+
+    def _forget_run(self, job: JobRow) -> None:
+        """MLflow has lost the run: the next step makes another and ships everything again."""
+        log.warning("job %s: MLflow knows no run %s any more; making another", job.id, job.mlflow_run_id)
+        self._folder(job).write_shipped({})
+        self._store.note(job, mlflow_run_id=None, mlflow_url=None)
+
+    # --- FINALIZING
+
+    def finalize(self, job: JobRow) -> float | None:
+        """Takes the rest of the metrics and the model to MLflow. Repeated until MLflow has them."""
+        if job.desired == Desired.CANCEL:
+            self.end(job, State.CANCELLED)
+            return None
+        result, _ = read(self._folder(job).attempt(job.attempt))
+        if result is None or (result.checkpoint is None and job.kind != "figure"):
+            self._lose_result(job, "its result names no model")
+            return None
+        job = self.ensure_run(job)
+        try:
+            self._publish(job, result)
+        except NoRun:
+            self._forget_run(job)
+        except CheckpointError as error:
+            # An older checkpoint is still there: the next attempt goes on from it.
+            self._lose_result(job, f"the model's checkpoint is damaged: {error}")
+        return None
+
+    def _publish(self, job: JobRow, result: Result) -> None:
+        run_id, folder = job.mlflow_run_id, self._folder(job).path
+        if run_id is None:
+            raise NoRun(f"job {job.id} has no run")
+        checkpoint = None if result.checkpoint is None else folder / result.checkpoint
+        if checkpoint is not None:
+            _verify(checkpoint)
+        self.try_to_keep_logs(job)
+        self._breaker.call(lambda: self._tracking.ship(folder, run_id))
+        if self._store.again(job).desired == Desired.CANCEL:
+            return  # The next look cancels it. From here on the model is out, and a request comes too late.
+        changes: dict[str, Any] = {}
+        reason = "nothing is left to do"
+        if checkpoint is not None:
+            model = self._register(job.id, run_id, checkpoint, result)
+            changes = {"model_name": model.name, "model_version": model.version}
+            reason = f"registered as {model.name} version {model.version}"
+        self._breaker.call(lambda: self._tracking.close_run(run_id, RunStatus.FINISHED))
+        self._store.transition(self._store.again(job), State.SUCCEEDED, reason, leased=True, **changes)
+
+    def _register(self, job_id: str, run_id: str, checkpoint: Path, result: Result) -> ModelVersion:
+        scenes = result.evaluation_set or ""
+        return self._breaker.call(lambda: self._tracking.register(job_id, run_id, checkpoint, result.metrics, scenes))
+
+    def _lose_result(self, job: JobRow, message: str) -> None:
+        self._store.transition(
+            job,
+            State.LOST,
+            message,
+            leased=True,
+            queued_at=self._store.now(),
+            losses=job.losses + 1,
+            losses_in_row=job.losses_in_row + 1,
+            error_class="checkpoint",
+            error_message=message,
+        )
+
+    # --- ended jobs
+
+    def end(
+        self, job: JobRow, to: State, reason: str | None = None, *, outcome: str | None = None, **changes: Any
+    ) -> None:
+        """Ends a job. Its MLflow run is closed first if MLflow answers, else when tidying up."""
+        try:
+            self._close(job, to)
+        except TrackingUnavailable as error:
+            log.info("job %s: its run is closed later: %s", job.id, error)
+        self._store.transition(job, to, reason, leased=True, outcome=outcome, **changes)
+
+    def tidy(self, job: JobRow) -> float | None:
+        """Makes sure that an ended job leaves no process, no open run and no log behind."""
+        folder = self._folder(job)
+        if job.attempt > 0:
+            tell(folder, Control(attempt=job.attempt + 1, want=Want.CANCEL))
+            word = self._cluster.word(self._store.attempt(job.id, job.attempt))
+            if word == Word.UNKNOWN:
+                return self._settings.cluster_poll
+            if word == Word.ALIVE:
+                self._stop_if_it_lingers(job)
+                return self._settings.reconcile_every
+        self.try_to_keep_logs(job)
+        self._close(job, job.state)
+        self._store.note(job, tidy=True)
+        return None
+
+    def _stop_if_it_lingers(self, job: JobRow) -> None:
+        """A driver that has written its result needs a moment to leave."""
+        if self._store.now() - job.state_since >= timedelta(seconds=self._settings.exit_grace):
+            self._launcher.stop(submission_id(job.id, job.attempt))
+
+    def _close(self, job: JobRow, state: State) -> None:
+        run_id, folder = job.mlflow_run_id, self._folder(job).path
+        if run_id is None:
+            return
+        try:
+            if folder.is_dir():
+                self._breaker.call(lambda: self._tracking.ship(folder, run_id))
+            self._breaker.call(lambda: self._tracking.close_run(run_id, _STATUS[state]))
+        except NoRun:
+            log.warning("job %s has ended, and MLflow has lost its run %s", job.id, job.mlflow_run_id)
+
+    # --- attempts
+
+    def inherit(self, job: JobRow) -> None:
+        """Gives a job that repeats another one the other's newest checkpoints and curve, as its attempt 0."""
+        if job.retry_of is None or job.kind != "train":
+            return
+        before, mine = JobFolder(self._jobs_dir / job.retry_of), self._folder(job)
+        # Two, since the newest may be damaged.
+        checkpoints = before.checkpoint_paths()[:2]
+        if not checkpoints or mine.attempt(0).path.exists():
+            return
+        draft = mine.path / "attempts" / ".0.tmp"
+        shutil.rmtree(draft, ignore_errors=True)
+        for path in checkpoints:
+            shutil.copytree(path, draft / "checkpoints" / path.name)
+        last = max(int(path.name) for path in checkpoints)
+        rows = [row.model_dump_json() + "\n" for row in before.history() if row.step <= last]
+        write_atomically(draft / "metrics.jsonl", "".join(rows))
+        draft.rename(mine.attempt(0).path)
+
+    def try_to_stop(self, job: JobRow) -> None:
+        """Stops the newest attempt's process, if the cluster answers; if not, it is fenced off anyway."""
+        try:
+            self._launcher.stop(submission_id(job.id, job.attempt))
+        except LauncherUnavailable as error:
+            log.info("job %s: attempt %d is left to its fence: %s", job.id, job.attempt, error)
+
+    def try_to_keep_logs(self, job: JobRow, *, sparingly: bool = False) -> None:
+        """Copies the newest attempt's output into the job's folder, if the cluster answers and knows more of it.
+
+        Args:
+            job: its row.
+            sparingly: not again within half a minute.
+        """
+        name, now = submission_id(job.id, job.attempt), self._store.now()
+        last = self._logs_kept.get(name)
+        if job.attempt == 0 or (sparingly and last is not None and now - last < _KEEP_LOGS_EVERY):
+            return
+        try:
+            text = self._launcher.logs(name)
+        except LauncherUnavailable as error:
+            log.info("job %s: its log is kept later: %s", job.id, error)
+            return
+        copy = self._folder(job).attempt(job.attempt).log
+        if text and (not copy.exists() or copy.stat().st_size < len(text.encode())):
+            write_atomically(copy, text)
+        if sparingly:
+            self._logs_kept[name] = now
+        else:
+            self._logs_kept.pop(name, None)
+
+    def why_it_died(self, job: JobRow) -> Failure:
+        """What the output of a driver without a result tells."""
+        self.try_to_keep_logs(job)
+        copy = self._folder(job).attempt(job.attempt).log
+        return postmortem.explain(copy.read_text(errors="replace") if copy.is_file() else "")
+
+    def _folder(self, job: JobRow) -> JobFolder:
+        return JobFolder(self._jobs_dir / job.id)
+
+
+def _verify(path: Path) -> None:
+    # Only here, and only now: this loads torch, which the service must start without.
+    from seqae import checkpoint
+
+    checkpoint.verify(path)

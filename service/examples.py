@@ -1,0 +1,34 @@
+"""Job specs that /docs shows; a test submits each of them."""
+
+from fastapi.openapi.models import Example
+
+__all__ = ["SPECS"]
+
+SPECS: dict[str, Example] = {
+    "train": {
+        "summary": "Train for a few minutes",
+        "description": "Two workers, a small model on scenes of handwritten digits; everything else by default.",
+        "value": {
+            "name": "digits",
+            "seed": 0,
+            "data": {"kind": "mnist_scenes", "train_scenes": 3000, "test_scenes": 500},
+            "schedule": {"batch_size": 25, "epochs": 5},
+            "scaling": {"workers": 2},
+        },
+    },
+    "paper": {
+        "summary": "The paper's literal model",
+        "value": {"name": "paper", "preset": "paper", "loss": {"alpha_mseot": 10}},
+    },
+    "tune": {
+        "summary": "Search with ASHA",
+        "description": "Eight trials of the base spec; the best one is registered.",
+        "value": {
+            "kind": "tune",
+            "name": "loss-weights",
+            "base": {"name": "trial", "schedule": {"epochs": 4}},
+            "space": {"alpha_mseot": {"low": 1, "high": 100}, "bottleneck": [64, 256]},
+            "trials": 8,
+        },
+    },
+}

@@ -1,0 +1,136 @@
+"""Every setting of the control plane, read once by the entry point from `SEQAE_*` variables and handed on."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.policy import ReconcilerSettings
+
+__all__ = ["Settings"]
+
+
+class Settings(ReconcilerSettings, BaseSettings):
+    """How this process of the control plane runs. Durations are in seconds, sizes in bytes.
+
+    The limits of the queue and the patience of the reconciler are inherited: see `service.policy`. Only entry points
+    build it from the environment; everything else takes it as an argument.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SEQAE_", frozen=True, extra="ignore")
+
+    home: Path = Path(".seqae")
+    """Folder of everything the stack keeps; made absolute."""
+
+    data_dir: Path | None = None
+    """Folder with data of the user's own: MNIST's files, images, COCO. Specs name paths below it."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8400, ge=0, le=65_535)
+
+    database_url: str = ""
+    """SQLAlchemy URL of the job database; empty: SQLite below `home`."""
+
+    # --- the two services beside this one
+
+    mlflow_url: str = "http://127.0.0.1:5000"
+    """Where this process and the jobs reach the MLflow server."""
+
+    mlflow_public_url: str = ""
+    """Where a browser reaches it, for links; empty: the same."""
+
+    experiment: str = "seqae"
+    """MLflow experiment that runs are made in."""
+
+    model_name: str = "seqae"
+    """Name in MLflow's registry that trained models become versions of."""
+
+    ray_url: str = "http://127.0.0.1:8265"
+    """Ray's dashboard, which takes jobs."""
+
+    ray_token_file: Path | None = None
+    """File with Ray's token, mode 0600."""
+
+    ray_timeout: float = Field(5.0, gt=0)
+    """Longest wait for an answer of Ray; without a limit a dead head costs a minute a call."""
+
+    # --- what this process does besides answering
+
+    reconcile: bool = True
+    """Off: this process starts and watches no jobs; others do."""
+
+    # --- webhooks
+
+    webhook_urls: tuple[str, ...] = ()
+    """Where transitions are posted to (JSON list in the environment)."""
+
+    webhook_secret: SecretStr | None = None
+    """Key of the signature (HMAC-SHA256) of each delivery."""
+
+    # --- the HTTP edge
+
+    max_body_bytes: int = Field(20_000_000, ge=1024)
+    """Largest body with an image; other bodies are limited to `max_spec_bytes`."""
+
+    max_spec_bytes: int = Field(64_000, ge=1024)
+    """Largest body without an image. Validating a body holds up every other request, hence the low limit."""
+
+    max_image_pixels: int = Field(50_000_000, ge=1)
+    """Larger images are refused by their header, before anything is decoded."""
+
+    body_timeout: float = Field(60.0, gt=0)
+    """Longest wait for a body with an image to arrive."""
+
+    # --- reconstruction inside this process
+
+    inference: bool = True
+    """Off: this process serves no model."""
+
+    inference_threads: int = Field(1, ge=1)
+    """CPU threads that the model may use."""
+
+    inference_batch: int = Field(16, ge=1)
+    """At most so many images go through the model at once."""
+
+    inference_linger: float = Field(0.002, ge=0)
+    """How long a request waits for others to share its batch."""
+
+    inference_queue: int = Field(64, ge=1)
+    """At most so many requests wait; the next one is told to come back later."""
+
+    inference_timeout: float = Field(60.0, gt=0)
+    """Longest wait for an answer of the model."""
+
+    inference_models: int = Field(2, ge=1)
+    """At most so many models besides the champion stay loaded, those asked for by version or job id."""
+
+    champion_poll: float = Field(5.0, gt=0)
+    """How often the registry is asked whether there is a new champion."""
+
+    @model_validator(mode="after")
+    def _deliveries_are_signed(self) -> Self:
+        if self.webhook_urls and self.webhook_secret is None:
+            raise ValueError("SEQAE_WEBHOOK_URLS needs SEQAE_WEBHOOK_SECRET, which signs the deliveries")
+        return self
+
+    @field_validator("home", "data_dir", "ray_token_file")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        # Workers on the cluster have other working directories.
+        return None if path is None else path.expanduser().absolute()
+
+    @property
+    def database(self) -> str:
+        """URL of the job database."""
+        return self.database_url or f"sqlite:///{self.home / 'control' / 'jobs.db'}"
+
+    @property
+    def jobs_dir(self) -> Path:
+        """Folder with a folder for each job."""
+        return self.home / "jobs"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Folder of built data sets, shared by all jobs."""
+        return self.home / "data"

@@ -1,0 +1,81 @@
+"""What a benchmark measured: named figures, and the table they are printed in."""
+
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+import torch
+import torchvision
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured value, and what it is compared with."""
+
+    part: str
+    name: str
+    value: float
+    unit: str
+    ratio: float | None = None
+    """value / reference, or how many times faster: `against` says which. None where there is nothing to compare."""
+    against: str = ""
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine() -> dict[str, Any]:
+    """Machine and versions, as they go beside every result."""
+    return {
+        "cpu": _cpu(),
+        "cores": cores(),
+        "load": os.getloadavg()[0],
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+    }
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def table(figures: Iterable[Figure]) -> str:
+    """All figures, one a line, columns aligned."""
+    header = ("part", "figure", "value", "unit", "ratio", "against")
+    rows: list[Sequence[str]] = [header]
+    for figure in figures:
+        ratio = "" if figure.ratio is None else f"{figure.ratio:.2f} x"
+        rows.append((figure.part, figure.name, _number(figure.value), figure.unit, ratio, figure.against))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if column in (2, 4) else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def as_json(figures: Iterable[Figure]) -> list[dict[str, Any]]:
+    return [asdict(figure) for figure in figures]

@@ -1,0 +1,71 @@
+"""The overfitting check: what the whole model reaches on a few images, and what the background network alone does."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from seqae.networks import Background
+from seqae.training import Trainer
+from tests.benchmarks.record import Record
+
+
+def background_alone(images: Tensor, trainer: Trainer) -> list[float]:
+    """Trains Table 2's network by itself, as long and as fast as the whole model was: its error at each iteration.
+
+    Args:
+        images: [M, C, H, W] in 0..1; every iteration sees all of them.
+        trainer: of the whole model, at its end.
+    """
+    config = trainer.config
+    if config.model.background is None:
+        raise ValueError("the model has no background network to compare with")
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        network = Background(config.model, config.model.background).to(images.device)
+    schedule = config.schedule
+    optimizer = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
+    cycle = torch.optim.lr_scheduler.LambdaLR(optimizer, trainer.scheduler.lr_lambdas[0])
+    errors = []
+    for _ in range(trainer.iteration):
+        optimizer.zero_grad()
+        loss = F.mse_loss(network(images), images)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), schedule.grad_clip)
+        optimizer.step()
+        cycle.step()
+        errors.append(float(loss.detach()))
+    return errors
+
+
+def compare(trainer: Trainer, record: Record, plot: Path) -> dict[str, float]:
+    """Trains the background network alone, draws both curves, and returns the errors and their ratios."""
+    images = trainer.images.float() / 255
+    alone = background_alone(images, trainer)
+    started = trainer.evaluation.step_mse[0] if trainer.evaluation else float("nan")
+    _draw(trainer, record, alone, plot)
+    return {
+        "background alone, MSE": alone[-1],
+        "background of the whole model, MSE": started,
+        "whole model / background alone": record.test_mse / alone[-1],
+        "whole model / its own background": record.test_mse / started,
+    }
+
+
+def _draw(trainer: Trainer, record: Record, alone: list[float], path: Path) -> None:
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot([look.iteration for look in record.looks], [look.test_mse for look in record.looks], label="whole model")
+    axes.plot(range(1, len(alone) + 1), alone, label="background network alone")
+    axes.axhline(alone[-1] / 3, color="0.5", linestyle=":", label="a third of the background's error")
+    for step in trainer.config.schedule.growth:
+        axes.axvline(step.iteration, color="0.85", zorder=0)
+        axes.annotate(f"T {step.steps}", (step.iteration, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8)
+    axes.set(yscale="log", xlabel="iteration", ylabel="MSE on the training images", title=record.setting)
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,129 @@
+"""One run of an experiment: what it reached, when, and the row and the line of JSON that say so."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqae.metrics import SegmentScores, connected_components_baseline
+from seqae.scenes import Scenes
+from tests.benchmarks.figures import machine
+
+GOOD_ERROR = 0.01
+GOOD_ARI = 0.95
+
+HEADER = (
+    "| setting | seed | iterations | minutes | empty MSE | test MSE | FG-ARI | mIoU | count accuracy | "
+    "components' FG-ARI | min. to error 0.01 | min. to FG-ARI 0.95 |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One evaluation during a run. `minutes` are of training alone."""
+
+    iteration: int
+    minutes: float
+    test_mse: float
+    fg_ari: float | None
+
+
+@dataclass
+class Record:
+    """One run."""
+
+    setting: str
+    seed: int
+    config: dict[str, Any]
+    data: str
+    """Where the images come from."""
+    iterations: int = 0
+    minutes: float = 0.0
+    """Of training; evaluations, loading and probing the rate are not counted."""
+    budget_minutes: float | None = None
+    """The time that the iterations were chosen to fill, if they were."""
+    scenes: int = 0
+    """In the final evaluation."""
+    empty_mse: float = float("nan")
+    test_mse: float = float("nan")
+    fg_ari: float | None = None
+    miou: float | None = None
+    count_accuracy: float | None = None
+    components_fg_ari: float | None = None
+    """Of connected components on the same scenes: what needs no learning."""
+    failed: str | None = None
+    """Why it ended early."""
+    looks: list[Look] = field(default_factory=list)
+    extra: dict[str, float] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=machine)
+    commit: str = ""
+
+    def score(self, segments: SegmentScores | None, scenes: Scenes) -> None:
+        """Takes over how object-wise the writes are, and the baseline on the same scenes."""
+        if segments is None:
+            return
+        self.fg_ari, self.miou = segments.fg_ari, segments.miou
+        self.count_accuracy = segments.count_accuracy
+        self.components_fg_ari = connected_components_baseline(scenes).fg_ari
+
+    def minutes_until(self, good: Callable[[Look], bool]) -> float | None:
+        """Minutes of training until the first evaluation that is good; None if none is."""
+        return next((look.minutes for look in self.looks if good(look)), None)
+
+    def row(self) -> str:
+        """One row of the table of experiments."""
+        quick = self.minutes_until(lambda look: look.test_mse <= GOOD_ERROR)
+        objects = self.minutes_until(lambda look: look.fg_ari is not None and look.fg_ari >= GOOD_ARI)
+        setting = f"{self.setting} (**failed**: {self.failed})" if self.failed else self.setting
+        cells = [setting, str(self.seed), f"{self.iterations:,}", f"{self.minutes:.1f}"]
+        cells += [_cell(self.empty_mse, 4), _cell(self.test_mse, 4)]
+        cells += [_cell(value, 3) for value in (self.fg_ari, self.miou, self.count_accuracy, self.components_fg_ari)]
+        cells += [_cell(quick, 1, "never"), _cell(objects, 1, "never" if self.fg_ari is not None else "-")]
+        return f"| {' | '.join(cells)} |"
+
+    def append_to(self, file: Path) -> None:
+        """Adds one line of JSON."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.commit = self.commit or commit()
+        with file.open("a") as lines:
+            lines.write(json.dumps(asdict(self)) + "\n")
+
+
+def _cell(value: float | None, digits: int, missing: str = "-") -> str:
+    return missing if value is None or np.isnan(value) else f"{value:.{digits}f}"
+
+
+def commit() -> str:
+    """The source's commit, "+" behind it if files differ; empty outside of a repository."""
+    try:
+        head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+class Clock:
+    """Counts the time that is spent training, and none other."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._since: float | None = None
+
+    def start(self) -> None:
+        self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        self._seconds, self._since = self.lap(), None
+
+    def lap(self) -> float:
+        """Seconds so far."""
+        return self._seconds + (time.perf_counter() - self._since if self._since is not None else 0.0)

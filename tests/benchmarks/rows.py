@@ -1,0 +1,89 @@
+"""The settings in the table of experiments, by name."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from seqae.config import TrainConfig
+
+MNIST = {"digits": "mnist"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting: what differs from the default run."""
+
+    about: str
+    overrides: dict[str, Any]
+    minutes: float = 10
+    """The training time that the goals name for it."""
+    workers: int = 1
+    growth: tuple[tuple[float, int], ...] = ()
+    """Progressive training, as (share of the iterations, T)."""
+    overfit: bool = False
+    """Evaluated on the training images, and compared with the background network alone."""
+    peer: bool = False
+    """Not this library's model: see tests.benchmarks.peers."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of the peer."""
+
+
+ROWS: dict[str, Row] = {
+    "default": Row("the default, 1 to 4 digits without overlap", {"data": MNIST}),
+    "paper": Row("`preset: paper`", {"preset": "paper", "data": MNIST}),
+    "overlap": Row(
+        "overlap up to a third of a digit's box", {"data": MNIST | {"max_overlap": 0.33}, "model": {"steps": 6}}, 30
+    ),
+    "seven": Row("5 to 7 digits, T 9", {"data": MNIST | {"min_digits": 5, "max_digits": 7}, "model": {"steps": 9}}, 30),
+    "seven-only": Row("7 digits, T 9", {"data": MNIST | {"min_digits": 7, "max_digits": 7}, "model": {"steps": 9}}, 30),
+    "scales": Row("scales 0.5 to 1.5", {"data": MNIST | {"min_scale": 0.5, "max_scale": 1.5}}, 30),
+    "scales-window": Row(
+        "scales 0.5 to 1.5, window of up to 1.5 digits",
+        {
+            "data": MNIST | {"min_scale": 0.5, "max_scale": 1.5},
+            "model": {"attention": {"delta_min": 0.25, "delta_max": 1.74}},
+        },
+        30,
+    ),
+    "colour": Row("colour", {"data": MNIST, "model": {"channels": 3}}),
+    "bf16": Row("bfloat16", {"data": MNIST, "schedule": {"precision": "bfloat16"}}),
+    "workers": Row("two workers", {"data": MNIST}, workers=2),
+    "bundled": Row("bundled digits", {"data": {"digits": "bundled"}}),
+    "variational": Row("variational coder", {"data": MNIST, "model": {"coder": {"kind": "variational"}}}),
+    "coco16": Row(
+        "16 COCO images, colour, background network, T grows 1 to 8",
+        {
+            "data": {"kind": "images", "path": "coco128", "train_images": 16, "test_images": 8},
+            "model": {"channels": 3, "steps": 8, "background": {}},
+            "schedule": {"batch_size": 16, "evaluate_every": 50},
+        },
+        growth=((0.0, 1), (0.15, 2), (0.3, 4), (0.5, 6), (0.7, 8)),
+        overfit=True,
+    ),
+    "draw": Row("DRAW, T 6, 12 x 12", {"data": MNIST}, peer=True, options={"steps": 6, "kernel": 12}),
+    "draw-16": Row("DRAW, T 16, 12 x 12", {"data": MNIST}, peer=True, options={"steps": 16, "kernel": 12}),
+}
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` laid over `base`, dictionary by dictionary."""
+    both = {key: merged(base[key], value) for key, value in over.items() if isinstance(base.get(key), dict)}
+    return base | over | both
+
+
+def setting(path: str, value: Any) -> dict[str, Any]:
+    """ "model.steps" and 9 as {"model": {"steps": 9}}."""
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return value if isinstance(value, dict) else {}
+
+
+def config_of(row: Row, seed: int, over: dict[str, Any], iterations: int | None, images: int = 0) -> TrainConfig:
+    """The run of a row; with `iterations`, of so many over a training set of `images`."""
+    given = merged(merged({"seed": seed}, row.overrides), over)
+    if iterations is not None:
+        batch = TrainConfig.model_validate(given).schedule.batch_size
+        schedule: dict[str, Any] = {"epochs": iterations * batch / images}
+        if row.growth:
+            schedule["growth"] = [{"iteration": round(share * iterations), "steps": t} for share, t in row.growth]
+        given = merged(given, {"schedule": schedule})
+    return TrainConfig.model_validate(given)

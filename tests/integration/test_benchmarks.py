@@ -1,0 +1,84 @@
+"""The harness that repeats the experiments, on a few scenes and for a few iterations."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seqae import checkpoint
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=250)
+
+
+def experiment(out: Path, row: str, *more: str) -> tuple[str, list[dict[str, object]]]:
+    """Three iterations of rows, offline: what is printed, and the records."""
+    small = ("data.digits=bundled", "data.train_scenes=30", "data.test_scenes=12", "schedule.batch_size=4")
+    given = [word for pair in small for word in ("--set", pair)]
+    done = run(
+        "tests.benchmarks.experiments", "--row", row, "--seed", "3", "--iterations", "3", "--threads", "1",
+        "--out", str(out), "--cache-dir", str(out / "data"), *given, *more,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout, [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+def test_rows_are_repeated_on_the_same_scenes(tmp_path: Path) -> None:
+    printed, (ours, draw) = experiment(tmp_path, "default,draw", "--set", "schedule.evaluate_every=2")
+    for record in (ours, draw):
+        assert (record["seed"], record["iterations"], record["scenes"]) == (3, 3, 12)
+        assert [look["iteration"] for look in record["looks"]] == [2, 3]  # type: ignore[attr-defined,index]
+        assert record["looks"][-1]["minutes"] == pytest.approx(record["minutes"])  # type: ignore[index]
+        assert math.isfinite(record["test_mse"])  # type: ignore[arg-type]
+        assert -1 < record["fg_ari"] <= 1  # type: ignore[operator]
+    assert ours["empty_mse"] == pytest.approx(draw["empty_mse"]), "the same scenes"
+    assert ours["components_fg_ari"] == draw["components_fg_ari"]
+    kept = checkpoint.verify(tmp_path / "default-3" / "checkpoint")
+    assert kept.iteration == 3
+    assert kept.metrics["test_mse"] == pytest.approx(ours["test_mse"], rel=1e-5)
+    assert (tmp_path / "draw-3" / "draw.pt").is_file()
+    rows = [line for line in printed.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[1] for row in rows] == ["seed", "---", "3", "3"]
+
+
+def test_two_workers_are_one_run(tmp_path: Path) -> None:
+    _, records = experiment(tmp_path, "workers")
+    assert [record["iterations"] for record in records] == [3], "one record, of the first worker"
+
+
+def test_every_row_is_a_valid_run() -> None:
+    program = (
+        "from tests.benchmarks.rows import ROWS, config_of\n"
+        "for row in ROWS.values():\n"
+        "    config = config_of(row, 1, {}, 1000, 10_000)\n"
+        "    assert config.seed == 1 and len(config.schedule.growth) == len(row.growth)\n"
+        "    assert round(config.schedule.epochs * 10_000 / config.schedule.batch_size) == 1000\n"
+        "print(len(ROWS))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 5
+
+
+def test_the_benchmark_ends_with_its_ratio(tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    given = ("--quick", "--rounds", "1", "--threads", "1", "--no-compile", "--only", "step,gpu")
+    done = run("tests.benchmarks.main", *given, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    ratio = report["cpu_step_ratio"]
+    assert done.stdout.splitlines()[-1] == f"bench: cpu step {ratio:.2f} x floor"
+    assert ratio > 1, "nothing is faster than its floor"
+    assert {"machine", "figures", "not_measured"} <= set(report)
+    assert all(figure["unit"] for figure in report["figures"])
+    floors = [figure["value"] for figure in report["figures"] if figure["name"].startswith("floor")]
+    assert floors and all(floor > 0 for floor in floors)

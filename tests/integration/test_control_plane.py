@@ -1,0 +1,201 @@
+"""Several control planes with real threads on one real database, which dies meanwhile; the cluster is a fake."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.errors import FolderError
+from jobs.fakes import FakeLauncher, FakeTracking
+from jobs.folder import Control, JobFolder, Outcome, Phase, Progress, Result, Want
+from jobs.launch import Capacity, NodeCapacity
+from jobs.specs import job_spec
+from service.errors import StoreUnavailableError
+from service.policy import ReconcilerSettings
+from service.reconciler import Reconciler
+from service.states import ENDED, State
+from service.store import Store
+from service.use_cases import JobService
+
+QUICK = ReconcilerSettings(
+    reconcile_every=0.02,
+    reconcile_threads=3,
+    lease_for=1.0,
+    sweep_every=0.5,
+    retry_wait=0.01,
+    cluster_poll=0.05,
+    heartbeat_stale=0.5,
+    lost_after=0.5,
+    tracking_retry=0.05,
+    max_concurrent_jobs=20,
+)
+FIGURE = {"kind": "figure", "name": "f", "figure": 4}
+"""Needs no checkpoint to succeed."""
+
+
+class Workers:
+    """The cluster's side: drivers that obey control.json, beat a few times and succeed. Some die on the way."""
+
+    def __init__(self, launcher: FakeLauncher, jobs_dir: Path, deaths: int) -> None:
+        self._launcher = launcher
+        self._jobs_dir = jobs_dir
+        self._deaths = deaths
+        self._beats: dict[str, int] = {}
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="workers")
+
+    def __enter__(self) -> "Workers":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while not self._end.wait(0.01):
+            for name in sorted(self._launcher.live()):
+                self._step(name)
+
+    def _step(self, name: str) -> None:
+        job_id, _, number = name.rpartition("-")
+        folder = JobFolder(self._jobs_dir / job_id)
+        attempt = folder.attempt(int(number))
+        beats = self._beats[name] = self._beats.get(name, 0) + 1
+        control = self._control(folder)
+        if control.want is not Want.RUN:
+            outcome = Outcome.PAUSED if control.want is Want.PAUSE else Outcome.CANCELLED
+            attempt.write_result(Result(outcome=outcome))
+            self._launcher.finish(name)
+        elif beats > 4 and self._deaths > 0:
+            self._deaths -= 1
+            self._launcher.vanish(name)
+        elif beats > 5:
+            attempt.write_result(Result(outcome=Outcome.SUCCEEDED, iterations=5))
+            self._launcher.finish(name)
+        else:
+            now = time.time()
+            attempt.write_progress(Progress(time=now, moved_at=now, phase=Phase.TRAINING, iteration=beats))
+
+    def _control(self, folder: JobFolder) -> Control:
+        try:
+            return folder.read_control()
+        except FolderError:
+            return Control(attempt=0)
+
+
+class Plane:
+    """A cluster, MLflow and a database, and as many control planes on them as a test wants."""
+
+    def __init__(self, root: Path, url: str) -> None:
+        self.jobs_dir = root / "jobs"
+        self.launcher = FakeLauncher(Capacity((NodeCapacity(cpus=20, gpus=0),)))
+        self.tracking = FakeTracking()
+        self.url = url
+        self.store = Store(url)
+        self.store.migrate()
+        self.service = JobService(self.store, self.launcher, self.jobs_dir, QUICK)
+
+    @contextmanager
+    def control_planes(self, number: int) -> Iterator[None]:
+        stores = [Store(self.url) for _ in range(number)]
+        planes = [Reconciler(store, self.launcher, self.tracking, self.jobs_dir, QUICK) for store in stores]
+        for plane in planes:
+            plane.start()
+        try:
+            yield
+        finally:
+            for plane, store in zip(planes, stores, strict=True):
+                plane.stop()
+                store.close()
+
+    def submit(self, number: int) -> list[str]:
+        return [self.service.submit(job_spec.validate_python(FIGURE)).id for _ in range(number)]
+
+    def wait(self, done: Callable[[], bool], seconds: float = 120.0) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                if done():
+                    return
+            except StoreUnavailableError:
+                pass  # the test has stopped the database
+            assert time.monotonic() < deadline, self.store.counts()
+            time.sleep(0.05)
+
+    def all_ended(self, ids: list[str]) -> bool:
+        return all(job.state in ENDED and job.tidy for job in self.store.jobs(ids).values())
+
+    def check(self, ids: list[str]) -> None:
+        assert len(self.launcher.submitted) == len(set(self.launcher.submitted)), "no attempt ran twice"
+        for job_id in ids:
+            steps = [event.data for event in self.store.events(job_id=job_id) if event.type == "transition"]
+            assert [step["to"] for step in steps[:-1]] == [step["from"] for step in steps[1:]]
+            assert [step["to"] for step in steps].count("SUBMITTING") == self.store.job(job_id).attempt
+        assert self.launcher.live() == set()
+        assert self.tracking.open_runs() == []
+
+
+@pytest.fixture
+def plane(tmp_path: Path, database_url: str) -> Iterator[Plane]:
+    made = Plane(tmp_path, database_url)
+    yield made
+    made.store.close()
+
+
+def test_three_control_planes_share_the_work_and_do_everything_once(plane: Plane) -> None:
+    ids = plane.submit(20)
+    with Workers(plane.launcher, plane.jobs_dir, deaths=5), plane.control_planes(3):
+        plane.wait(lambda: plane.all_ended(ids))
+    assert plane.store.counts() == {State.SUCCEEDED: 20}
+    assert sum(job.losses for job in plane.store.jobs(ids).values()) == 5
+    plane.check(ids)
+
+
+def test_a_control_plane_takes_over_from_one_that_was_killed(plane: Plane) -> None:
+    ids = plane.submit(4)
+    dead = Reconciler(plane.store, plane.launcher, plane.tracking, plane.jobs_dir, QUICK)
+    dead.admit()
+    taken = dead._leases.claim(QUICK.lease_for, limit=10)  # and is killed with the leases in its hands
+    assert len(taken) == 4
+    with Workers(plane.launcher, plane.jobs_dir, deaths=0), plane.control_planes(1):
+        plane.wait(lambda: plane.all_ended(ids))
+    assert plane.store.counts() == {State.SUCCEEDED: 4}
+    plane.check(ids)
+
+
+def test_people_change_their_minds_while_it_all_runs(plane: Plane) -> None:
+    ids = plane.submit(12)
+    service: Any = plane.service
+    with Workers(plane.launcher, plane.jobs_dir, deaths=2), plane.control_planes(2):
+        for job_id in ids[:4]:
+            service.cancel(job_id)
+        paused = [service.pause(job_id).id for job_id in ids[4:8] if service.get(job_id).state not in ENDED]
+        plane.wait(lambda: all(plane.store.job(job_id).state in ENDED | {State.PAUSED} for job_id in paused))
+        for job_id in paused:
+            if service.get(job_id).state == State.PAUSED:
+                service.resume(job_id)
+        plane.wait(lambda: plane.all_ended(ids))
+    assert {plane.store.job(job_id).state for job_id in ids[:4]} <= {State.CANCELLED}
+    assert {plane.store.job(job_id).state for job_id in ids[4:]} == {State.SUCCEEDED}
+    plane.check(ids)
+
+
+def test_the_database_dies_twice_and_nothing_is_lost(tmp_path: Path, postgres_server: Any) -> None:
+    plane = Plane(tmp_path, postgres_server.url)
+    ids = plane.submit(12)
+    with Workers(plane.launcher, plane.jobs_dir, deaths=3), plane.control_planes(2):
+        for _ in range(2):
+            plane.wait(lambda: plane.store.counts().get(State.QUEUED, 0) < 12)
+            postgres_server.stop()
+            with pytest.raises(StoreUnavailableError):
+                plane.store.counts()
+            postgres_server.start()
+        plane.wait(lambda: plane.all_ended(ids))
+    assert plane.store.counts() == {State.SUCCEEDED: 12}
+    plane.check(ids)
+    plane.store.close()

@@ -1,0 +1,42 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs.evaluate import evaluate_checkpoint, main
+from jobs.folder import JobFolder
+from jobs.worker import Place, Task, train
+from seqae.errors import CheckpointError
+
+
+@pytest.fixture
+def trained(folder: JobFolder, make_task: Callable[[int], Task]) -> Path:
+    result = train(make_task(1), Place())
+    assert result.checkpoint is not None
+    return folder.path / result.checkpoint
+
+
+def test_it_finds_what_training_found(trained: Path, cache_dir: Path) -> None:
+    found = evaluate_checkpoint(trained, cache_dir)
+    manifest = json.loads((trained / "manifest.json").read_bytes())
+    assert found["metrics"] == pytest.approx(manifest["metrics"])
+    assert found["iteration"] == manifest["iteration"]
+    assert len(found["evaluation_set"]) == 64
+
+
+def test_it_prints_and_writes_json(
+    trained: Path, cache_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "scores.json"
+    arguments = ["--checkpoint", str(trained), "--cache-dir", str(cache_dir), "--scenes", "4", "--output", str(output)]
+    assert main(arguments) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(output.read_bytes())
+    assert printed["metrics"]["test_mse"] > 0
+
+
+def test_a_damaged_checkpoint_is_told(trained: Path, cache_dir: Path) -> None:
+    (trained / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        evaluate_checkpoint(trained, cache_dir)

@@ -1,0 +1,40 @@
+"""Which of several workers' errors counts. That workers are started, lost and replaced is tested on a real cluster."""
+
+import pytest
+from ray.exceptions import RayActorError
+from ray.train import TrainingFailedError
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+
+from jobs.errors import DiskFullError, FencedError, WorkersLostError
+from jobs.train import _cause
+from seqae.errors import DivergedError
+
+BROKEN = RuntimeError("[gloo] Connection closed by peer")
+
+
+def _of_workers(*errors: Exception) -> TrainingFailedError:
+    wrapped = {rank: UserExceptionWithTraceback(error, "trace") for rank, error in enumerate(errors)}
+    return WorkerGroupError("some failed", wrapped)
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        ((DivergedError("nan"), BROKEN), DivergedError),
+        ((BROKEN, DiskFullError("full")), DiskFullError),
+        ((BROKEN, FencedError("stale")), FencedError),
+        ((DivergedError("nan"), FencedError("stale")), FencedError),
+        ((BROKEN,), WorkersLostError),
+        ((RayActorError(), BROKEN), WorkersLostError),
+    ],
+    ids=str,
+)
+def test_the_workers_own_error_counts_before_the_connections_it_broke(
+    errors: tuple[Exception, ...], expected: type[Exception]
+) -> None:
+    assert type(_cause(_of_workers(*errors))) is expected
+
+
+def test_a_lost_controller_is_like_lost_workers() -> None:
+    assert isinstance(_cause(ControllerError(RayActorError())), WorkersLostError)

@@ -1,0 +1,189 @@
+"""Eq. 13-15 against plain loops."""
+
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from seqae.attention import Filters, Window, make_filters
+from seqae.config import LossConfig
+from seqae.losses import Losses, mseot_weights, step_errors, total_loss
+from seqae.model import Output, Step
+
+B, H, W, N = 2, 10, 14, 8
+
+Target = Literal["error", "image"]
+
+
+def record(
+    canvas: Tensor, filters: Filters, patch_read: Tensor, patch_written: Tensor, divergence: Tensor | None = None
+) -> Step:
+    """A step of which only what the losses read is meant."""
+    nothing = torch.zeros(B)
+    window = Window(nothing, nothing, nothing, nothing, nothing)
+    return Step(canvas, canvas, patch_read, patch_written, window, filters, nothing, divergence, nothing)
+
+
+def made(
+    steps: int, channels: int = 1, gamma: float = 1.0, variational: bool = False, seed: int = 0
+) -> tuple[Tensor, Output]:
+    """An image and a reconstruction of it made of random numbers."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=rng)
+
+    records = []
+    for _ in range(steps):
+        x, y, delta, sigma = random(B) * W, random(B) * H, random(B) + 0.5, random(B) + 0.4
+        filters = make_filters(Window(x, y, delta, sigma, torch.full((B,), gamma)), N, H, W)
+        canvas, patch = random(B, channels, H, W), random(2, B, channels, N, N)
+        records.append(record(canvas, filters, patch[0], patch[1], random(B) if variational else None))
+    return random(B, channels, H, W), Output(torch.zeros(B, channels, H, W), tuple(records))
+
+
+def mse_by_loop(image: Tensor, canvas: Tensor) -> float:
+    """Eq. 13, with a mean over channels and images too."""
+    total = 0.0
+    for at in np.ndindex(*image.shape):
+        total += (float(image[at]) - float(canvas[at])) ** 2
+    return total / image.numel()
+
+
+def mseot_by_loop(image: Tensor, output: Output) -> float:
+    """Eq. 14, whose weights are divided by their sum: c_t is the canvas after t writes."""
+    steps = len(output.steps)
+    total = sum((t - 1) ** 2 * mse_by_loop(image, output.steps[t - 1].canvas) for t in range(1, steps + 1))
+    return total / sum((t - 1) ** 2 for t in range(1, steps + 1))
+
+
+def region_by_loop(image: Tensor, output: Output, target: Target) -> float:
+    """2.5: what was written against what the same kernels read, without gamma."""
+    total, count = 0.0, 0
+    for step in output.steps:
+        for b, c, j, i in np.ndindex(*step.patch_written.shape):
+            gamma = float(step.filters.gamma[b])
+            if target == "image":
+                weights = step.filters.y[b, j][:, None] * step.filters.x[b, i][None]
+                wanted = float((weights * image[b, c]).sum())
+            else:
+                wanted = float(step.patch_read[b, c, j, i]) / gamma
+            total += (float(step.patch_written[b, c, j, i]) / gamma - wanted) ** 2
+            count += 1
+    return total / count
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("gamma", [1.0, 2.5])
+@pytest.mark.parametrize("target", ["error", "image"])
+def test_losses_are_those_of_the_loops(channels: int, gamma: float, target: Target) -> None:
+    image, output = made(3, channels, gamma)
+    config = LossConfig(alpha_region=0.7, alpha_mseot=1.9, region_target=target)
+    losses = total_loss(image, output, config)
+    region, mseot = region_by_loop(image, output, target), mseot_by_loop(image, output)
+    assert float(losses.region) == pytest.approx(region, rel=1e-5)
+    assert float(losses.mseot) == pytest.approx(mseot, rel=1e-5)
+    assert float(losses.mse) == pytest.approx(mse_by_loop(image, output.canvas), rel=1e-5)
+    assert float(losses.total) == pytest.approx(0.7 * region + 1.9 * mseot, rel=1e-5), "Eq. 15"
+    assert float(losses.divergence) == 0
+
+
+def test_errors_of_every_canvas() -> None:
+    image, output = made(3, 3)
+    errors = step_errors(image, output)
+    assert errors.shape == (4, B)
+    for t, canvas in enumerate(output.canvases):
+        for at in range(B):
+            expected = mse_by_loop(image[at : at + 1], canvas[at : at + 1])
+            assert float(errors[t, at]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_are_t_minus_one_squared() -> None:
+    """The first canvas has no weight, so a model may use it to look around; the last one has the most."""
+    torch.testing.assert_close(mseot_weights(5), torch.tensor([0.0, 1, 4, 9, 16]) / 30)
+    for steps in range(1, 12):
+        assert float(mseot_weights(steps).sum()) == pytest.approx(1)
+
+
+def test_one_step_alone_is_trained_too() -> None:
+    """Eq. 14 would weigh it with 0."""
+    image, output = made(1)
+    losses = total_loss(image, output, LossConfig())
+    assert float(losses.mseot) == pytest.approx(mse_by_loop(image, output.steps[0].canvas), rel=1e-5)
+
+
+def test_the_empty_canvas_has_no_weight() -> None:
+    image, output = made(3)
+    other = output._replace(start=torch.ones(B, 1, H, W))
+    assert float(total_loss(image, output, LossConfig()).total) == float(total_loss(image, other, LossConfig()).total)
+
+
+def test_better_early_canvases_are_rewarded() -> None:
+    """2.5: the same canvases cost less when the good ones come earlier."""
+    image, output = made(3)
+    half, whole = output.steps[0]._replace(canvas=0.5 * image), output.steps[0]._replace(canvas=image)
+    late = output._replace(steps=(half, half, whole))
+    early = output._replace(steps=(half, whole, whole))
+    assert total_loss(image, early, LossConfig()).mseot < total_loss(image, late, LossConfig()).mseot
+
+
+@pytest.mark.parametrize("target", ["error", "image"])
+def test_gamma_alone_can_not_lower_the_region_loss(target: Target) -> None:
+    """A model that reads gamma times as much, and writes gamma times as much, is as good as before."""
+    found = []
+    for gamma in (0.1, 1.0, 8.0):
+        image, output = made(2, gamma=gamma)
+        steps = tuple(
+            step._replace(patch_read=gamma * step.patch_read, patch_written=gamma * step.patch_written)
+            for step in output.steps
+        )
+        found.append(float(total_loss(image, output._replace(steps=steps), LossConfig(region_target=target)).region))
+    assert found == pytest.approx([found[0]] * 3, rel=1e-4)
+    assert found[0] > 0.01
+
+
+def region_gradients(target: Target) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """Of the region loss, by the kernels, by the patch that was read, and by the patch that was written."""
+    image, output = made(2)
+    step = output.steps[0]
+    f_x, patch = step.filters.x.requires_grad_(), step.patch_read.requires_grad_()
+    written = step.patch_written.requires_grad_()
+    config = LossConfig(alpha_mseot=0, region_target=target)
+    torch.autograd.backward(total_loss(image, output, config).total)
+    assert written.grad is not None
+    return f_x.grad, patch.grad, written.grad
+
+
+def test_a_window_earns_nothing_by_looking_where_little_is_missing() -> None:
+    """The target `error` is fixed: only what was written can come nearer to it."""
+    f_x, patch, written = region_gradients("error")
+    assert f_x is None
+    assert patch is None
+    assert bool(written.any())
+
+
+def test_the_papers_target_moves_the_window() -> None:
+    f_x, patch, written = region_gradients("image")
+    assert f_x is not None
+    assert bool(f_x.any())
+    assert patch is None
+    assert bool(written.any())
+
+
+def test_divergence_counts_with_its_weight() -> None:
+    image, output = made(3, variational=True)
+    without = total_loss(image, output, LossConfig(beta=0))
+    losses = total_loss(image, output, LossConfig(beta=0.3))
+    mean = float(torch.stack([step.divergence for step in output.steps if step.divergence is not None]).mean())
+    assert float(losses.divergence) == pytest.approx(mean)
+    assert float(losses.total - without.total) == pytest.approx(0.3 * mean, rel=1e-5)
+
+
+def test_only_the_total_is_trained() -> None:
+    image, output = made(2)
+    output.steps[0].patch_written.requires_grad_()
+    losses: Losses = total_loss(image, output, LossConfig())
+    assert losses.total.requires_grad
+    assert not any(part.requires_grad for part in losses[1:])

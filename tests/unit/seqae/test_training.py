@@ -1,0 +1,433 @@
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from seqae.config import TrainConfig
+from seqae.data import Dataset, Scenes
+from seqae.errors import CheckpointError, DivergedError
+from seqae.evaluation import Evaluation
+from seqae.losses import Losses
+from seqae.training import Progress, Trainer, iterations_of
+
+Make = Callable[..., TrainConfig]
+Data = Callable[[TrainConfig], Dataset]
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "variational": {"coder": {"kind": "variational"}},
+    "batch norm": {"localizer": {"kind": "improved"}},
+    "colour and background": {"channels": 3, "background": {"bottleneck": 4}},
+}
+
+
+@pytest.fixture
+def make(small_config: Make, small_data: Data) -> Callable[..., Trainer]:
+    """Makes a trainer of a small model: 6 iterations of 5 images. Keywords of the trainer itself start with `_`."""
+
+    def trainer(**parts: Any) -> Trainer:
+        own = {key.removeprefix("_"): parts.pop(key) for key in list(parts) if key.startswith("_")}
+        config = small_config(**parts)
+        return Trainer(config, own.pop("data", None) or small_data(config), **own)
+
+    return trainer
+
+
+def reports(trainer: Trainer, until: int | None = None) -> list[Progress]:
+    """What it says of each iteration, up to one of them."""
+    found = []
+    for report in trainer.run():
+        if isinstance(report, Progress):
+            found.append(report)
+            if report.iteration == until:
+                break
+    return found
+
+
+def losses(trainer: Trainer, until: int | None = None) -> list[float]:
+    return [report.loss for report in reports(trainer, until)]
+
+
+class Spy(nn.Module):
+    """Notes what the trainer gives to the module that computes the loss."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.batches: list[list[int]] = []
+        self.steps: list[int] = []
+
+    def forward(self, image: Tensor, steps: int) -> Losses:
+        self.batches.append((image[:, 0, 0, 0] * 255).round().int().tolist())
+        self.steps.append(steps)
+        out: Losses = self.module(image, steps)
+        return out
+
+
+def numbered(count: int, config: TrainConfig) -> Dataset:
+    """Images whose intensity is their number."""
+    shape = (count, config.model.channels, config.model.height, config.model.width)
+    images = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones(shape, np.uint8)
+    return Dataset(Scenes(images), Scenes(images[:3]), "numbers", "")
+
+
+# --- the same results, whoever runs it and however often it is interrupted
+
+
+def test_a_seed_decides_everything(make: Callable[..., Trainer]) -> None:
+    first = losses(make(seed=1))
+    assert len(first) == 6
+    torch.rand(7)  # random numbers drawn elsewhere don't matter
+    assert losses(make(seed=1)) == first
+    assert losses(make(seed=2))[0] != first[0]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(
+    make: Callable[..., Trainer], tmp_path: Path, variant: str
+) -> None:
+    """Optimizer, learning rate, noise of the code, data order, growth and batch statistics included."""
+    parts: dict[str, Any] = {
+        "model": VARIANTS[variant],
+        "schedule": {"epochs": 2, "growth": [{"iteration": 0, "steps": 2}, {"iteration": 6, "steps": 3}]},
+    }
+    whole = make(**parts)
+    expected = reports(whole)
+
+    interrupted = make(**parts)
+    losses(interrupted, until=4)
+    interrupted.save(tmp_path / "4")
+    losses(interrupted, until=5)  # what came after the checkpoint is lost
+    torch.manual_seed(99)
+
+    resumed = make(**parts)
+    resumed.load(tmp_path / "4")
+    assert resumed.iteration == 4
+    found = reports(resumed)
+    assert [report.loss for report in found] == pytest.approx([report.loss for report in expected[4:]], rel=1e-6)
+    assert [report.learning_rate for report in found] == [report.learning_rate for report in expected[4:]]
+    assert [report.epoch for report in found] == [report.epoch for report in expected[4:]]
+    for name, value in resumed.model.state_dict().items():
+        torch.testing.assert_close(value, whole.model.state_dict()[name], rtol=1e-6, atol=1e-7, msg=name)
+    assert resumed.evaluation == whole.evaluation
+
+
+def test_a_finished_run_has_nothing_left_to_do(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    trainer = make()
+    losses(trainer)
+    trainer.save(tmp_path / "6")
+    again = make()
+    again.load(tmp_path / "6")
+    assert list(again.run()) == []
+
+
+def test_a_resumed_run_keeps_the_newest_evaluation_until_the_next(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    schedule = {"evaluate_every": 2}
+    trainer = make(schedule=schedule)
+    losses(trainer, until=2)
+    metrics = trainer.save(tmp_path / "2").metrics
+    assert metrics["test_mse"] > 0
+    resumed = make(schedule=schedule)
+    resumed.load(tmp_path / "2")
+    losses(resumed, until=3)
+    assert resumed.save(tmp_path / "3").metrics == metrics
+
+
+def test_another_config_is_not_resumed(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    make(seed=1).save(tmp_path / "0")
+    other = make(seed=2)
+    before = {name: value.clone() for name, value in other.model.state_dict().items()}
+    with pytest.raises(CheckpointError, match="another config"):
+        other.load(tmp_path / "0")
+    assert all(torch.equal(value, before[name]) for name, value in other.model.state_dict().items())
+
+
+def test_a_damaged_checkpoint_is_not_resumed(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    make().save(tmp_path / "0")
+    file = tmp_path / "0" / "trainer.pt"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"trainer\.pt"):
+        make().load(tmp_path / "0")
+
+
+# --- the data
+
+
+def test_every_image_comes_once_in_an_epoch_in_another_order(make: Callable[..., Trainer], small_config: Make) -> None:
+    config = small_config()
+    trainer = make(_data=numbered(35, config), _wrap=Spy, schedule={"epochs": 3})
+    losses(trainer)
+    assert isinstance(trainer.module, Spy)
+    epochs = np.array(trainer.module.batches).reshape(3, 35).tolist()
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(35))
+    assert len({tuple(epoch) for epoch in [*epochs, sorted(epochs[0])]}) == 4
+
+
+def test_epochs_that_do_not_divide_into_batches_run_into_each_other(
+    make: Callable[..., Trainer], small_config: Make
+) -> None:
+    trainer = make(_data=numbered(7, small_config()), _wrap=Spy, schedule={"epochs": 4})
+    losses(trainer)
+    assert isinstance(trainer.module, Spy)
+    order = [image for batch in trainer.module.batches for image in batch]
+    assert trainer.iterations == round(4 * 7 / 5) == 6
+    assert [len(batch) for batch in trainer.module.batches] == [5] * 6
+    for first in range(0, 28, 7):
+        assert sorted(order[first : first + 7]) == list(range(7))
+
+
+def test_a_batch_may_be_larger_than_the_training_set(make: Callable[..., Trainer], small_config: Make) -> None:
+    trainer = make(_data=numbered(3, small_config()), _wrap=Spy, schedule={"batch_size": 8, "epochs": 3})
+    losses(trainer)
+    assert isinstance(trainer.module, Spy)
+    assert [len(batch) for batch in trainer.module.batches] == [8]
+
+
+@pytest.mark.parametrize(
+    ("batch", "epochs", "images", "expected"), [(25, 250, 10_000, 100_000), (5, 0.5, 30, 3), (25, 0.01, 30, 1)]
+)
+def test_iterations(small_config: Make, batch: int, epochs: float, images: int, expected: int) -> None:
+    assert iterations_of(small_config(schedule={"batch_size": batch, "epochs": epochs}), images) == expected
+
+
+# --- several workers
+
+
+class Pair:
+    """Two workers in two threads: stands in for a data-parallel wrapper, and averages gradients between them."""
+
+    def __init__(self) -> None:
+        self.barrier = threading.Barrier(2, timeout=60)
+        self.given: list[Tensor] = [torch.empty(0)] * 2
+
+    def wrap(self, rank: int) -> Callable[[nn.Module], nn.Module]:
+        def average(gradient: Tensor) -> Tensor:
+            # Both threads go through the same graph, so they meet at the same parameter.
+            self.given[rank] = gradient
+            self.barrier.wait()
+            mean = (self.given[0] + self.given[1]) / 2
+            self.barrier.wait()
+            return mean
+
+        def wrapped(module: nn.Module) -> nn.Module:
+            for parameter in module.parameters():
+                parameter.register_hook(average)
+            return Spy(module)
+
+        return wrapped
+
+    def run(self, trainers: list[Trainer]) -> list[list[float]]:
+        found: list[list[float]] = [[], []]
+
+        def work(rank: int) -> None:
+            try:
+                found[rank] = losses(trainers[rank])
+            except BaseException:
+                self.barrier.abort()  # or the other would wait
+                raise
+
+        threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return found
+
+
+@pytest.mark.parametrize("localizer", ["seeker", "small"])
+def test_two_workers_train_the_model_that_one_would(make: Callable[..., Trainer], localizer: str) -> None:
+    """A batch of 5 is shared unevenly, 3 and 2, and still counts as one batch of 5."""
+    parts: dict[str, Any] = {"model": {"localizer": {"kind": localizer}}, "schedule": {"learning_rate": 1e-3}}
+    one = make(_wrap=Spy, **parts)
+    alone = losses(one)
+    pair = Pair()
+    both = [make(_rank=rank, _world=2, _wrap=pair.wrap(rank), **parts) for rank in range(2)]
+    found = pair.run(both)
+
+    spies = [trainer.module for trainer in (one, *both)]
+    assert all(isinstance(spy, Spy) for spy in spies)
+    for whole, first, second in zip(*(spy.batches for spy in spies), strict=True):  # type: ignore[union-attr,misc,arg-type]
+        assert (len(first), len(second)) == (3, 2)
+        assert sorted(first + second) == sorted(whole)
+    shared = [(3 * first + 2 * second) / 5 for first, second in zip(*found, strict=True)]
+    assert shared == pytest.approx(alone, rel=1e-4)
+    for name, value in both[0].model.state_dict().items():
+        assert torch.equal(value, both[1].model.state_dict()[name]), "the workers' models stay the same"
+        if name == "localizer.score.bias":
+            continue  # a softmax ignores it: its gradient is rounding and nothing else
+        # Adam divides by the gradient's size, so rounding shows where a gradient is next to nothing.
+        torch.testing.assert_close(value, one.model.state_dict()[name], atol=2e-4, rtol=1e-3, msg=name)
+
+
+def test_a_worker_without_images_changes_nothing(make: Callable[..., Trainer]) -> None:
+    """A batch of 1, two workers: the second has nothing to learn from."""
+    schedule = {"batch_size": 1, "epochs": 0.1, "learning_rate": 1e-3}
+    alone = losses(make(schedule=schedule))
+    pair = Pair()
+    both = [make(_rank=rank, _world=2, _wrap=pair.wrap(rank), schedule=schedule) for rank in range(2)]
+    assert pair.run(both)[0] == pytest.approx(alone, rel=1e-4)
+    assert len(alone) == 3
+
+
+def test_only_the_first_worker_evaluates(make: Callable[..., Trainer]) -> None:
+    schedule = {"batch_size": 6, "evaluate_every": 2, "epochs": 1}
+    kinds = [
+        [(type(report), report.iteration) for report in make(_rank=rank, _world=2, schedule=schedule).run()]
+        for rank in range(2)
+    ]
+    assert [at for kind, at in kinds[0] if kind is Evaluation] == [2, 4, 5]
+    assert all(kind is Progress for kind, _ in kinds[1])
+    assert [at for kind, at in kinds[0] if kind is Progress] == [at for _, at in kinds[1]], "they report together"
+
+
+# --- the schedule
+
+
+def test_progressive_training_adds_steps(make: Callable[..., Trainer]) -> None:
+    """2.6: T grows at the iterations given."""
+    growth = [{"iteration": 0, "steps": 1}, {"iteration": 2, "steps": 2}, {"iteration": 5, "steps": 3}]
+    trainer = make(_wrap=Spy, schedule={"growth": growth, "evaluate_every": 2})
+    seen = {report.iteration: len(report.step_mse) - 1 for report in trainer.run() if isinstance(report, Evaluation)}
+    assert isinstance(trainer.module, Spy)
+    assert trainer.module.steps == [1, 1, 2, 2, 2, 3]
+    assert seen == {2: 2, 4: 2, 6: 3}, "evaluated at the T that training goes on with"
+
+
+def test_without_growth_every_iteration_makes_all_steps(make: Callable[..., Trainer]) -> None:
+    trainer = make(_wrap=Spy)
+    losses(trainer)
+    assert isinstance(trainer.module, Spy)
+    assert trainer.module.steps == [3] * 6
+
+
+def rates(trainer: Trainer) -> list[float]:
+    """The learning rate of each optimizer step."""
+    found: list[float] = []
+    trainer.optimizer.register_step_pre_hook(lambda optimizer, *_: found.append(optimizer.param_groups[0]["lr"]))
+    losses(trainer)
+    return found
+
+
+def test_learning_rate_rises_straight_then_falls_as_half_a_cosine(make: Callable[..., Trainer]) -> None:
+    found = rates(make(schedule={"epochs": 20 / 6, "learning_rate": 0.004, "warmup": 0.25}))
+    assert len(found) == 20
+    rise = [0.004 * (1 / 25 + 24 / 25 * done / 5) for done in range(5)]
+    fall = [0.004 * 0.5 * (1 + math.cos(math.pi * done / 15)) for done in range(15)]
+    assert found == pytest.approx(rise + fall)
+    assert max(found) == pytest.approx(0.004)
+
+
+@pytest.mark.parametrize(("epochs", "warmup"), [(1 / 6, 0.05), (1 / 6, 0.99), (2 / 6, 0.5), (1, 0)])
+def test_short_runs_have_a_learning_rate_too(make: Callable[..., Trainer], epochs: float, warmup: float) -> None:
+    found = rates(make(schedule={"epochs": epochs, "warmup": warmup, "learning_rate": 0.002}))
+    assert len(found) == round(6 * epochs)
+    assert all(0 < rate <= 0.002 for rate in found)
+
+
+def test_reports_come_when_asked_for(make: Callable[..., Trainer]) -> None:
+    trainer = make(schedule={"epochs": 2, "log_every": 5, "evaluate_every": 4, "checkpoint_every": 6})
+    found = list(trainer.run())
+    progress = {report.iteration: report for report in found if isinstance(report, Progress)}
+    assert list(progress) == [4, 5, 6, 8, 10, 12]
+    assert [at for at, report in progress.items() if report.checkpoint_due] == [6, 12]
+    assert [report.iteration for report in found if isinstance(report, Evaluation)] == [4, 8, 12]
+    assert found[-1] is progress[12], "the evaluation of an iteration comes before its progress"
+    last, middle = progress[12], progress[6]
+    assert (middle.epoch, middle.epochs, middle.iterations) == (1, 2, 12)
+    assert last.eta_seconds == 0 < middle.eta_seconds
+    assert last.images_per_second > 0
+    assert (trainer.iteration, trainer.epoch) == (12, 2)
+
+
+def test_a_report_is_the_mean_since_the_one_before(make: Callable[..., Trainer]) -> None:
+    every, third = losses(make()), losses(make(schedule={"log_every": 3}))
+    assert third == pytest.approx([sum(every[:3]) / 3, sum(every[3:]) / 3], rel=1e-5)
+
+
+def test_the_gradient_is_clipped(make: Callable[..., Trainer]) -> None:
+    norms: list[float] = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        gradients = [value.grad for group in optimizer.param_groups for value in group["params"]]
+        norms.append(math.sqrt(sum(float(grad.square().sum()) for grad in gradients if grad is not None)))
+
+    trainer = make(schedule={"grad_clip": 0.01})
+    trainer.optimizer.register_step_pre_hook(note)
+    found = reports(trainer)
+    assert all(report.gradient_norm > 0.01 for report in found), "before clipping"
+    assert norms == pytest.approx([0.01] * 6, rel=1e-3)
+
+
+def test_training_is_in_training_mode_whatever_was_done_to_the_model(make: Callable[..., Trainer]) -> None:
+    trainer = make(model=VARIANTS["batch norm"])
+    trainer.model.eval()
+    before = {name: value.clone() for name, value in trainer.model.named_buffers() if name.endswith("running_mean")}
+    losses(trainer, until=1)
+    after = dict(trainer.model.named_buffers())
+    assert len(before) == 6
+    assert not any(torch.equal(value, after[name]) for name, value in before.items())
+
+
+# --- what can go wrong, and whether it learns at all
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(make: Callable[..., Trainer]) -> None:
+    trainer = make(loss={"alpha_mseot": 1e300}, schedule={"log_every": 2})
+    with pytest.raises(DivergedError, match="iteration 2"):
+        list(trainer.run())
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run(make: Callable[..., Trainer]) -> None:
+    """The loss may still be finite when its gradient is not; the weights are gone then, and must not be saved."""
+    trainer = make(loss={"alpha_mseot": 1e38}, schedule={"epochs": 1 / 6})
+    with pytest.raises(DivergedError, match="iteration 1"):
+        list(trainer.run())
+
+
+@pytest.fixture
+def tiny(make: Callable[..., Trainer]) -> Callable[..., Trainer]:
+    """A run of 50 iterations on five scenes of one digit."""
+
+    def trainer(**parts: Any) -> Trainer:
+        model = {"steps": 2, "attention": {"kernel_size": 12}} | parts.pop("model", {})
+        schedule = {"epochs": 50, "log_every": 10} | parts.pop("schedule", {})
+        data = {"train_scenes": 5, "test_scenes": 5, "max_digits": 1}
+        return make(data=data, model=model, schedule=schedule, **parts)
+
+    return trainer
+
+
+def on_training_images(trainer: Trainer) -> Evaluation:
+    trainer.data = replace(trainer.data, test=trainer.data.train)
+    return trainer.evaluate()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_few_scenes_are_learnt(tiny: Callable[..., Trainer], precision: str) -> None:
+    trainer = tiny(schedule={"precision": precision})
+    before = on_training_images(trainer)
+    found = losses(trainer)
+    after = on_training_images(trainer)
+    assert found[-1] < 0.35 * found[0]
+    assert after.test_mse < 0.3 * after.empty_mse < before.test_mse
+    assert list(after.step_mse) == sorted(after.step_mse, reverse=True), "every write helps"
+
+
+@pytest.mark.parametrize("variant", ["variational", "batch norm", "colour and background"])
+def test_every_kind_of_model_learns(tiny: Callable[..., Trainer], variant: str) -> None:
+    found = losses(tiny(model=VARIANTS[variant], schedule={"epochs": 30}))
+    assert found[-1] < 0.9 * found[0]
+
+
+def test_bfloat16_computes_nearly_the_same(make: Callable[..., Trainer]) -> None:
+    exact, rounded = losses(make()), losses(make(schedule={"precision": "bfloat16"}))
+    assert rounded != exact
+    assert rounded[:2] == pytest.approx(exact[:2], rel=0.02)

@@ -1,0 +1,74 @@
+"""The app as a whole: what it imports, when it answers, what a browser gets."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.serve import main  # noqa: F401  the entry point must be importable without side effects
+
+HEAVY = ("torch", "ray", "mlflow", "matplotlib", "sklearn", "scipy", "pandas")
+
+
+@pytest.mark.parametrize("module", ["service.app", "service.serve"])
+def test_a_fresh_interpreter_imports_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_process_answers_soon_and_stops_when_told(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    nobody = "http://127.0.0.1:9"
+    environment = {
+        **os.environ,
+        "SEQAE_HOME": str(tmp_path),
+        "SEQAE_PORT": str(port),
+        "SEQAE_MLFLOW_URL": nobody,
+        "SEQAE_RAY_URL": nobody,
+    }
+    process = subprocess.Popen([sys.executable, "-m", "service.serve"], env=environment, stderr=subprocess.PIPE)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        # Two seconds are promised for an idle machine; the bound is for a busy one.
+        assert wait_for_health(url, 60)
+        assert httpx.get(f"{url}/readyz", timeout=60).status_code == 503
+        process.terminate()
+        process.communicate(timeout=60)
+        assert process.returncode in (0, -15)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_health(url: str, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            return httpx.get(f"{url}/healthz", timeout=5).status_code == 200
+        except httpx.TransportError:
+            time.sleep(0.05)
+    return False
+
+
+def test_the_page_is_one_file_that_needs_nobody(client: httpx.Client) -> None:
+    answer = client.get("/")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "/reconstruct" in answer.text
+    assert "https://" not in answer.text
+
+
+def test_the_documentation_describes_problems_and_examples(client: httpx.Client) -> None:
+    schema = client.get("/openapi.json").json()
+    submit = schema["paths"]["/jobs"]["post"]
+    assert "application/problem+json" in submit["responses"]["422"]["content"]
+    assert set(submit["requestBody"]["content"]["application/json"]["examples"]) == {"train", "paper", "tune"}
+    assert "pointer" in schema["components"]["schemas"]["FieldError"]["properties"]
+    assert client.get("/docs").status_code == 200

@@ -1,0 +1,187 @@
+"""The client against the real API on real HTTP (with a fake cluster), and against services that misbehave."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from jobs.fakes import FakeLauncher
+from jobs.specs import TrainSpec
+from service.client import Client
+from service.errors import ApiError
+from service.states import State
+
+
+@pytest.fixture
+def api(client: httpx.Client) -> Iterator[Client]:
+    with Client(str(client.base_url)) as found:
+        yield found
+
+
+def _answering(answer: Callable[[httpx.Request], httpx.Response]) -> Client:
+    return Client("http://service.test", transport=httpx.MockTransport(answer))
+
+
+def test_a_submitted_job_is_found_again(api: Client) -> None:
+    job = api.submit(TrainSpec(name="first", seed=7), owner="ann", priority=3)
+    again = api.get(job.id)
+    assert (again.name, again.owner, again.priority, again.state) == ("first", "ann", 3, State.QUEUED)
+    assert isinstance(again.spec, TrainSpec)
+    assert again.spec.seed == 7
+
+
+def test_a_spec_may_be_plain_data(api: Client) -> None:
+    assert api.submit({"name": "plain"}).name == "plain"
+
+
+def test_the_same_key_gives_the_same_job(api: Client) -> None:
+    first = api.submit({"name": "once"}, idempotency_key="k")
+    assert api.submit({"name": "once"}, idempotency_key="k").id == first.id
+    with pytest.raises(ApiError) as refused:
+        api.submit({"name": "another"}, idempotency_key="k")
+    assert refused.value.status == 409
+
+
+def test_jobs_come_in_pages_and_by_state(api: Client) -> None:
+    ids = [api.submit({"name": f"job {number}"}).id for number in range(3)]
+    api.cancel(ids[0])
+    page = api.list(limit=2)
+    assert [job.id for job in page.items] == [ids[2], ids[1]]
+    rest = api.list(limit=2, cursor=page.next_cursor)
+    assert [job.id for job in rest.items] == [ids[0]]
+    assert [job.id for job in api.list(["CANCELLED"]).items] == [ids[0]]
+
+
+def test_every_field_at_fault_is_named(api: Client) -> None:
+    with pytest.raises(ApiError) as refused:
+        api.submit({"name": "x", "seed": -1, "model": {"stepz": 3}})
+    assert refused.value.status == 422
+    assert "#/seed" in str(refused.value)
+    assert "#/model/stepz" in str(refused.value)
+    assert api.list().items == ()
+
+
+def test_one_field_at_fault_is_named_once(api: Client) -> None:
+    with pytest.raises(ApiError) as refused:
+        api.submit({"name": "x", "seed": -1})
+    assert str(refused.value).count("seed") == 1
+
+
+def test_an_unknown_job_and_an_ended_one(api: Client) -> None:
+    with pytest.raises(ApiError, match="job_000000000000") as unknown:
+        api.get("job_000000000000")
+    assert unknown.value.status == 404
+    job = api.submit({"name": "short"})
+    assert api.cancel(job.id).state is State.CANCELLED
+    with pytest.raises(ApiError) as ended:
+        api.pause(job.id)
+    assert ended.value.status == 409
+
+
+def test_what_would_run(api: Client, launcher: FakeLauncher) -> None:
+    found = api.validate({"name": "x", "scaling": {"workers": 2}})
+    assert found.accepted
+    assert found.workers == 2
+    refused = api.validate({"name": "x", "scaling": {"workers": 64}})
+    assert not refused.accepted
+    assert not launcher.submitted
+
+
+def test_waiting_ends_with_the_job(api: Client) -> None:
+    job = api.submit({"name": "cancelled soon"})
+    seen: list[State] = []
+    api.cancel(job.id)
+    ended = api.wait(job.id, seen=lambda view: seen.append(view.state), timeout=20, poll=0.01)
+    assert ended.state is State.CANCELLED
+    assert seen[-1] is State.CANCELLED
+
+
+def test_waiting_can_stop_earlier_or_give_up(api: Client) -> None:
+    job = api.submit({"name": "queued for ever"})
+    assert api.wait(job.id, until=lambda view: view.state is State.QUEUED).id == job.id
+    with pytest.raises(ApiError, match="has not got there"):
+        api.wait(job.id, timeout=0.05, poll=0.01)
+
+
+def test_events_tell_the_life_of_a_job_to_its_end(api: Client) -> None:
+    job = api.submit({"name": "watched"})
+    api.cancel(job.id)
+    events = list(api.events(job.id))
+    assert [event.job_id for event in events] == [job.id] * len(events)
+    assert events[-1].type == "transition"
+    assert "CANCELLED" in str(events[-1].data)
+    assert list(api.events(job.id, after=events[-1].id)) == []
+
+
+def test_logs_of_a_job_that_has_not_run_are_empty_and_of_an_unknown_one_an_error(api: Client) -> None:
+    job = api.submit({"name": "silent"})
+    assert "".join(api.logs(job.id)) == ""
+    with pytest.raises(ApiError) as unknown:
+        "".join(api.logs("job_000000000000", follow=True))
+    assert unknown.value.status == 404
+
+
+def test_no_model_yet_says_how_to_get_one(api: Client, tmp_path: Path) -> None:
+    image = tmp_path / "grey.png"
+    Image.new("L", (40, 30), 128).save(image)
+    with pytest.raises(ApiError, match="POST a job to /jobs") as refused:
+        api.reconstruct(image)
+    assert refused.value.status == 503
+    assert api.models().champion is None
+
+
+def test_what_is_no_image_is_refused(api: Client) -> None:
+    with pytest.raises(ApiError) as refused:
+        api.render(b"not an image", "image/gif")
+    assert refused.value.status == 422
+
+
+def test_nobody_there() -> None:
+    with pytest.raises(ApiError, match="seqae up") as nobody, Client("http://127.0.0.1:9", timeout=2) as api:
+        api.get("job_000000000000")
+    assert nobody.value.status is None
+
+
+def test_an_answer_that_is_no_problem_is_quoted() -> None:
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(502, text="<html>bad gateway</html>")
+
+    with pytest.raises(ApiError, match="bad gateway") as refused, _answering(answer) as api:
+        api.list()
+    assert refused.value.status == 502
+
+
+def test_an_answer_of_another_version_is_an_error() -> None:
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"identifier": 1})
+
+    with pytest.raises(ApiError, match="this version"), _answering(answer) as api:
+        api.get("job_000000000000")
+
+
+def test_waiting_outlasts_a_restart_of_the_service(api: Client) -> None:
+    job = api.cancel(api.submit({"name": "x"}).id)
+    answers = iter(
+        [
+            httpx.ConnectError("refused"),
+            httpx.Response(503, json={"detail": "starting"}),
+            httpx.Response(200, content=job.model_dump_json(by_alias=True)),
+        ]
+    )
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        found = next(answers)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    with _answering(answer) as restarting:
+        assert restarting.wait(job.id, poll=0).state is State.CANCELLED
+
+
+def test_waiting_for_an_unknown_job_fails_at_once(api: Client) -> None:
+    with pytest.raises(ApiError) as unknown:
+        api.wait("job_000000000000")
+    assert unknown.value.status == 404

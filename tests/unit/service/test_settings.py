@@ -1,0 +1,36 @@
+"""Settings as the environment gives them."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import Settings
+
+
+def test_everything_lies_below_the_home(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    assert settings.database == f"sqlite:///{tmp_path}/control/jobs.db"
+    assert settings.jobs_dir == tmp_path / "jobs"
+    assert settings.cache_dir == tmp_path / "data"
+
+
+def test_a_relative_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Settings().home == tmp_path / ".seqae"
+
+
+def test_the_environment_is_read_when_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQAE_PORT", "1234")
+    monkeypatch.setenv("SEQAE_STOP_GRACE", "5")
+    monkeypatch.setenv("SEQAE_WEBHOOK_URLS", '["http://a", "http://b"]')
+    monkeypatch.setenv("SEQAE_WEBHOOK_SECRET", "hush")
+    settings = Settings()
+    assert (settings.port, settings.stop_grace) == (1234, 5.0)
+    assert settings.webhook_urls == ("http://a", "http://b")
+    assert "hush" not in repr(settings)
+
+
+def test_webhooks_need_a_secret() -> None:
+    with pytest.raises(ValidationError, match="SEQAE_WEBHOOK_SECRET"):
+        Settings(webhook_urls=("http://a",))
