@@ -86,8 +86,8 @@ class Stack:
 
         Raises: StackError when a part can't be started; its text ends with what the part printed last.
         """
-        self.layout.prepare()
         with self._locked():
+            self.layout.prepare()
             state = _load(self.layout)
             parts = self._plan(state)
             started: list[Part] = []
@@ -111,8 +111,8 @@ class Stack:
         """
         if not self.layout.home.exists():
             return
-        self.layout.prepare()
         with self._locked(), processes.shielded():
+            self.layout.prepare()
             state = _load(self.layout)
             ended = [part for part in self._parts(state) if only is None or part.name in only]
             self._end(ended, state)
@@ -133,6 +133,8 @@ class Stack:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        # The one thing done before the lock is held; two that make the same token at once would spoil each other's.
+        self.layout.home.mkdir(parents=True, exist_ok=True)
         with self.layout.lock.open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

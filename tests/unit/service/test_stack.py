@@ -1,7 +1,9 @@
 """Starting, finding and ending daemons, with small real ones in place of MLflow, Ray and the control plane."""
 
+import fcntl
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -282,6 +284,20 @@ def test_two_ups_at_once_start_one_stack(make_stack: MakeStack) -> None:
     assert sorted(map(len, started)) == [0, 0, 2]
     assert len(_living(make_stack())) == 4
     make_stack().down()
+
+
+def test_nothing_is_made_before_the_lock_is_held(make_stack: MakeStack) -> None:
+    said: queue.Queue[str] = queue.Queue()
+    stack = make_stack(say=said.put)
+    starter = threading.Thread(target=stack.up)
+    with stack.layout.lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        starter.start()
+        assert "waiting for it" in said.get(timeout=60)
+        assert sorted(path.name for path in stack.layout.home.iterdir()) == [stack.layout.lock.name]
+    starter.join(60)
+    assert stack.layout.token.read_text()
+    stack.down()
 
 
 def test_a_damaged_record_is_told(make_stack: MakeStack) -> None:
