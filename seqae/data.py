@@ -13,12 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import joblib
 import numpy as np
 from numpy.typing import NDArray
 
 from seqae import images
 from seqae.config import DataConfig, ImagesConfig, MnistScenesConfig, ModelConfig
-from seqae.digits import load_digits
+from seqae.digits import Digits, load_digits
 from seqae.errors import DataError
 from seqae.scenes import Scenes, make_scenes
 
@@ -28,6 +29,7 @@ FORMAT_VERSION = 1
 """Goes up whenever the same settings would give other bytes, so that an older cache is left alone."""
 
 _MANIFEST = "manifest.json"
+_CHUNK = 500  # scenes that a process makes at a time
 _log = logging.getLogger(__name__)
 
 Report = Callable[[str, int, int], None]
@@ -135,8 +137,24 @@ def _build_scenes(
     built: dict[Split, Scenes] = {}
     for split, source in zip(_SPLITS, (digits.train, digits.test), strict=True):
         report = partial(progress, split) if progress else None
-        built[split] = make_scenes(data, model.height, model.width, model.channels, source, split, progress=report)
+        built[split] = _make_in_parallel(data, model, source, split, report)
     return built, digits.description, {}
+
+
+def _make_in_parallel(
+    data: MnistScenesConfig, model: ModelConfig, digits: Digits, split: Split, report: Callable[[int, int], None] | None
+) -> Scenes:
+    """`make_scenes` by as many processes as there are cores. Scenes don't depend on which process makes them."""
+    total = data.train_scenes if split == "train" else data.test_scenes
+    chunks = [range(first, min(first + _CHUNK, total)) for first in range(0, total, _CHUNK)]
+    one = joblib.delayed(make_scenes)
+    calls = (one(data, model.height, model.width, model.channels, digits, split, chunk) for chunk in chunks)
+    parts: list[Scenes] = []
+    for part in joblib.Parallel(n_jobs=min(joblib.cpu_count(), len(chunks)), return_as="generator")(calls):
+        parts.append(part)
+        if report:
+            report(min(len(parts) * _CHUNK, total), total)
+    return Scenes.joined(parts)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ A scene depends on the digits, the seed, the settings, the split and its own num
 own random stream, so a part of the scenes made alone is byte for byte the same part of all of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -60,6 +60,15 @@ class Scenes:
             parts[field.name] = None if part is None else part[:count]
         return Scenes(**parts)
 
+    @classmethod
+    def joined(cls, parts: "Sequence[Scenes]") -> "Scenes":
+        """Parts laid end to end; what one of them does not know is None."""
+        joined: dict[str, Any] = {}
+        for field in fields(cls):
+            arrays = [getattr(part, field.name) for part in parts]
+            joined[field.name] = None if any(array is None for array in arrays) else np.concatenate(arrays)
+        return cls(**joined)
+
 
 @dataclass(frozen=True)
 class _Digit:
@@ -77,7 +86,6 @@ def make_scenes(
     digits: Digits,
     split: Literal["train", "test"],
     numbers: range | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Scenes:
     """Scenes of one split.
 
@@ -93,7 +101,6 @@ def make_scenes(
         digits: the digits to use, of this split.
         split: names the random streams.
         numbers: which scenes to make; all of the split by default.
-        progress: called now and then with (made, all).
 
     Raises:
         DataError: `min_digits` digits do not fit into the image.
@@ -121,8 +128,6 @@ def make_scenes(
         for k, (digit, (top, left)) in enumerate(zip(chosen, places, strict=True)):
             boxes[row, k] = left, top, left + digit.ink.shape[1], top + digit.ink.shape[0]
             labels[row, k] = digit.label
-        if progress and ((row + 1) % 500 == 0 or row + 1 == total):
-            progress(row + 1, total)
     return scenes
 
 

@@ -12,8 +12,9 @@ import pytest
 
 from seqae.config import MnistScenesConfig, ModelConfig
 from seqae.data import Dataset, load_data
-from seqae.digits import mnist_digits
+from seqae.digits import bundled_digits, mnist_digits
 from seqae.errors import DataError
+from seqae.scenes import make_scenes
 
 CONFIG = MnistScenesConfig(train_scenes=30, test_scenes=10)
 MODEL = ModelConfig()
@@ -62,6 +63,16 @@ def test_scenes_are_built_once_and_then_mapped(tmp_path: Path) -> None:
     assert isinstance(again.train.images, np.memmap)
     np.testing.assert_array_equal(again.train.images, first.train.images)
     assert "scikit-learn" in again.source
+
+
+def test_processes_share_the_scenes_and_make_the_same(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    config = MnistScenesConfig(train_scenes=1100, test_scenes=10)
+    made = load_data(config, MODEL, tmp_path, progress=lambda *done: told.append(done))
+    assert told == [("train", 500, 1100), ("train", 1000, 1100), ("train", 1100, 1100), ("test", 10, 10)]
+    alone = make_scenes(config, 64, 64, 1, bundled_digits().train, "train")
+    for name, part in vars(alone).items():
+        np.testing.assert_array_equal(getattr(made.train, name), part)
 
 
 def test_equal_data_has_an_equal_checksum_in_another_cache(tmp_path: Path) -> None:

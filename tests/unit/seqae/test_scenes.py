@@ -206,13 +206,6 @@ def test_bundled_digits_look_like_mnist(digits: DigitSource) -> None:
     assert (np.bincount(digits.test.labels, minlength=10) > 20).all()
 
 
-def test_progress_is_told(digits: DigitSource) -> None:
-    told: list[tuple[int, int]] = []
-    config = MnistScenesConfig(train_scenes=600, max_digits=1)
-    make_scenes(config, 64, 64, 1, digits.train, "train", progress=lambda done, total: told.append((done, total)))
-    assert told == [(500, 600), (600, 600)]
-
-
 def test_first_takes_the_first_images(digits: DigitSource) -> None:
     made = scenes(digits, count=5)
     two = made.first(2)
@@ -220,3 +213,11 @@ def test_first_takes_the_first_images(digits: DigitSource) -> None:
     assert two.counts is not None
     assert len(two.counts) == 2
     assert Scenes(made.images).first(3).masks is None
+
+
+def test_joined_lays_parts_end_to_end(digits: DigitSource) -> None:
+    made = scenes(digits, count=5)
+    again = Scenes.joined([made.first(2), Scenes(*(part[2:] for part in vars(made).values()))])
+    for name, part in vars(made).items():
+        np.testing.assert_array_equal(getattr(again, name), part)
+    assert Scenes.joined([made, Scenes(made.images)]).masks is None
