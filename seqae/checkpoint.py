@@ -27,7 +27,7 @@ from seqae.model import SequentialAutoEncoder
 
 __all__ = ["FORMAT_VERSION", "Manifest", "load_model", "load_trainer_state", "read_config", "save", "verify"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: the seeker has three convolutions
 
 
 class Entry(BaseModel):

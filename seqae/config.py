@@ -201,8 +201,8 @@ DataConfig = Annotated[
 class LossConfig(Config):
     """Eq. 13-15. All errors are means over pixels, so the weights do not depend on the image size."""
 
-    alpha_region: float = Field(1.0, ge=0)
-    """Weight of the region loss."""
+    alpha_region: float = Field(0.0, ge=0)
+    """Weight of the region loss; the paper has one. On pasted images `alpha_separation` asks for the same and more."""
 
     region_target: Literal["error", "image"] = "error"
     """What a write is compared with. "image": the original, as the paper has it, which asks every later visit to write
@@ -211,8 +211,22 @@ class LossConfig(Config):
     alpha_mseot: float = Field(10.0, ge=0)
     """Weight of MSEOT. Its (t-1)^2 weights are divided by their sum, so that T does not change the loss's scale."""
 
+    alpha_separation: float = Field(4.0, ge=0)
+    """Weight of writing an object as if the one that was pasted beside it were not there (not in the paper)."""
+
+    alpha_location: float = Field(0.05, ge=0)
+    """Weight of finding one of the two objects, and no place between them (not in the paper)."""
+
+    alpha_presence: float = Field(0.01, ge=0)
+    """Price of a write that does something, by which few do (not in the paper)."""
+
     beta: float = Field(1e-4, ge=0)
     """Weight of the code's KL divergence per pixel of the patch; only the variational coder has one."""
+
+    @property
+    def pastes(self) -> bool:
+        """Whether training composes images out of what was found in others."""
+        return self.alpha_separation > 0 or self.alpha_location > 0
 
 
 class GrowthStep(Config):
@@ -283,7 +297,13 @@ _PRESETS: dict[str, dict[str, Any]] = {
             },
             "localizer": {"kind": "small"},
         },
-        "loss": {"region_target": "image"},
+        "loss": {
+            "alpha_region": 1.0,
+            "region_target": "image",
+            "alpha_separation": 0.0,
+            "alpha_location": 0.0,
+            "alpha_presence": 0.0,
+        },
         "schedule": {"learning_rate": 1e-3, "epochs": 250},
     },
 }

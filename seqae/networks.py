@@ -116,6 +116,13 @@ def _improved(config: ModelConfig) -> _Regressor:
     return _Regressor(nn.Sequential(*layers), features, config, hidden=256)
 
 
+class Look(NamedTuple):
+    """What the seeker makes of every cell of an error image."""
+
+    features: Tensor  # [B, 32, rows, columns]
+    logits: Tensor  # [B, rows * columns]
+
+
 class Seeker(nn.Module):
     """Looks for an object that stands alone in the error image, and reads the window off the features around it.
 
@@ -140,8 +147,10 @@ class Seeker(nn.Module):
             nn.ReLU(),
             nn.Conv2d(32, 32, 3, padding=1),
             nn.ReLU(),
+            nn.Conv2d(32, 32, 3, padding=1),
+            nn.ReLU(),
         )
-        self.score = _zero(nn.Conv2d(32, 1, 1))
+        self.score = _zero(nn.Conv2d(32, 1, 1, bias=False))  # a softmax would not see the bias
         self.hidden = nn.Linear(32, 64)
         self.head = _zero(nn.Linear(64, 5))
         rows, columns = math.ceil(config.height / self.STRIDE), math.ceil(config.width / self.STRIDE)
@@ -161,12 +170,16 @@ class Seeker(nn.Module):
         mass = ((1 + self.SURROUND) * inside - self.SURROUND * around).flatten(1)
         return mass / inside.flatten(1).amax(dim=1, keepdim=True).clamp(min=1e-8)
 
-    def forward(self, error: Tensor) -> Located:
+    def look(self, error: Tensor) -> Look:
+        """Every cell's features and logit, for an error image [B, C, H, W]."""
         # Detached: where to look next is no reason to have written differently; it also saves backward work.
         bottom, right = -error.shape[2] % self.STRIDE, -error.shape[3] % self.STRIDE
         error = F.pad(error.detach(), (0, right, 0, bottom))
-        features = self.stack(error)  # [B, 32, rows, columns]
-        logits = self.score(features).flatten(1).float() + self.SHARPNESS * self._isolation(error)
+        features = self.stack(error)
+        return Look(features, self.score(features).flatten(1).float() + self.SHARPNESS * self._isolation(error))
+
+    def forward(self, error: Tensor) -> Located:
+        features, logits = self.look(error)
         peak = logits.detach().argmax(dim=1, keepdim=True)
         reach = (self.RADIUS + 0.5) * self.STRIDE
         near = ((self.cell_x - self.cell_x[peak]).abs() < reach) & ((self.cell_y - self.cell_y[peak]).abs() < reach)

@@ -1,8 +1,8 @@
 """The training loop: one process's share of a run, as an iterator that reports what happened.
 
 `Trainer.run` does nothing but train and evaluate: whoever iterates it logs, saves, tells the cluster, and stops it by
-not asking for more. The order of the data and the noise of a variational coder are functions of (seed, iteration)
-alone, so a run that resumes from a checkpoint goes on exactly as if it had not stopped.
+not asking for more. The order of the data and all random numbers are functions of (seed, iteration) alone,
+so a run that resumes from a checkpoint goes on exactly as if it had not stopped.
 """
 
 import math
@@ -22,6 +22,7 @@ from seqae.errors import CheckpointError, DivergedError
 from seqae.evaluation import Evaluation, evaluate
 from seqae.losses import Losses, total_loss
 from seqae.model import Output, SequentialAutoEncoder
+from seqae.pasting import pasted_losses
 
 __all__ = ["Progress", "Trainer", "iterations_of"]
 
@@ -43,6 +44,12 @@ class Progress:
     mseot: float
     mse: float
     """Of the last canvas on the training images (Eq. 13), mean since the report before."""
+    separation: float
+    """Of pasted images (`seqae.pasting`), mean since the report before; 0 where there are none."""
+    location: float
+    """Likewise."""
+    presence: float
+    """Writes per training image that do something, mean since the report before."""
     learning_rate: float
     gradient_norm: float
     """Of the newest step, before clipping."""
@@ -107,7 +114,8 @@ class _Loss(nn.Module):
     def forward(self, image: Tensor, steps: int) -> Losses:
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.config.schedule.precision == "bfloat16"):
             output: Output = self.model(image, steps)
-        return total_loss(image, output, self.config.loss)
+            pasted = pasted_losses(self.model, image, output) if self.config.loss.pastes else None
+        return total_loss(image, output, self.config.loss, pasted)
 
 
 class Trainer:
@@ -145,6 +153,7 @@ class Trainer:
         if config.schedule.compile != "off":
             loss.compile(mode=config.schedule.compile, dynamic=False)
         self.module = wrap(loss)
+        self._draws = config.loss.pastes or config.model.coder.kind == "variational"
         self.images = torch.from_numpy(np.ascontiguousarray(data.train.images)).to(self.device)  # uint8 [M, C, H, W]
         self._order = _Order(config.seed, len(self.images), self.device)
         self.iterations = iterations_of(config, len(self.images))
@@ -208,7 +217,7 @@ class Trainer:
         share = batch[self.rank :: self.world]
         # With more workers than images one of them has none; it must take part, so it gets one that does not count.
         image = self.images[share if len(share) else batch[:1]].float() / 255
-        if self.config.model.coder.kind == "variational":
+        if self._draws:
             torch.manual_seed(hash((self.config.seed, self.iteration, self.rank)) & 0x7FFFFFFF)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -241,6 +250,9 @@ class Trainer:
             region=float(mean.region),
             mseot=float(mean.mseot),
             mse=float(mean.mse),
+            separation=float(mean.separation),
+            location=float(mean.location),
+            presence=float(mean.presence),
             learning_rate=self.optimizer.param_groups[0]["lr"],
             gradient_norm=float(norm),
             images_per_second=rate,

@@ -269,9 +269,8 @@ def test_long_runs_write_few_rows(folder: JobFolder, make_task: MakeTask) -> Non
     recorder = Recorder(folder, folder.attempt(1), workers=1)
     iterations = 100_000
     for iteration in range(10, iterations + 1, 10):
-        values = dict.fromkeys(
-            ("loss", "region", "mseot", "mse", "learning_rate", "gradient_norm", "images_per_second"), 1.0
-        )
+        losses = ("loss", "region", "mseot", "mse", "separation", "location", "presence")
+        values = dict.fromkeys((*losses, "learning_rate", "gradient_norm", "images_per_second"), 1.0)
         report = Progress(
             iteration=iteration,
             iterations=iterations,

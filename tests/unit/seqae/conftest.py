@@ -96,7 +96,15 @@ def changed_config() -> TrainConfig:
                 "coder": {"kind": "variational", "bottleneck": 12},
                 "background": {"bottleneck": 6},
             },
-            "loss": {"alpha_region": 0.3, "region_target": "image", "alpha_mseot": 3.1, "beta": 0.02},
+            "loss": {
+                "alpha_region": 0.3,
+                "region_target": "image",
+                "alpha_mseot": 3.1,
+                "alpha_separation": 0.7,
+                "alpha_location": 0.2,
+                "alpha_presence": 0.003,
+                "beta": 0.02,
+            },
             "schedule": {
                 "batch_size": 4,
                 "epochs": 2.5,

@@ -11,6 +11,7 @@ from seqae.attention import Filters, Window, make_filters
 from seqae.config import LossConfig
 from seqae.losses import Losses, mseot_weights, step_errors, total_loss
 from seqae.model import Output, Step
+from seqae.pasting import Pasted
 
 B, H, W, N = 2, 10, 14, 8
 
@@ -80,7 +81,7 @@ def region_by_loop(image: Tensor, output: Output, target: Target) -> float:
 @pytest.mark.parametrize("target", ["error", "image"])
 def test_losses_are_those_of_the_loops(channels: int, gamma: float, target: Target) -> None:
     image, output = made(3, channels, gamma)
-    config = LossConfig(alpha_region=0.7, alpha_mseot=1.9, region_target=target)
+    config = LossConfig(alpha_region=0.7, alpha_mseot=1.9, region_target=target, alpha_presence=0)
     losses = total_loss(image, output, config)
     region, mseot = region_by_loop(image, output, target), mseot_by_loop(image, output)
     assert float(losses.region) == pytest.approx(region, rel=1e-5)
@@ -150,7 +151,7 @@ def region_gradients(target: Target) -> tuple[Tensor | None, Tensor | None, Tens
     step = output.steps[0]
     f_x, patch = step.filters.x.requires_grad_(), step.patch_read.requires_grad_()
     written = step.patch_written.requires_grad_()
-    config = LossConfig(alpha_mseot=0, region_target=target)
+    config = LossConfig(alpha_region=1, alpha_mseot=0, region_target=target)
     torch.autograd.backward(total_loss(image, output, config).total)
     assert written.grad is not None
     return f_x.grad, patch.grad, written.grad
@@ -179,6 +180,31 @@ def test_divergence_counts_with_its_weight() -> None:
     mean = float(torch.stack([step.divergence for step in output.steps if step.divergence is not None]).mean())
     assert float(losses.divergence) == pytest.approx(mean)
     assert float(losses.total - without.total) == pytest.approx(0.3 * mean, rel=1e-5)
+
+
+def test_a_write_counts_by_its_energy() -> None:
+    image, output = made(3)
+    energies = [[0.0, 5.0], [20.0, 0.0], [0.0, 45.0]]  # step by step, of two images
+    side = torch.ones(H, W).div(H * W).sqrt()  # of energy 1
+    steps = [
+        step._replace(write=torch.stack([energy**0.5 * side[None] for energy in of_images]))
+        for step, of_images in zip(output.steps, energies, strict=True)
+    ]
+    output = output._replace(steps=tuple(steps))
+    losses = total_loss(image, output, LossConfig(alpha_presence=0.3))
+    assert float(losses.presence) == pytest.approx((20 / 25 + 5 / 10 + 45 / 50) / 2)
+    without = total_loss(image, output, LossConfig(alpha_presence=0))
+    assert float(losses.total - without.total) == pytest.approx(0.3 * float(losses.presence), rel=1e-4)
+
+
+def test_pasted_images_count_with_their_weights() -> None:
+    image, output = made(2)
+    pasted = Pasted(torch.tensor(0.25), torch.tensor(3.0))
+    without = total_loss(image, output, LossConfig())
+    losses = total_loss(image, output, LossConfig(alpha_separation=2, alpha_location=0.1), pasted)
+    assert float(losses.total - without.total) == pytest.approx(2 * 0.25 + 0.1 * 3, rel=1e-5)
+    assert (float(losses.separation), float(losses.location)) == (0.25, 3)
+    assert (float(without.separation), float(without.location)) == (0, 0)
 
 
 def test_only_the_total_is_trained() -> None:

@@ -200,6 +200,9 @@ def test_iterations(small_config: Make, batch: int, epochs: float, images: int, 
 
 # --- several workers
 
+ALONE = {"alpha_separation": 0, "alpha_location": 0}
+"""Without pasting: which image lends its object to which depends on a worker's share of the batch."""
+
 
 class Pair:
     """Two workers in two threads: stands in for a data-parallel wrapper, and averages gradients between them."""
@@ -246,6 +249,7 @@ class Pair:
 def test_two_workers_train_the_model_that_one_would(make: Callable[..., Trainer], localizer: str) -> None:
     """A batch of 5 is shared unevenly, 3 and 2, and still counts as one batch of 5."""
     parts: dict[str, Any] = {"model": {"localizer": {"kind": localizer}}, "schedule": {"learning_rate": 1e-3}}
+    parts["loss"] = ALONE
     one = make(_wrap=Spy, **parts)
     alone = losses(one)
     pair = Pair()
@@ -261,8 +265,6 @@ def test_two_workers_train_the_model_that_one_would(make: Callable[..., Trainer]
     assert shared == pytest.approx(alone, rel=1e-4)
     for name, value in both[0].model.state_dict().items():
         assert torch.equal(value, both[1].model.state_dict()[name]), "the workers' models stay the same"
-        if name == "localizer.score.bias":
-            continue  # a softmax ignores it: its gradient is rounding and nothing else
         # Adam divides by the gradient's size, so rounding shows where a gradient is next to nothing.
         torch.testing.assert_close(value, one.model.state_dict()[name], atol=2e-4, rtol=1e-3, msg=name)
 
@@ -270,9 +272,9 @@ def test_two_workers_train_the_model_that_one_would(make: Callable[..., Trainer]
 def test_a_worker_without_images_changes_nothing(make: Callable[..., Trainer]) -> None:
     """A batch of 1, two workers: the second has nothing to learn from."""
     schedule = {"batch_size": 1, "epochs": 0.1, "learning_rate": 1e-3}
-    alone = losses(make(schedule=schedule))
+    alone = losses(make(schedule=schedule, loss=ALONE))
     pair = Pair()
-    both = [make(_rank=rank, _world=2, _wrap=pair.wrap(rank), schedule=schedule) for rank in range(2)]
+    both = [make(_rank=rank, _world=2, _wrap=pair.wrap(rank), schedule=schedule, loss=ALONE) for rank in range(2)]
     assert pair.run(both)[0] == pytest.approx(alone, rel=1e-4)
     assert len(alone) == 3
 
@@ -418,7 +420,7 @@ def test_a_few_scenes_are_learnt(tiny: Callable[..., Trainer], precision: str) -
     after = on_training_images(trainer)
     assert found[-1] < 0.35 * found[0]
     assert after.test_mse < 0.3 * after.empty_mse < before.test_mse
-    assert list(after.step_mse) == sorted(after.step_mse, reverse=True), "every write helps"
+    assert max(after.step_mse[1:]) < 0.5 * after.step_mse[0], "the first write helps, and no other spoils it"
 
 
 @pytest.mark.parametrize("variant", ["variational", "batch norm", "colour and background"])
@@ -428,6 +430,6 @@ def test_every_kind_of_model_learns(tiny: Callable[..., Trainer], variant: str) 
 
 
 def test_bfloat16_computes_nearly_the_same(make: Callable[..., Trainer]) -> None:
-    exact, rounded = losses(make()), losses(make(schedule={"precision": "bfloat16"}))
+    exact, rounded = losses(make(loss=ALONE)), losses(make(loss=ALONE, schedule={"precision": "bfloat16"}))
     assert rounded != exact
     assert rounded[:2] == pytest.approx(exact[:2], rel=0.02)

@@ -1,0 +1,112 @@
+"""Copy-paste supervision without labels: what the first write made of one image is pasted beside that of another.
+
+Nobody says where one object ends and the next begins, and an auto-encoder writes two that touch as gladly as one. But
+first writes are mostly one object each, so two of them laid over each other make an image whose parts are known. On it
+the localization network must find one of the two, and the region coder must write the first as if the other were not
+there. Pasting objects to make training images is Ghiasi et al., "Simple Copy-Paste" (arXiv 2012.07177), with labels.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqae.attention import Filters, Window, read
+from seqae.model import Output, SequentialAutoEncoder
+from seqae.networks import Seeker
+
+__all__ = ["Composition", "Pasted", "compose", "pasted_losses"]
+
+_DISTANCE = (0.35, 0.9)  # between the two centres, as shares of the window's side
+_MARGIN = 8.0  # pixels: no object is pasted nearer to the image's edge
+_HIT = 3.0  # pixels: a cell this near to a centre has found it
+_AROUND = 0.75  # of the window's side: cells further than this from both centres have no say
+
+
+class Composition(NamedTuple):
+    """Error images in each of which the object of another one was pasted."""
+
+    error: Tensor  # [B, C, H, W]
+    x: Tensor  # [B], column of the pasted window's centre
+    y: Tensor  # [B], its row
+
+
+class Pasted(NamedTuple):
+    """Scalars, means over the batch."""
+
+    separation: Tensor
+    """Mean squared error of the first object's patch, written off a reading that has both; intensity squared."""
+
+    location: Tensor
+    """Negative log likelihood, in nats, that a cell near to one of the two centres is chosen among those around."""
+
+
+def compose(error: Tensor, write: Tensor, window: Window, kernels: int) -> Composition:
+    """Pastes the object that was written for each image's neighbour in the batch beside the object of each image.
+
+    Args:
+        error: [B, C, H, W], what the windows were read off.
+        write: [B, C, H, W]; an object is those pixels of `error` of which its write explains more than half.
+        window: where it was written, each [B].
+        kernels: N; with the window's delta it gives the scale of the distance between the two.
+
+    The distance and the direction are drawn from torch's generator. Where both objects have ink, the stronger shows.
+    """
+    batch, _, height, width = error.shape
+    low, high = _DISTANCE
+    distance = kernels * window.delta * (low + (high - low) * torch.rand(batch, device=error.device))
+    angle = 2 * torch.pi * torch.rand(batch, device=error.device)
+    x = _inside(window.x, distance * angle.cos(), width)
+    y = _inside(window.y, distance * angle.sin(), height)
+    # Whole pixels: an object that was blurred by its way here could be told by that.
+    right, down = (x - window.x.roll(1)).round(), (y - window.y.roll(1)).round()
+    shift = torch.zeros(batch, 2, 3, device=error.device)
+    shift[:, 0, 0] = shift[:, 1, 1] = 1
+    shift[:, 0, 2], shift[:, 1, 2] = -2 * right / width, -2 * down / height
+    grid = F.affine_grid(shift, list(error.shape), align_corners=False)
+    objects = torch.where(write.abs() > 0.5 * error.abs(), error, 0.0)
+    pasted = F.grid_sample(objects.roll(1, 0), grid, mode="nearest", align_corners=False)
+    both = torch.where(pasted.abs() > error.abs(), pasted, error)
+    return Composition(both, window.x.roll(1) + right, window.y.roll(1) + down)
+
+
+def _inside(centre: Tensor, step: Tensor, pixels: int) -> Tensor:
+    """`centre + step`, or `centre - step` where that would leave the image; in any case inside it."""
+    margin = min(_MARGIN, (pixels - 1) / 2)
+    end = centre + step
+    out = (end < margin) | (end > pixels - 1 - margin)
+    return torch.where(out, centre - step, end).clamp(margin, pixels - 1 - margin)
+
+
+def pasted_losses(model: SequentialAutoEncoder, image: Tensor, output: Output) -> Pasted:
+    """The losses of one more look, at images composed of what `output`'s first step wrote.
+
+    Args:
+        model: what made `output`.
+        image: [B, C, H, W] in 0..1.
+        output: of the model for that image, of one step or more. Nothing of it gets a gradient.
+    """
+    step = output.steps[0]
+    window = Window(*(value.detach() for value in step.window))
+    filters = Filters(*(value.detach() for value in step.filters))
+    kernels = step.patch_read.shape[-1]
+    composed = compose((image - output.start).detach(), step.write.detach(), window, kernels)
+    code = model.coder.encode(read(composed.error, filters))
+    separation = F.mse_loss(model.coder.decode(code.z).float(), step.patch_read.detach())
+    if not isinstance(model.localizer, Seeker):  # the others have no map of places to choose from
+        return Pasted(separation, torch.zeros_like(separation))
+    side = kernels * window.delta
+    return Pasted(separation, _location(model.localizer, composed, window, side))
+
+
+def _location(seeker: Seeker, composed: Composition, window: Window, side: Tensor) -> Tensor:
+    logits = seeker.look(composed.error).logits
+    first = torch.hypot(seeker.cell_x - window.x[:, None], seeker.cell_y - window.y[:, None])
+    pasted = torch.hypot(seeker.cell_x - composed.x[:, None], seeker.cell_y - composed.y[:, None])
+    distance = torch.minimum(first, pasted)  # [B, cells]
+    around = distance < (_AROUND * side[:, None]).clamp(min=2 * _HIT)
+    hit = (distance < _HIT) | (distance == distance.amin(dim=1, keepdim=True))
+    lowest = torch.finfo(logits.dtype).min
+    chances = [logits.masked_fill(~cells, lowest).logsumexp(dim=1) for cells in (around | hit, hit)]
+    return (chances[0] - chances[1]).mean()
