@@ -345,6 +345,9 @@ class TrainConfig(Config):
         for at, step in enumerate(growth):
             if step.steps > self.model.steps:
                 raise field_error(f"schedule/growth/{at}/steps", f"more than model.steps ({self.model.steps})")
+        if growth and growth[-1].steps < self.model.steps:
+            # The model would be used with more writes than it was ever trained for.
+            raise field_error(f"schedule/growth/{len(growth) - 1}/steps", f"less than model.steps ({self.model.steps})")
         if isinstance(self.data, MnistScenesConfig):
             side = round(28 * self.data.max_scale)
             if side > min(self.model.height, self.model.width):

@@ -98,6 +98,7 @@ def test_what_is_wrong_is_named(given: dict[str, Any], loc: tuple[str | int, ...
             (),
             "schedule/growth/1",
         ),
+        ({"schedule": {"growth": [{"iteration": 0, "steps": 3}]}}, (), "schedule/growth/0/steps"),
     ],
 )
 def test_fields_that_do_not_fit_each_other_are_pointed_at(
