@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import psycopg
 import pytest
 
@@ -72,6 +73,16 @@ class PostgresServer:
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(timeout=60)
+
+    def kill(self) -> None:
+        """SIGKILL of the server and of all that works for its connections."""
+        if self._process is not None:
+            server = psutil.Process(self._process.pid)
+            family = [server, *server.children(recursive=True)]
+            for process in family:
+                process.kill()
+            self._process.wait(timeout=60)
+            psutil.wait_procs(family, timeout=60)
 
     def _answers(self) -> bool:
         try:

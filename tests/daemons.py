@@ -1,0 +1,100 @@
+"""A real Ray head, MLflow server and control plane of the tests' own, each started when it is first asked for."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from service import processes
+from service.parts import PREFERRED_PORTS, Layout, Part, build_parts, free_port
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "data": {"train_scenes": 64, "test_scenes": 8, "min_digits": 1, "max_digits": 1},
+    "model": {
+        "height": 32,
+        "width": 32,
+        "steps": 2,
+        "attention": {"kernel_size": 8},
+        "coder": {"bottleneck": 4},
+    },
+    "schedule": {"batch_size": 8, "epochs": 5, "log_every": 2, "evaluate_every": 20, "checkpoint_every": 10},
+}
+
+
+_STARTS = 3
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 240.0) -> None:
+    """Polls until something holds; fails with what it was when it never does. Patient: machines may be busy."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.1)
+
+
+class Daemons:
+    """Ray, MLflow and the control plane of one home folder, each started when it is first asked for."""
+
+    def __init__(self, layout: Layout) -> None:
+        layout.prepare()
+        self.layout = layout
+        ports: dict[str, int] = {}
+        for name in PREFERRED_PORTS:
+            ports[name] = free_port(None, set(ports.values()))
+        self.ray, self.mlflow, self.api = build_parts(layout, ports, None)
+        self._started: dict[str, processes.Leader] = {}
+
+    def start(self, part: Part) -> None:
+        if part.before is not None:
+            part.before()
+        self._started[part.name] = _start(self.layout, part)
+
+    def wait(self, part: Part, also: Callable[[], bool] = lambda: True) -> None:
+        """Until it is ready. Ray gives up when its node needs over 30 s, as on a busy machine: it is started again."""
+        starts = 1
+
+        def ready() -> bool:
+            nonlocal starts
+            if not processes.alive(self._started[part.name], self.layout.mark(part.name)):
+                if starts == _STARTS:
+                    pytest.fail((self.layout.logs / f"{part.name}.log").read_text()[-2000:])
+                self._end(part.name, grace=0.0)
+                self.start(part)
+                starts += 1
+            return _is_ready(part) and also()
+
+        wait_until(ready, f"{part.title} is ready", _STARTS * part.patience)
+
+    def kill(self, part: Part) -> None:
+        """SIGKILL, all of it at once."""
+        self._end(part.name, grace=0.0)
+
+    def end(self) -> None:
+        for name in list(self._started):
+            self._end(name, grace=5.0)
+        shutil.rmtree(self.layout.ray_temp, ignore_errors=True)
+
+    def _end(self, name: str, grace: float) -> None:
+        leader = self._started.pop(name)
+        processes.end(self.layout.mark(name), leader, grace=grace)
+        assert processes.members(self.layout.mark(name), leader) == []
+
+
+def _start(layout: Layout, part: Part) -> processes.Leader:
+    environment = {**os.environ, **part.environment}
+    log = layout.logs / f"{part.name}.log"
+    return processes.start(part.command, environment, layout.mark(part.name), log, cwd=layout.logs)
+
+
+def _is_ready(part: Part) -> bool:
+    try:
+        answer = httpx.get(part.ready_url, headers=dict(part.headers), timeout=5, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return answer.status_code == httpx.codes.OK
