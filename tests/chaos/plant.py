@@ -195,6 +195,4 @@ def running(daemons: Any, database: Any) -> Iterator[Plant]:
 
 
 def _left(daemons: Any, part: Part) -> list[psutil.Process]:
-    return [
-        process for process in processes.members(daemons.layout.mark(part.name), None) if process.pid != os.getpid()
-    ]
+    return processes.members(daemons.layout.mark(part.name), None)
