@@ -211,13 +211,13 @@ class LossConfig(Config):
     alpha_mseot: float = Field(10.0, ge=0)
     """Weight of MSEOT. Its (t-1)^2 weights are divided by their sum, so that T does not change the loss's scale."""
 
-    alpha_separation: float = Field(4.0, ge=0)
+    alpha_separation: float = Field(8.0, ge=0)
     """Weight of writing an object as if the one that was pasted beside it were not there (not in the paper)."""
 
     alpha_location: float = Field(0.05, ge=0)
     """Weight of finding one of the two objects, and no place between them (not in the paper)."""
 
-    alpha_presence: float = Field(0.01, ge=0)
+    alpha_presence: float = Field(0.02, ge=0)
     """Price of a write that does something, by which few do (not in the paper)."""
 
     beta: float = Field(1e-4, ge=0)

@@ -9,9 +9,7 @@ from torch import Tensor
 from seqae.attention import read
 from seqae.config import LossConfig
 from seqae.model import Output
-from seqae.pasting import Pasted
-
-_HALF_PRESENT = 5.0  # energy (squared intensities, summed) of a write that counts as half a one; a digit has about 70
+from seqae.pasting import Pasted, presence
 
 __all__ = ["Losses", "mseot_weights", "step_errors", "total_loss"]
 
@@ -59,15 +57,6 @@ def _region_loss(image: Tensor, output: Output, target: Literal["error", "image"
     return torch.stack(losses).mean()
 
 
-def _presence(output: Output) -> Tensor:
-    """How many writes an image got: each counts E / (E + 5) by its energy E, so that nothing counts 0 and an object 1.
-
-    It makes small writes, which patch up others' strokes, give way to better first ones; large ones feel nothing of it.
-    """
-    energy = output.writes.square().sum(dim=(2, 3, 4))  # [T, B]
-    return (energy / (energy + _HALF_PRESENT)).sum(dim=0).mean()
-
-
 def total_loss(image: Tensor, output: Output, config: LossConfig, pasted: Pasted | None = None) -> Losses:
     """Eq. 15: alpha_region * L_region + alpha_mseot * L_MSEOT, plus the terms that the paper does not have.
 
@@ -80,8 +69,9 @@ def total_loss(image: Tensor, output: Output, config: LossConfig, pasted: Pasted
     errors = step_errors(image, output).mean(dim=1)  # [T+1]
     mseot = errors[1:] @ mseot_weights(len(output.steps), image.device)  # Eq. 14, c_t after t writes
     region = _region_loss(image, output, config.region_target)
-    presence = _presence(output)
-    total = config.alpha_region * region + config.alpha_mseot * mseot + config.alpha_presence * presence
+    # Its price makes small writes, which patch up others' strokes, give way to better first ones; large ones feel none.
+    writes = presence(output.writes).sum(dim=0).mean()
+    total = config.alpha_region * region + config.alpha_mseot * mseot + config.alpha_presence * writes
     nothing = torch.zeros((), device=image.device)
     divergences = [step.divergence.mean() for step in output.steps if step.divergence is not None]
     divergence = torch.stack(divergences).mean() if divergences else nothing
@@ -90,5 +80,5 @@ def total_loss(image: Tensor, output: Output, config: LossConfig, pasted: Pasted
     separation, location = pasted or (nothing, nothing)
     if pasted is not None:
         total = total + config.alpha_separation * separation + config.alpha_location * location
-    parts = (region, mseot, divergence, separation, location, presence, errors[-1])
+    parts = (region, mseot, divergence, separation, location, writes, errors[-1])
     return Losses(total, *(part.detach() for part in parts))

@@ -1,11 +1,12 @@
-"""Copy-paste supervision without labels: what the first write made of one image is pasted beside that of another.
+"""Copy-paste supervision without labels: what a write made of one image is pasted beside that of another.
 
 Nobody says where one object ends and the next begins, and an auto-encoder writes two that touch as gladly as one. But
-first writes are mostly one object each, so two of them laid over each other make an image whose parts are known. On it
-the localization network must find one of the two, and the region coder must write the first as if the other were not
+most writes are one object each, so two of them laid over each other make an image whose parts are known. On it the
+localization network must find one of the two, and the region coder must write the first as if the other were not
 there. Pasting objects to make training images is Ghiasi et al., "Simple Copy-Paste" (arXiv 2012.07177), with labels.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -16,9 +17,10 @@ from seqae.attention import Filters, Window, read
 from seqae.model import Output, SequentialAutoEncoder
 from seqae.networks import Seeker
 
-__all__ = ["Composition", "Pasted", "compose", "pasted_losses"]
+__all__ = ["Composition", "Pasted", "compose", "pasted_losses", "presence"]
 
 _DISTANCE = (0.35, 0.9)  # between the two centres, as shares of the window's side
+_HALF_PRESENT = 5.0  # energy (squared intensities, summed) of a write that counts as half a one; a digit has about 70
 _MARGIN = 8.0  # pixels: no object is pasted nearer to the image's edge
 _HIT = 3.0  # pixels: a cell this near to a centre has found it
 _AROUND = 0.75  # of the window's side: cells further than this from both centres have no say
@@ -39,7 +41,14 @@ class Pasted(NamedTuple):
     """Mean squared error of the first object's patch, written off a reading that has both; intensity squared."""
 
     location: Tensor
-    """Negative log likelihood, in nats, that a cell near to one of the two centres is chosen among those around."""
+    """Negative log likelihood, in nats, that a cell near to one of the two centres is chosen among those around; an
+    image counts by the presence of both objects."""
+
+
+def presence(write: Tensor) -> Tensor:
+    """How much of an object each write [..., C, H, W] is, [...]: E / (E + 5) by its energy E, so nothing is 0."""
+    energy = write.square().sum(dim=(-3, -2, -1))
+    return energy / (energy + _HALF_PRESENT)
 
 
 def compose(error: Tensor, write: Tensor, window: Window, kernels: int) -> Composition:
@@ -80,27 +89,55 @@ def _inside(centre: Tensor, step: Tensor, pixels: int) -> Tensor:
 
 
 def pasted_losses(model: SequentialAutoEncoder, image: Tensor, output: Output) -> Pasted:
-    """The losses of one more look, at images composed of what `output`'s first step wrote.
+    """The losses of one more look, at images composed of what `output`'s steps wrote: for each image, one step's.
 
     Args:
         model: what made `output`.
         image: [B, C, H, W] in 0..1.
         output: of the model for that image, of one step or more. Nothing of it gets a gradient.
     """
-    step = output.steps[0]
-    window = Window(*(value.detach() for value in step.window))
-    filters = Filters(*(value.detach() for value in step.filters))
-    kernels = step.patch_read.shape[-1]
-    composed = compose((image - output.start).detach(), step.write.detach(), window, kernels)
-    code = model.coder.encode(read(composed.error, filters))
-    separation = F.mse_loss(model.coder.decode(code.z).float(), step.patch_read.detach())
+    found = _draw(image, output)
+    kernels = found.patch.shape[-1]
+    composed = compose(found.error, found.write, found.window, kernels)
+    code = model.coder.encode(read(composed.error, found.filters))
+    separation = F.mse_loss(model.coder.decode(code.z).float(), found.patch)
     if not isinstance(model.localizer, Seeker):  # the others have no map of places to choose from
         return Pasted(separation, torch.zeros_like(separation))
-    side = kernels * window.delta
-    return Pasted(separation, _location(model.localizer, composed, window, side))
+    present = presence(found.write)
+    miss = _miss(model.localizer, composed, found.window, kernels * found.window.delta)
+    return Pasted(separation, (present * present.roll(1) * miss).mean())
 
 
-def _location(seeker: Seeker, composed: Composition, window: Window, side: Tensor) -> Tensor:
+class _Found(NamedTuple):
+    """What one step, of each image another, made of an image."""
+
+    error: Tensor  # [B, C, H, W], before the write
+    write: Tensor  # [B, C, H, W]
+    patch: Tensor  # [B, C, N, N], as read
+    window: Window
+    filters: Filters
+
+
+def _draw(image: Tensor, output: Output) -> _Found:
+    """A step of every image, drawn evenly: late ones see what the others left, and what is crowded."""
+    which = torch.randint(len(output.steps), (len(image),), device=image.device)
+    rows = torch.arange(len(image), device=image.device)
+
+    def of(parts: Iterable[Tensor]) -> Tensor:
+        return torch.stack(list(parts)).detach()[which, rows]
+
+    steps = output.steps
+    return _Found(
+        error=(image - of(output.canvases[:-1])).detach(),
+        write=of(step.write for step in steps),
+        patch=of(step.patch_read for step in steps),
+        window=Window(*(of(values) for values in zip(*(step.window for step in steps), strict=True))),
+        filters=Filters(*(of(values) for values in zip(*(step.filters for step in steps), strict=True))),
+    )
+
+
+def _miss(seeker: Seeker, composed: Composition, window: Window, side: Tensor) -> Tensor:
+    """Negative log likelihood [B] that a cell at one of the two centres is chosen among those around."""
     logits = seeker.look(composed.error).logits
     first = torch.hypot(seeker.cell_x - window.x[:, None], seeker.cell_y - window.y[:, None])
     pasted = torch.hypot(seeker.cell_x - composed.x[:, None], seeker.cell_y - composed.y[:, None])
@@ -109,4 +146,4 @@ def _location(seeker: Seeker, composed: Composition, window: Window, side: Tenso
     hit = (distance < _HIT) | (distance == distance.amin(dim=1, keepdim=True))
     lowest = torch.finfo(logits.dtype).min
     chances = [logits.masked_fill(~cells, lowest).logsumexp(dim=1) for cells in (around | hit, hit)]
-    return (chances[0] - chances[1]).mean()
+    return chances[0] - chances[1]

@@ -32,8 +32,9 @@ def two_scenes() -> tuple[Tensor, Window]:
     return torch.stack([square(12, 15, 1.0), square(25, 20, 0.5)]), window_at([(12, 15), (25, 20)])
 
 
-def composed(error: Tensor, write: Tensor, window: Window, seed: int) -> Composition:
+def composed(error: Tensor, write: Tensor, window: Window, seed: int, drawn_before: int = 0) -> Composition:
     torch.manual_seed(seed)
+    torch.randint(1, (drawn_before,))
     return compose(error, write, window, N)
 
 
@@ -120,7 +121,7 @@ def test_a_copy_of_both_is_wrong_by_what_was_pasted() -> None:
     window, filters = output.steps[0].window, output.steps[0].filters
     torch.manual_seed(1)
     losses = pasted_losses(model, error, output)
-    both = read(composed(error, error, window, 1).error, filters)
+    both = read(composed(error, error, window, 1, drawn_before=2).error, filters)
     expected = (both - read(error, filters)).square().mean()
     assert float(expected) > 0
     assert float(losses.separation) == pytest.approx(float(expected))
@@ -143,7 +144,7 @@ def test_location_is_the_likelihood_of_a_cell_at_either_object() -> None:
     window = output.steps[0].window
     torch.manual_seed(2)
     losses = pasted_losses(model, error, output)
-    made = composed(error, error, window, 2)
+    made = composed(error, error, window, 2, drawn_before=2)
     logits = seeker.look(made.error).logits.detach()
     total = 0.0
     for b in range(2):
@@ -154,8 +155,27 @@ def test_location_is_the_likelihood_of_a_cell_at_either_object() -> None:
         around = sum(chance for chance, far in zip(chances, away, strict=True) if far < 0.75 * N)
         hit = sum(chance for chance, far in zip(chances, away, strict=True) if far < 3 or far == min(away))
         total += math.log(around / hit)
-    assert float(losses.location.detach()) == pytest.approx(total / 2, rel=1e-4)
+    both_are_there = 9 / (9 + 5) * 9 * 0.25 / (9 * 0.25 + 5)  # squares of 3 x 3 pixels, of intensity 1 and 0.5
+    assert float(losses.location.detach()) == pytest.approx(both_are_there * total / 2, rel=1e-4)
     assert total > 0.1
+
+
+def test_steps_are_drawn_for_each_image() -> None:
+    """The second step saw what the first one left: an empty image, to which nothing can be pasted."""
+    model, error, output = trained()
+    step = output.steps[0]
+    nothing = torch.zeros_like(error)
+    second = step._replace(write=nothing, patch_read=torch.zeros_like(step.patch_read))
+    output = output._replace(steps=(step, second))
+    found = set()
+    for seed in range(30):
+        torch.manual_seed(seed)
+        separation = float(pasted_losses(model, error, output).separation)
+        torch.manual_seed(seed)
+        which = tuple(torch.randint(2, (2,)).tolist())
+        found.add(which)
+        assert (separation == 0) == (which == (1, 1))
+    assert len(found) == 4
 
 
 def test_a_localizer_without_a_map_learns_from_separation_alone() -> None:
