@@ -95,7 +95,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(
 ) -> None:
     """Optimizer, learning rate, noise of the code, data order, growth and batch statistics included."""
     parts: dict[str, Any] = {
-        "model": VARIANTS[variant],
+        "model": {"steps": 3} | VARIANTS[variant],
         "schedule": {"epochs": 2, "growth": [{"iteration": 0, "steps": 2}, {"iteration": 6, "steps": 3}]},
     }
     whole = make(**parts)
