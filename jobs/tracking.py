@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -33,6 +34,8 @@ _DATASET = "seqae.dataset"
 
 # A trial that the search stopped early has not failed.
 _TRIAL_STATUS = {"succeeded": RunStatus.FINISHED, "stopped": RunStatus.KILLED, "failed": RunStatus.FAILED}
+
+_IMPORTING = threading.Lock()
 
 # The server's own limits on one call.
 _MAX_METRICS = 1000
@@ -197,9 +200,7 @@ class MlflowTracking:
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        import mlflow
-
-        return mlflow.MlflowClient(self._url, self._url)
+        return _mlflow().MlflowClient(self._url, self._url)
 
     @cached_property
     def _experiment(self) -> str:
@@ -215,12 +216,10 @@ class MlflowTracking:
     def _make_run(
         self, query: str, chosen: Callable[[Any], bool], name: str, tags: dict[str, str], params: Mapping[str, Any]
     ) -> RunRef:
-        from mlflow.entities import Param
-
         with _answers():
             found = [run for run in self._search(query) if chosen(run)]
             run = found[0] if found else self._client.create_run(self._experiment, tags=tags, run_name=name)
-            items = [Param(key, str(value)[:_MAX_PARAM_LENGTH]) for key, value in params.items()]
+            items = [_mlflow().entities.Param(key, str(value)[:_MAX_PARAM_LENGTH]) for key, value in params.items()]
             # Sent for a run that was found too: a crash may have come between, and the same params again are harmless.
             for start in range(0, len(items), _MAX_PARAMS):
                 self._client.log_batch(run.info.run_id, params=items[start : start + _MAX_PARAMS])
@@ -248,25 +247,35 @@ class MlflowTracking:
 
     @staticmethod
     def _or_none(get: Callable[[], Any]) -> Any:
-        from mlflow.exceptions import MlflowException
-
         try:
             return get()
-        except MlflowException as error:
+        except _mlflow().exceptions.MlflowException as error:
             # An unknown alias is told as an invalid value.
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
 
 
+def _mlflow() -> Any:
+    """MLflow, which takes seconds to import, by the first thread that needs it while the others wait.
+
+    Two threads that import parts of it at once see each other's half-made modules, and then it can't be imported again.
+    """
+    with _IMPORTING:
+        import mlflow
+        import mlflow.entities
+        import mlflow.exceptions
+
+        return mlflow
+
+
 @contextmanager
 def _answers() -> Iterator[None]:
     import requests
-    from mlflow.exceptions import MlflowException
 
     try:
         yield
-    except (MlflowException, requests.RequestException) as error:
+    except (_mlflow().exceptions.MlflowException, requests.RequestException) as error:
         text = f"the tracking server: {error}"
         if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
             raise NoRun(text) from error
@@ -274,11 +283,9 @@ def _answers() -> Iterator[None]:
 
 
 def _unless_exists(create: Callable[[], Any]) -> None:
-    from mlflow.exceptions import MlflowException
-
     try:
         create()
-    except MlflowException as error:
+    except _mlflow().exceptions.MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
 
@@ -297,9 +304,8 @@ def _batches(rows: Iterator[MetricRow]) -> Iterator[list[MetricRow]]:
 
 
 def _entities(rows: Sequence[MetricRow]) -> list[Any]:
-    from mlflow.entities import Metric
-
-    return [Metric(name, value, int(row.time * 1000), row.step) for row in rows for name, value in row.metrics.items()]
+    metric = _mlflow().entities.Metric
+    return [metric(name, value, int(row.time * 1000), row.step) for row in rows for name, value in row.metrics.items()]
 
 
 def _new_frames(folder: JobFolder, after: int) -> list[tuple[int, Path]]:

@@ -17,7 +17,7 @@ from seqae.attention import Filters, Window, read
 from seqae.model import Output, SequentialAutoEncoder
 from seqae.networks import Seeker
 
-__all__ = ["Composition", "Pasted", "compose", "pasted_losses", "presence"]
+__all__ = ["Composition", "Found", "Pasted", "compose", "draw", "pasted_losses", "presence"]
 
 _DISTANCE = (0.35, 0.9)  # between the two centres, as shares of the window's side
 _HALF_PRESENT = 5.0  # energy (squared intensities, summed) of a write that counts as half a one; a digit has about 70
@@ -96,7 +96,7 @@ def pasted_losses(model: SequentialAutoEncoder, image: Tensor, output: Output) -
         image: [B, C, H, W] in 0..1.
         output: of the model for that image, of one step or more. Nothing of it gets a gradient.
     """
-    found = _draw(image, output)
+    found = draw(image, output)
     kernels = found.patch.shape[-1]
     composed = compose(found.error, found.write, found.window, kernels)
     code = model.coder.encode(read(composed.error, found.filters))
@@ -108,7 +108,7 @@ def pasted_losses(model: SequentialAutoEncoder, image: Tensor, output: Output) -
     return Pasted(separation, (present * present.roll(1) * miss).mean())
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """What one step, of each image another, made of an image."""
 
     error: Tensor  # [B, C, H, W], before the write
@@ -118,16 +118,22 @@ class _Found(NamedTuple):
     filters: Filters
 
 
-def _draw(image: Tensor, output: Output) -> _Found:
-    """A step of every image, drawn evenly: late ones see what the others left, and what is crowded."""
-    which = torch.randint(len(output.steps), (len(image),), device=image.device)
+def draw(image: Tensor, output: Output) -> Found:
+    """A step of every image: the t-th by chances of its presence / t.
+
+    First writes are the cleanest objects; late ones are practice on what is crowded, and on what others left.
+    """
+    numbers = torch.arange(1, len(output.steps) + 1, device=image.device)
+    # All may be 0; after a step that was too large, also NaN, which whoever reads the loss is to say.
+    chances = (presence(output.writes.detach()).mT / numbers).nan_to_num() + 1e-6  # [B, T]
+    which = torch.multinomial(chances, 1).squeeze(1)
     rows = torch.arange(len(image), device=image.device)
 
     def of(parts: Iterable[Tensor]) -> Tensor:
         return torch.stack(list(parts)).detach()[which, rows]
 
     steps = output.steps
-    return _Found(
+    return Found(
         error=(image - of(output.canvases[:-1])).detach(),
         write=of(step.write for step in steps),
         patch=of(step.patch_read for step in steps),

@@ -124,9 +124,9 @@ def postgresql() -> Iterator[str]:
         yield server.url
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def postgres_server() -> Iterator[PostgresServer]:
-    """A PostgreSQL server that the test may stop and start."""
+    """A PostgreSQL server that tests may stop and start."""
     with _postgres() as server:
         yield server
 

@@ -10,7 +10,7 @@ from tests.chaos.plant import Plant, running
 from tests.daemons import Daemons
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory, postgres_server: Any) -> Iterator[Plant]:
     daemons = Daemons(Layout(tmp_path_factory.mktemp("home")))
     with running(daemons, postgres_server) as made:

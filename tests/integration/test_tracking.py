@@ -1,6 +1,8 @@
 """The projection onto a real MLflow server: whole, not doubled, and repeatable at any point."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +196,36 @@ def test_the_curve_is_whole_after_the_server_was_away(
     daemons.wait(daemons.mlflow)
     own.ship(folder.path, run.run_id)
     assert _steps(own, run.run_id, "loss") == list(range(1, 11))
+
+
+_AT_ONCE = """
+import threading
+from pathlib import Path
+from jobs.errors import TrackingUnavailable
+from jobs.tracking import MlflowTracking
+
+tracking = MlflowTracking("http://127.0.0.1:9", Path("."))
+calls = [lambda: tracking.resolve("champion"), tracking.open_runs, lambda: tracking.create_run("j", "n", "train", {})]
+together = threading.Barrier(12)
+found = []
+
+def call(number):
+    together.wait()
+    try:
+        calls[number % 3]()
+    except Exception as error:
+        found.append(type(error).__name__)
+
+threads = [threading.Thread(target=call, args=(number,)) for number in range(12)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(sorted(set(found)), len(found))
+"""
+
+
+def test_threads_that_need_mlflow_at_once_all_get_it() -> None:
+    """A control plane starts with several; half-imported modules made it useless until it was started again."""
+    done = subprocess.run([sys.executable, "-c", _AT_ONCE], capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == "['TrackingUnavailable'] 12", done.stderr

@@ -1,6 +1,7 @@
 """Images composed of what was found in two others, and the losses on them against plain loops."""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from seqae.attention import Filters, Window, make_filters, read
 from seqae.config import ModelConfig
 from seqae.model import Output, SequentialAutoEncoder, Step
 from seqae.networks import Code, Seeker
-from seqae.pasting import Composition, compose, pasted_losses
+from seqae.pasting import Composition, compose, draw, pasted_losses
 
 SIDE, N = 40, 12
 
@@ -34,7 +35,8 @@ def two_scenes() -> tuple[Tensor, Window]:
 
 def composed(error: Tensor, write: Tensor, window: Window, seed: int, drawn_before: int = 0) -> Composition:
     torch.manual_seed(seed)
-    torch.randint(1, (drawn_before,))
+    if drawn_before:
+        torch.multinomial(torch.ones(drawn_before, 1), 1)
     return compose(error, write, window, N)
 
 
@@ -160,22 +162,22 @@ def test_location_is_the_likelihood_of_a_cell_at_either_object() -> None:
     assert total > 0.1
 
 
-def test_steps_are_drawn_for_each_image() -> None:
-    """The second step saw what the first one left: an empty image, to which nothing can be pasted."""
-    model, error, output = trained()
+def test_steps_are_drawn_for_each_image_by_presence_and_number() -> None:
+    """The first write is half an object and the third a whole one: 0.5 / 1 against 0.95 / 3; the second is nothing."""
+    _, error, output = trained()
     step = output.steps[0]
-    nothing = torch.zeros_like(error)
-    second = step._replace(write=nothing, patch_read=torch.zeros_like(step.patch_read))
-    output = output._replace(steps=(step, second))
-    found = set()
-    for seed in range(30):
+    side = torch.full((2, 1, SIDE, SIDE), SIDE**-1.0)  # of energy 1
+    steps = tuple(
+        step._replace(write=energy**0.5 * side, patch_read=torch.full((2, 1, N, N), float(t)))
+        for t, energy in ((1, 5.0), (2, 0.0), (3, 95.0))
+    )
+    drawn = Counter[int]()
+    for seed in range(300):
         torch.manual_seed(seed)
-        separation = float(pasted_losses(model, error, output).separation)
-        torch.manual_seed(seed)
-        which = tuple(torch.randint(2, (2,)).tolist())
-        found.add(which)
-        assert (separation == 0) == (which == (1, 1))
-    assert len(found) == 4
+        found = draw(error, output._replace(steps=steps))
+        drawn.update(int(patch.mean()) for patch in found.patch)
+    assert drawn[2] == 0
+    assert drawn[1] / drawn[3] == pytest.approx(0.5 / (0.95 / 3), rel=0.25)
 
 
 def test_a_localizer_without_a_map_learns_from_separation_alone() -> None:
