@@ -17,7 +17,7 @@ from tests.daemons import TINY
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(5400)]
 
 JOBS, KILLS = 20, 50
-EPOCHS = 40
+EPOCHS = 15
 CURVE = range(2, 8 * EPOCHS + 1, 2)
 WEIGHTS = {"worker": 4, "driver": 4, "api": 3, "mlflow": 2, "database": 2, "head": 1}
 """How often each part is hit. A head takes all of its jobs with it, and a minute until they are known to be lost."""
