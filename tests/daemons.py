@@ -75,6 +75,13 @@ class Daemons:
         """SIGKILL, all of it at once."""
         self._end(part.name, grace=0.0)
 
+    def forget(self, part: Part, spared: set[int]) -> None:
+        """SIGKILL of all but the spared processes, which are left to themselves."""
+        leader = self._started.pop(part.name)
+        for process in processes.members(self.layout.mark(part.name), leader):
+            if process.pid not in spared:
+                process.kill()
+
     def end(self) -> None:
         for name in list(self._started):
             self._end(name, grace=5.0)

@@ -91,6 +91,10 @@ class Plant:
                 return False
         return True
 
+    def kill_all_but(self, part: str, spared: set[int]) -> None:
+        """SIGKILL of a part's processes but these; what is spared belongs to no part any more."""
+        self.daemons.forget(self.parts[part], spared)
+
     def bring_back(self, part: str) -> None:
         """Starts it again, and waits until it answers. Drivers and workers come back by themselves."""
         if part == "database":

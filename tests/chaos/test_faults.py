@@ -1,0 +1,167 @@
+"""An attempt that wakes up late, a tracking server that is away, checkpoints that are damaged or find no room."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+import pytest
+
+from jobs.folder import JobFolder
+from service.states import State
+from tests.chaos.audit import verdicts, zombies
+from tests.chaos.plant import Plant, wait_until
+from tests.daemons import TINY
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
+
+INTERVAL = TINY["schedule"]["checkpoint_every"]
+
+
+def submit(plant: Plant, epochs: int, **fields: Any) -> str:
+    key = uuid4().hex
+    spec = TINY | {"name": "fault", "schedule": TINY["schedule"] | {"epochs": epochs}} | fields
+    return str(plant.ask(lambda client: client.submit(spec, idempotency_key=key)).id)
+
+
+def iteration(plant: Plant, job_id: str) -> int:
+    progress = plant.ask(lambda client: client.get(job_id)).progress
+    return 0 if progress is None or progress.phase == "starting" else int(progress.iteration)
+
+
+def train_to(plant: Plant, job_id: str, least: int) -> None:
+    wait_until(lambda: iteration(plant, job_id) >= least, f"{job_id} trains to iteration {least}")
+
+
+def notes(plant: Plant, job_id: str, kind: str) -> list[str]:
+    """Texts of the job's events of a kind, as a client sees them."""
+    found = plant.store.events(job_id=job_id)
+    return [event.data["text"] for event in found if event.type == "notice" and event.data["kind"] == kind]
+
+
+def succeeds(plant: Plant, job_id: str, epochs: int, most_repeated: int) -> None:
+    wait_until(lambda: plant.all_ended([job_id]), f"the end of {job_id}")
+    (verdict,) = verdicts(plant, [job_id], range(2, 8 * epochs + 1, 2))
+    assert (verdict.state, verdict.faults) == (State.SUCCEEDED, ()), verdict
+    assert verdict.repeated <= most_repeated
+    assert zombies(plant) == []
+
+
+def checkpoints(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_stale_attempt_wakes_up_and_changes_nothing(plant: Plant) -> None:
+    """It sleeps while its cluster dies and a new attempt takes over; then it goes on as if nothing had happened."""
+    epochs = 60
+    job_id = submit(plant, epochs)
+    train_to(plant, job_id, 3 * INTERVAL)
+    sleepers = [process for process in (plant.driver(job_id), plant.worker(job_id)) if process is not None]
+    assert len(sleepers) == 2
+    for process in sleepers:
+        process.suspend()
+    spared = {process.pid for process in sleepers}
+    plant.kill_all_but("head", spared)
+    plant.bring_back("head")
+    first, second = (JobFolder(plant.jobs_dir / job_id).attempt(number) for number in (1, 2))
+    wait_until(lambda: len(second.checkpoint_steps()) > 0, "the second attempt has a checkpoint")
+    before = checkpoints(first.checkpoints)
+    for process in sleepers:
+        process.resume()
+    gone, alive = psutil.wait_procs(sleepers, timeout=120)
+    assert alive == [], "it ends by itself"
+    assert len(gone) == 2
+    after = checkpoints(first.checkpoints)
+    assert set(after) <= set(before), "it commits nothing more; the newer attempt may have pruned"
+    assert all(after[name] == before[name] for name in after)
+    succeeds(plant, job_id, epochs, INTERVAL)
+
+
+def test_mlflow_is_away_for_a_minute_while_training_goes_on(plant: Plant) -> None:
+    epochs = 60
+    job_id = submit(plant, epochs)
+    train_to(plant, job_id, 2 * INTERVAL)
+    plant.kill("mlflow")
+    before, away = iteration(plant, job_id), time.monotonic()
+    wait_until(lambda: time.monotonic() - away > 60, "a minute has passed")
+    training = JobFolder(plant.jobs_dir / job_id).attempt(1).read_progress()
+    assert training is not None
+    assert training.iteration > before, "training does not wait for MLflow"
+    plant.bring_back("mlflow")
+    succeeds(plant, job_id, epochs, 0)
+    assert plant.rows([job_id])[job_id].attempt == 1
+
+
+def truncate(checkpoint: Path) -> None:
+    file = checkpoint / "model.safetensors"
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def change_hash(checkpoint: Path) -> None:
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    manifest["files"]["model.safetensors"]["sha256"] = "0" * 64
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("damage", [truncate, change_hash])
+def test_a_damaged_checkpoint_is_passed_over(plant: Plant, damage: Callable[[Path], None]) -> None:
+    epochs = 40
+    job_id = submit(plant, epochs)
+    folder = JobFolder(plant.jobs_dir / job_id)
+    train_to(plant, job_id, 3 * INTERVAL + 2)
+    driver = plant.driver(job_id)
+    assert driver is not None
+    # The workers outlive their driver by a moment: they must not write another checkpoint after the damage.
+    worker = plant.worker(job_id)
+    assert worker is not None
+    worker.send_signal(signal.SIGSTOP)
+    newest, older = folder.checkpoint_paths()[:2]
+    damage(newest)
+    driver.kill()
+    worker.kill()
+    wait_until(lambda: bool(notes(plant, job_id, "checkpoint_damaged")), "an event says so")
+    assert str(newest) in notes(plant, job_id, "checkpoint_damaged")[0]
+    wait_until(lambda: bool(notes(plant, job_id, "resumed")), "it goes on from the one before")
+    assert f"iteration {older.name}" in notes(plant, job_id, "resumed")[0]
+    succeeds(plant, job_id, epochs, 2 * INTERVAL)
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
+    """Puts a file system of its own under a folder."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0777", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("only root may mount a file system that is small enough to fill")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_and_the_checkpoint_before_is_used(plant: Plant) -> None:
+    epochs = 40
+    job_id = submit(plant, epochs, max_retries=10)
+    folder = JobFolder(plant.jobs_dir / job_id)
+    checkpoints_of = folder.attempt(1).checkpoints
+    checkpoints_of.mkdir(parents=True)
+    with small_disk(checkpoints_of, 64):
+        train_to(plant, job_id, 2 * INTERVAL + 2)
+        free = shutil.disk_usage(checkpoints_of).free
+        with (checkpoints_of / "ballast").open("wb") as ballast:
+            ballast.write(b"\0" * max(0, free - 4096))
+        wait_until(lambda: bool(notes(plant, job_id, "checkpoint_failed")), "an event says so")
+        assert "no space left" in notes(plant, job_id, "checkpoint_failed")[0]
+        (checkpoints_of / "ballast").unlink()
+        wait_until(lambda: bool(notes(plant, job_id, "resumed")), "it goes on from the one before")
+        succeeds(plant, job_id, epochs, 2 * INTERVAL)
+    assert plant.rows([job_id])[job_id].retries >= 1
