@@ -27,7 +27,12 @@ from service.tables import JobRow
 PARTS = ("api", "worker", "driver", "head", "mlflow", "database")
 """What can be killed."""
 
-_SETTINGS = {"SEQAE_SWEEP_EVERY": "5", "SEQAE_RETRY_WAIT": "0.5", "SEQAE_INFERENCE": "false"}
+_SETTINGS = {
+    "SEQAE_SWEEP_EVERY": "5",
+    "SEQAE_RETRY_WAIT": "0.5",
+    "SEQAE_INFERENCE": "false",
+    "SEQAE_MAX_RETRIES": "10",  # for a full disk, which counts as the job's own error
+}
 """Of the control plane: leftovers are swept often; everything else is as people get it."""
 
 

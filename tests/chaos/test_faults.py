@@ -26,9 +26,9 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 INTERVAL = TINY["schedule"]["checkpoint_every"]
 
 
-def submit(plant: Plant, epochs: int, **fields: Any) -> str:
+def submit(plant: Plant, epochs: int) -> str:
     key = uuid4().hex
-    spec = TINY | {"name": "fault", "schedule": TINY["schedule"] | {"epochs": epochs}} | fields
+    spec: dict[str, Any] = TINY | {"name": "fault", "schedule": TINY["schedule"] | {"epochs": epochs}}
     return str(plant.ask(lambda client: client.submit(spec, idempotency_key=key)).id)
 
 
@@ -150,7 +150,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
 
 def test_a_full_disk_is_told_and_the_checkpoint_before_is_used(plant: Plant) -> None:
     epochs = 40
-    job_id = submit(plant, epochs, max_retries=10)
+    job_id = submit(plant, epochs)
     folder = JobFolder(plant.jobs_dir / job_id)
     checkpoints_of = folder.attempt(1).checkpoints
     checkpoints_of.mkdir(parents=True)

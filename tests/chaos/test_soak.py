@@ -92,5 +92,6 @@ def test_fifty_kills_over_twenty_jobs(plant: Plant) -> None:
     assert len(set(ids)) == len(found) == JOBS
     assert kills == KILLS, "the jobs ended before all kills were done"
     assert (lost, doubled, left) == (0, 0, [])
+    assert all(row.retries == 0 for row in plant.rows(ids).values()), "no kill counts as the job's own error"
     interval = TINY["schedule"]["checkpoint_every"]
     assert max(verdict.repeated for verdict in found) <= interval, "at most one checkpoint's work is repeated"
