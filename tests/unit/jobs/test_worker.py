@@ -254,11 +254,6 @@ def test_missing_data_is_the_users_error(folder: JobFolder, make_task: MakeTask,
         train(make_task(1), Place())
 
 
-def test_a_batch_smaller_than_its_workers_is_the_users_error(folder: JobFolder, make_task: MakeTask) -> None:
-    with pytest.raises(DataError, match="8 images can't be shared among 9 workers"):
-        train(make_task(1), Place(rank=8, world=9))
-
-
 def test_a_search_is_not_trained(folder: JobFolder, make_task: MakeTask, tune_spec: object) -> None:
     folder.write_spec(tune_spec)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="not a training run"):
