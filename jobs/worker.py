@@ -14,9 +14,9 @@ from jobs.folder import Attempt, JobFolder, Outcome, Result, Want
 from jobs.keeper import Keeper, Metric
 from jobs.recorder import Recorder
 from jobs.specs import TrainSpec
-from seqae import checkpoint
 from seqae.data import load_data
 from seqae.evaluation import Evaluation
+from seqae.manifest import verify
 from seqae.training import Trainer
 
 __all__ = ["Place", "Task", "train"]
@@ -133,7 +133,7 @@ class _Lead:
         chosen = self.keeper.best() if outcome is Outcome.SUCCEEDED else self.keeper.newest()
         return Result(
             outcome=outcome,
-            metrics=checkpoint.verify(chosen).metrics if chosen else {},
+            metrics=verify(chosen).metrics if chosen else {},
             checkpoint=str(chosen.relative_to(self.folder.path)) if chosen else None,
             iterations=trainer.iteration,
             evaluation_set=checksum,
