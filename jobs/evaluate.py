@@ -11,6 +11,7 @@ from jobs.folder import write_atomically
 from seqae import checkpoint
 from seqae.data import load_data
 from seqae.evaluation import evaluate
+from seqae.manifest import verify
 
 __all__ = ["evaluate_checkpoint", "main"]
 
@@ -34,7 +35,7 @@ def evaluate_checkpoint(
         CheckpointError: it is damaged.
         DataError: the data is missing or damaged.
     """
-    manifest = checkpoint.verify(path)
+    manifest = verify(path)
     config = checkpoint.read_config(path)
     data = load_data(config.data, config.model, cache_dir, data_dir)
     limit = config.schedule.evaluate_scenes if scenes is None else scenes

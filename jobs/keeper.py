@@ -2,14 +2,16 @@
 
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jobs.errors import DiskFullError, FencedError
 from jobs.failures import is_disk_full
 from jobs.folder import Attempt, JobFolder, metric_name
-from seqae import checkpoint
 from seqae.errors import CheckpointError
-from seqae.training import Trainer
+from seqae.manifest import verify
+
+if TYPE_CHECKING:
+    from seqae.training import Trainer
 
 __all__ = ["Keeper", "Metric"]
 
@@ -52,7 +54,7 @@ class Keeper:
         paths.sort(key=lambda path: scores[int(path.name)])
         return next((path for path in paths if self._is_whole(path)), None)
 
-    def save(self, trainer: Trainer) -> None:
+    def save(self, trainer: "Trainer") -> None:
         """Writes a checkpoint and removes those that are not needed any more.
 
         Raises:
@@ -77,7 +79,7 @@ class Keeper:
             for draft in attempt.checkpoints.glob(".*.tmp"):
                 shutil.rmtree(draft, ignore_errors=True)
 
-    def _write(self, trainer: Trainer, path: Path) -> None:
+    def _write(self, trainer: "Trainer", path: Path) -> None:
         try:
             trainer.save(path, before_commit=self.check_fence)
         except Exception as error:
@@ -104,7 +106,7 @@ class Keeper:
 
     def _is_whole(self, path: Path) -> bool:
         try:
-            checkpoint.verify(path)
+            verify(path)
         except CheckpointError as error:
             if path not in self._damaged:
                 self._damaged.add(path)

@@ -38,7 +38,7 @@ class ScalingConfig(Config):
     """What one training run asks of the cluster."""
 
     workers: Annotated[int, Field(ge=1, le=1024)] | WorkerRange = 1
-    """Data-parallel workers; the batch is shared among them."""
+    """Data-parallel workers; the batch is shared among them, at least one image each."""
 
     cpus_per_worker: float = Field(1, gt=0, le=1024)
     gpus_per_worker: float = Field(0, ge=0, le=64)
@@ -64,6 +64,15 @@ class TrainSpec(TrainConfig):
     """What people call the job; it need not be unique."""
 
     scaling: ScalingConfig = ScalingConfig()
+
+    @model_validator(mode="after")
+    def _every_worker_has_an_image(self) -> Self:
+        if self.scaling.max_workers > self.schedule.batch_size:
+            # An elastic run may get as many as it may use.
+            field = "scaling/workers/max" if isinstance(self.scaling.workers, WorkerRange) else "scaling/workers"
+            images = self.schedule.batch_size
+            raise field_error(field, f"more workers than images in a batch (schedule/batch_size is {images})")
+        return self
 
 
 class FloatRange(Config):

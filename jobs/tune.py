@@ -20,9 +20,9 @@ from jobs.search import trial_spec
 from jobs.specs import ScalingConfig, TuneSpec
 from jobs.trial import run_trial
 from jobs.worker import Task
-from seqae import checkpoint
 from seqae.data import load_data
 from seqae.errors import Error
+from seqae.manifest import verify
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -203,7 +203,7 @@ def _result(context: Context, spec: TuneSpec, ledger: Ledger, checksum: str) -> 
     chosen = Keeper(own, own.attempt(context.attempt.number), spec.metric).best()
     if chosen is None:
         raise NoTrialError(f"trial {best.trial} was the best, but has no checkpoint that is whole")
-    manifest = checkpoint.verify(chosen)
+    manifest = verify(chosen)
     return Result(
         outcome=Outcome.SUCCEEDED,
         metrics=manifest.metrics | {"best_trial": float(best.trial)},

@@ -14,10 +14,9 @@ from jobs.folder import Attempt, JobFolder, Outcome, Result, Want
 from jobs.keeper import Keeper, Metric
 from jobs.recorder import Recorder
 from jobs.specs import TrainSpec
-from seqae import checkpoint
 from seqae.data import load_data
-from seqae.errors import DataError
 from seqae.evaluation import Evaluation
+from seqae.manifest import verify
 from seqae.training import Trainer
 
 __all__ = ["Place", "Task", "train"]
@@ -81,8 +80,6 @@ def train(task: Task, place: Place, on_evaluation: Callable[[], None] | None = N
     spec = folder.read_spec()
     if not isinstance(spec, TrainSpec):
         raise TypeError(f"{task.folder}: not a training run")
-    if place.world > spec.schedule.batch_size:
-        raise DataError(f"a batch of {spec.schedule.batch_size} images can't be shared among {place.world} workers")
     torch.set_num_threads(max(1, int(spec.scaling.cpus_per_worker)))
     lead = _Lead(folder, attempt, task, place) if place.rank == 0 else None
     report = lead.recorder.data if lead else None
@@ -136,7 +133,7 @@ class _Lead:
         chosen = self.keeper.best() if outcome is Outcome.SUCCEEDED else self.keeper.newest()
         return Result(
             outcome=outcome,
-            metrics=checkpoint.verify(chosen).metrics if chosen else {},
+            metrics=verify(chosen).metrics if chosen else {},
             checkpoint=str(chosen.relative_to(self.folder.path)) if chosen else None,
             iterations=trainer.iteration,
             evaluation_set=checksum,

@@ -3,12 +3,11 @@
     config.json         format version and the TrainConfig
     model.safetensors   the weights
     trainer.pt          what training needs to go on: optimizer, schedule, iteration (read with weights_only)
-    manifest.json       iteration, metrics, and size and SHA-256 of each file above; written last
+    manifest.json       iteration, metrics, and size and SHA-256 of each file above (`seqae.manifest`); written last
 
 A checkpoint is written beside its place and renamed into it, so a reader never sees half of one.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,42 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from seqae.config import TrainConfig
 from seqae.errors import CheckpointError
+from seqae.manifest import FORMAT_VERSION, Manifest, write
 from seqae.model import SequentialAutoEncoder
 
-__all__ = ["FORMAT_VERSION", "Manifest", "load_model", "load_trainer_state", "read_config", "save", "verify"]
-
-FORMAT_VERSION = 2  # 2: the seeker has three convolutions
-
-
-class Entry(BaseModel):
-    """One file of a checkpoint."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    bytes: int
-    sha256: str
-
-
-class Manifest(BaseModel):
-    """What a checkpoint says of itself."""
-
-    # JSON has no NaN; as null, one bad metric would make the checkpoint unreadable.
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
-    format_version: int
-    iteration: int
-    metrics: dict[str, float]
-    files: dict[str, Entry]
-
-
-def _entry(path: Path) -> Entry:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Entry(bytes=path.stat().st_size, sha256=digest)
+__all__ = ["load_model", "load_trainer_state", "read_config", "save"]
 
 
 def _sync(path: Path) -> None:
@@ -97,9 +69,7 @@ def save(
         save_file(weights, draft / "model.safetensors")
         if trainer_state is not None:
             torch.save(trainer_state, draft / "trainer.pt")
-        files = {file.name: _entry(file) for file in sorted(draft.iterdir())}
-        manifest = Manifest(format_version=FORMAT_VERSION, iteration=iteration, metrics=metrics, files=files)
-        (draft / "manifest.json").write_text(manifest.model_dump_json(indent=2))
+        manifest = write(draft, iteration=iteration, metrics=metrics)
         for file in draft.iterdir():
             _sync(file)
         if before_commit is not None:
@@ -110,31 +80,6 @@ def save(
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    return manifest
-
-
-def verify(path: Path) -> Manifest:
-    """Checks that every file of a checkpoint is what its manifest says.
-
-    Raises:
-        CheckpointError: naming the first file that is missing, of another size or with another hash.
-    """
-    try:
-        manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"{path}: no readable manifest.json ({error.strerror})") from error
-    except ValidationError as error:
-        raise CheckpointError(f"{path / 'manifest.json'}: not a manifest") from error
-    if manifest.format_version != FORMAT_VERSION:
-        raise CheckpointError(f"{path}: format version {manifest.format_version}, this release reads {FORMAT_VERSION}")
-    for name, entry in manifest.files.items():
-        file = path / name
-        if not file.is_file():
-            raise CheckpointError(f"{file}: missing")
-        if file.stat().st_size != entry.bytes:
-            raise CheckpointError(f"{file}: {file.stat().st_size} bytes, the manifest says {entry.bytes}")
-        if _entry(file).sha256 != entry.sha256:
-            raise CheckpointError(f"{file}: its SHA-256 is not the manifest's")
     return manifest
 
 

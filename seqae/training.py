@@ -21,6 +21,7 @@ from seqae.data import Dataset
 from seqae.errors import CheckpointError, DivergedError
 from seqae.evaluation import Evaluation, evaluate
 from seqae.losses import Losses, total_loss
+from seqae.manifest import Manifest, verify
 from seqae.model import Output, SequentialAutoEncoder
 from seqae.pasting import pasted_losses
 
@@ -271,7 +272,7 @@ class Trainer:
             epoch=self.epoch,
         )
 
-    def save(self, path: Path, before_commit: Callable[[], None] | None = None) -> checkpoint.Manifest:
+    def save(self, path: Path, before_commit: Callable[[], None] | None = None) -> Manifest:
         """Writes a checkpoint folder (see `seqae.checkpoint.save`); call it on one worker only."""
         state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
         return checkpoint.save(
@@ -290,7 +291,7 @@ class Trainer:
         Raises:
             CheckpointError: it is damaged, or of a run with another config.
         """
-        manifest = checkpoint.verify(path)
+        manifest = verify(path)
         if checkpoint.read_config(path) != self.config:
             raise CheckpointError(f"{path}: of a run with another config")
         state = checkpoint.load_trainer_state(path)

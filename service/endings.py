@@ -12,6 +12,7 @@ from jobs.launch import Launcher, ModelVersion, RunStatus, Tracking, submission_
 from jobs.provenance import flat_params
 from jobs.specs import job_spec
 from seqae.errors import CheckpointError
+from seqae.manifest import verify
 from service import postmortem
 from service.cluster import Cluster, Word
 from service.evidence import read
@@ -97,7 +98,7 @@ class Endings:
             raise NoRun(f"job {job.id} has no run")
         checkpoint = None if result.checkpoint is None else folder / result.checkpoint
         if checkpoint is not None:
-            _verify(checkpoint)
+            verify(checkpoint)
         self.try_to_keep_logs(job)
         self._breaker.call(lambda: self._tracking.ship(folder, run_id))
         if self._store.again(job).desired == Desired.CANCEL:
@@ -231,10 +232,3 @@ class Endings:
 
     def _folder(self, job: JobRow) -> JobFolder:
         return JobFolder(self._jobs_dir / job.id)
-
-
-def _verify(path: Path) -> None:
-    # Only here, and only now: this loads torch, which the service must start without.
-    from seqae import checkpoint
-
-    checkpoint.verify(path)

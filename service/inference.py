@@ -13,6 +13,7 @@ import numpy as np
 from jobs.errors import NoModel
 from jobs.launch import ModelVersion, Tracking
 from seqae.errors import CheckpointError, Error
+from seqae.manifest import verify
 from service.batching import Batcher, Model
 from service.errors import ConflictError, ModelLoadingError, ModelNotFoundError
 from service.settings import Settings
@@ -35,10 +36,9 @@ class Loaded:
 
 def load_checkpoint(path: Path) -> Model:
     """Verifies a checkpoint folder and loads it onto the CPU. Raises: CheckpointError."""
-    from seqae import checkpoint
     from seqae.reconstructor import Reconstructor
 
-    checkpoint.verify(path)
+    verify(path)
     return Reconstructor.from_checkpoint(path)
 
 

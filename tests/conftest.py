@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,6 +22,7 @@ from jobs.fakes import FakeLauncher, FakeTracking
 from jobs.folder import Attempt, Control, Failure, JobFolder, Outcome, Phase, Progress, Result
 from jobs.launch import ProcessState, submission_id
 from jobs.specs import job_spec
+from seqae import manifest
 from service.policy import ReconcilerSettings
 from service.reconciler import Reconciler
 from service.states import State
@@ -197,11 +197,8 @@ class Driver:
         """A small checkpoint that is whole."""
         path = self.folder.checkpoints / str(step)
         path.mkdir(parents=True)
-        content = f"weights of step {step}".encode()
-        (path / "model.safetensors").write_bytes(content)
-        entry = f'{{"bytes": {len(content)}, "sha256": "{sha256(content).hexdigest()}"}}'
-        text = f'"format_version": 1, "iteration": {step}, "metrics": {{}}, "files": {{"model.safetensors": {entry}}}'
-        (path / "manifest.json").write_text(f"{{{text}}}")
+        (path / "model.safetensors").write_text(f"weights of step {step}")
+        manifest.write(path, iteration=step, metrics={})
         return path
 
     def _known(self) -> bool:

@@ -19,6 +19,7 @@ from seqae.figures.embeddings import make_tour, tour_embeddings
 from seqae.figures.figure import Curve, Figure, FigureName
 from seqae.figures.readers import readers
 from seqae.figures.sampled import sampled_scenes
+from seqae.manifest import verify
 from seqae.model import SequentialAutoEncoder
 from seqae.scenes import Scenes, make_scenes
 
@@ -105,7 +106,7 @@ class _Maker:
     def _checkpoint(self) -> Path | None:
         """Checked when it is first needed: a curve can be had from a run whose checkpoint can't be used."""
         if self._material.checkpoint is not None:
-            checkpoint.verify(self._material.checkpoint)
+            verify(self._material.checkpoint)
         return self._material.checkpoint
 
     @cached_property

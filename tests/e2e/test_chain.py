@@ -166,6 +166,7 @@ def test_bad_input_leaves_nothing_behind(client: Client, tracking: httpx.Client)
         ({**plain, "model": {"height": -64}}, "#/model/height"),
         ({**plain, "model": {"height": 32, "width": 32, "attention": {"kernel_size": 33}}}, "kernel_size"),
         ({**plain, "scaling": {"workers": 500}}, "workers"),
+        ({**plain, "scaling": {"cpus_per_worker": 500}}, "cpus_per_worker"),
     ]
     for spec, place in wrong:
         with pytest.raises(ApiError) as refused:

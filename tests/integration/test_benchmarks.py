@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seqae import checkpoint
+from seqae.manifest import verify
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +42,7 @@ def test_rows_are_repeated_on_the_same_scenes(tmp_path: Path) -> None:
         assert -1 < record["fg_ari"] <= 1  # type: ignore[operator]
     assert ours["empty_mse"] == pytest.approx(draw["empty_mse"]), "the same scenes"
     assert ours["components_fg_ari"] == draw["components_fg_ari"]
-    kept = checkpoint.verify(tmp_path / "default-3" / "checkpoint")
+    kept = verify(tmp_path / "default-3" / "checkpoint")
     assert kept.iteration == 3
     assert kept.metrics["test_mse"] == pytest.approx(ours["test_mse"], rel=1e-5)
     assert (tmp_path / "draw-3" / "draw.pt").is_file()

@@ -8,7 +8,7 @@ import pytest
 from jobs.errors import ErrorClass
 from jobs.folder import Control, JobFolder, Outcome, Want
 from jobs.launch import ProcessState, RunStatus
-from seqae import checkpoint
+from seqae.manifest import verify
 
 pytestmark = pytest.mark.timeout(540)
 
@@ -42,7 +42,7 @@ def test_two_workers_of_which_one_is_killed(services: Any, tiny: dict[str, Any])
     assert result is not None
     assert (result.outcome, result.iterations) == (Outcome.SUCCEEDED, 240)
     assert result.checkpoint is not None
-    assert checkpoint.verify(job.folder.path / result.checkpoint).metrics == result.metrics
+    assert verify(job.folder.path / result.checkpoint).metrics == result.metrics
     kinds = [note.kind for note in attempt.notes()]
     assert kinds.count("workers_lost") == 1
     assert kinds.count("resumed") == 1
@@ -59,7 +59,7 @@ def test_two_workers_of_which_one_is_killed(services: Any, tiny: dict[str, Any])
     services.tracking.close_run(job.run.run_id, RunStatus.FINISHED)
     found = services.tracking.resolve(job.id)
     assert (found.version, found.metrics) == (version.version, result.metrics)
-    assert checkpoint.verify(found.path).iteration == int(result.checkpoint.rsplit("/", 1)[1])
+    assert verify(found.path).iteration == int(result.checkpoint.rsplit("/", 1)[1])
 
 
 def test_cancel_while_training_leaves_no_actor(services: Any, tiny: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,21 @@ def _imported(statement: str) -> set[str]:
 )
 def test_the_control_plane_and_the_command_line_start_without_the_heavy_libraries(module: str) -> None:
     assert not _imported(f"import {module}").intersection(HEAVY)
+
+
+def test_a_job_runs_to_its_registered_model_without_the_heavy_libraries(tmp_path: Path) -> None:
+    """The reconciler checks the model's files in the API's own process, which must not stall while torch is loaded."""
+    program = f"""
+from pathlib import Path
+from service.policy import ReconcilerSettings
+from service.states import State
+from tests.conftest import World
+world = World(Path({str(tmp_path)!r}), "sqlite:///{tmp_path}/jobs.db", ReconcilerSettings())
+job, driver = world.running()
+driver.finish()
+world.until(job, State.SUCCEEDED)
+world.store.close()"""
+    assert not _imported(program).intersection(HEAVY)
 
 
 def test_help_needs_neither_the_service_nor_the_model() -> None:

@@ -14,9 +14,9 @@ from jobs.keeper import Keeper
 from jobs.recorder import Recorder
 from jobs.specs import TrainSpec
 from jobs.worker import Place, Task, train
-from seqae import checkpoint
 from seqae.data import load_data
 from seqae.errors import DataError, DivergedError
+from seqae.manifest import Manifest, verify
 from seqae.training import Progress, Trainer
 
 MakeTask = Callable[[int], Task]
@@ -48,7 +48,7 @@ def test_a_run_leaves_everything_behind(folder: JobFolder, make_task: MakeTask) 
     assert result.outcome is Outcome.SUCCEEDED
     assert result.iterations == 12
     assert result.checkpoint is not None
-    manifest = checkpoint.verify(folder.path / result.checkpoint)
+    manifest = verify(folder.path / result.checkpoint)
     assert result.metrics == manifest.metrics
     assert set(result.metrics) >= {"test_mse", "empty_mse", "mse_step_0", "mse_step_2", "fg_ari"}
     assert result.evaluation_set is not None
@@ -220,7 +220,7 @@ def test_on_a_full_disk_older_checkpoints_make_room(
 
 def test_a_write_error_is_told_as_a_full_disk(folder: JobFolder, cache_dir: Path, make_spec: MakeSpec) -> None:
     class Full(Trainer):
-        def save(self, path: Path, before_commit: Callable[[], None] | None = None) -> checkpoint.Manifest:
+        def save(self, path: Path, before_commit: Callable[[], None] | None = None) -> Manifest:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     spec = make_spec()
@@ -252,11 +252,6 @@ def test_missing_data_is_the_users_error(folder: JobFolder, make_task: MakeTask,
     folder.write_spec(TrainSpec.model_validate(fields))
     with pytest.raises(DataError):
         train(make_task(1), Place())
-
-
-def test_a_batch_smaller_than_its_workers_is_the_users_error(folder: JobFolder, make_task: MakeTask) -> None:
-    with pytest.raises(DataError, match="8 images can't be shared among 9 workers"):
-        train(make_task(1), Place(rank=8, world=9))
 
 
 def test_a_search_is_not_trained(folder: JobFolder, make_task: MakeTask, tune_spec: object) -> None:

@@ -84,7 +84,7 @@ def test_what_would_run(api: Client, launcher: FakeLauncher) -> None:
     found = api.validate({"name": "x", "scaling": {"workers": 2}})
     assert found.accepted
     assert found.workers == 2
-    refused = api.validate({"name": "x", "scaling": {"workers": 64}})
+    refused = api.validate({"name": "x", "scaling": {"workers": 24}})
     assert not refused.accepted
     assert not launcher.submitted
 

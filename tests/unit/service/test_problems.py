@@ -35,13 +35,15 @@ def pointers(answer: httpx.Response, status: int = 422) -> list[str]:
         ({"name": "a", "model": {"steps": "many"}}, ["#/model/steps"]),
         ({"name": "a", "model": {"height": -64}}, ["#/model/height"]),
         ({"name": "a", "model": {"attention": {"kernel_size": 100}}}, ["#/model/attention/kernel_size"]),
-        ({"name": "a", "scaling": {"workers": 1000}}, ["#/scaling/workers"]),
+        ({"name": "a", "scaling": {"workers": 24}}, ["#/scaling/workers"]),
+        ({"name": "a", "scaling": {"workers": 26}}, ["#/scaling/workers"]),
+        ({"name": "a", "scaling": {"workers": {"min": 1, "max": 26}}}, ["#/scaling/workers/max"]),
         ({"name": "a", "scaling": {"gpus_per_worker": 1}}, ["#/scaling/gpus_per_worker"]),
         (
             {
                 "kind": "tune",
                 "name": "a",
-                "base": {"name": "b", "scaling": {"workers": 99}},
+                "base": {"name": "b", "scaling": {"workers": 24}},
                 "space": {"bottleneck": [8]},
             },
             ["#/base/scaling/workers"],

@@ -51,10 +51,11 @@ def test_every_example_of_the_documentation_is_accepted(client: httpx.Client, na
 
 
 def test_validate_says_why_a_job_would_be_refused(client: httpx.Client) -> None:
-    answer = client.post("/jobs:validate", json={"name": "a", "scaling": {"workers": 64}})
+    answer = client.post("/jobs:validate", json={"name": "a", "scaling": {"workers": 24}})
     assert answer.status_code == 200
     assert answer.json()["accepted"] is False
-    assert answer.json()["problems"][0]["pointer"] == "#/scaling/workers"
+    problem = {"pointer": "#/scaling/workers", "detail": "asks for 24 workers; the cluster has room for 2 of this size"}
+    assert answer.json()["problems"] == [problem]
 
 
 def test_the_list_comes_in_pages_newest_first(client: httpx.Client) -> None:

@@ -1,0 +1,40 @@
+"""What the wire format refuses by itself, whatever the cluster."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from jobs.specs import job_spec
+
+
+def _train(workers: Any, batch: int = 8) -> dict[str, Any]:
+    return {"name": "a", "scaling": {"workers": workers}, "schedule": {"batch_size": batch}}
+
+
+def _tune(base: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "tune", "name": "search", "base": base, "space": {"bottleneck": [8]}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "location", "pointer"),
+    [
+        (_train(9), ("train",), "scaling/workers"),
+        (_train({"min": 9, "max": 10}), ("train",), "scaling/workers/max"),
+        (_train({"min": 1, "max": 9}), ("train",), "scaling/workers/max"),
+        (_tune(_train(9)), ("tune", "base"), "scaling/workers"),
+        (_tune(_train({"min": 1, "max": 9})), ("tune", "base"), "scaling/workers/max"),
+    ],
+)
+def test_more_workers_than_images_in_a_batch(spec: dict[str, Any], location: tuple[str, ...], pointer: str) -> None:
+    with pytest.raises(ValidationError, match="more workers than images in a batch") as caught:
+        job_spec.validate_python(spec)
+    [error] = caught.value.errors()
+    assert error["loc"] == location
+    assert error["ctx"]["pointer"] == pointer
+
+
+@pytest.mark.parametrize("workers", [8, {"min": 1, "max": 8}])
+def test_as_many_workers_as_images_in_a_batch(workers: Any) -> None:
+    spec = _train(workers)
+    assert job_spec.validate_python(_tune(spec)).base == job_spec.validate_python(spec)  # type: ignore[union-attr]
