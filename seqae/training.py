@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +26,9 @@ from seqae.manifest import Manifest, verify
 from seqae.model import Output, SequentialAutoEncoder
 from seqae.pasting import pasted_losses
 
-__all__ = ["Progress", "Trainer", "iterations_of"]
+__all__ = ["Progress", "Trainer", "iterations_of", "with_shared_statistics"]
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,18 @@ class _Loss(nn.Module):
         return total_loss(image, output, self.config.loss, pasted)
 
 
+def with_shared_statistics(model: ModuleT, device: torch.device, world: int) -> ModuleT:
+    """Makes several workers' batch norms (Table 3) use the statistics of the whole batch.
+
+    torch has that for GPUs only: workers on CPUs use those of their own share, and the first one's running averages
+    are kept. One worker needs nothing.
+    """
+    if world == 1 or device.type == "cpu":
+        return model
+    shared: ModuleT = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return shared
+
+
 class Trainer:
     """Trains one model; with several workers, one `Trainer` in each.
 
@@ -148,7 +163,7 @@ class Trainer:
         self.rank, self.world = rank, world
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.model = SequentialAutoEncoder(config.model).to(self.device)
+            self.model = with_shared_statistics(SequentialAutoEncoder(config.model), self.device, world).to(self.device)
         self.model.checkpoint_activations = config.schedule.checkpoint_activations
         loss = _Loss(self.model, config)
         if config.schedule.compile != "off":

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from seqae.config import TrainConfig
+from seqae.config import ModelConfig, TrainConfig
 from seqae.data import Dataset, Scenes
 from seqae.errors import CheckpointError, DivergedError
 from seqae.evaluation import Evaluation
 from seqae.losses import Losses
-from seqae.training import Progress, Trainer, iterations_of
+from seqae.model import SequentialAutoEncoder
+from seqae.training import Progress, Trainer, iterations_of, with_shared_statistics
 
 Make = Callable[..., TrainConfig]
 Data = Callable[[TrainConfig], Dataset]
@@ -277,6 +279,18 @@ def test_a_worker_without_images_changes_nothing(make: Callable[..., Trainer]) -
     both = [make(_rank=rank, _world=2, _wrap=pair.wrap(rank), schedule=schedule, loss=ALONE) for rank in range(2)]
     assert pair.run(both)[0] == pytest.approx(alone, rel=1e-4)
     assert len(alone) == 3
+
+
+def test_workers_on_gpus_share_the_statistics_of_batch_norm() -> None:
+    def norms(device: str, world: int) -> tuple[set[type[nn.Module]], set[str]]:
+        model = SequentialAutoEncoder(ModelConfig.model_validate({"localizer": {"kind": "improved"}}))
+        model = with_shared_statistics(model, torch.device(device), world)
+        found = {type(module) for module in model.modules() if isinstance(module, _BatchNorm)}
+        return found, set(model.state_dict())
+
+    assert norms("cuda", 2)[0] == {nn.SyncBatchNorm}
+    assert norms("cuda", 1)[0] == norms("cpu", 2)[0] == {nn.BatchNorm2d}
+    assert norms("cuda", 2)[1] == norms("cpu", 1)[1], "a checkpoint fits both"
 
 
 def test_only_the_first_worker_evaluates(make: Callable[..., Trainer]) -> None:
