@@ -130,7 +130,7 @@ def with_shared_statistics(model: ModuleT, device: torch.device, world: int) -> 
     """
     if world == 1 or device.type == "cpu":
         return model
-    shared: ModuleT = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    shared: ModuleT = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return shared
 
 
