@@ -67,9 +67,16 @@ class Daemons:
                 self._end(part.name, grace=0.0)
                 self.start(part)
                 starts += 1
-            return _is_ready(part) and also()
+            return also() and _is_ready(part)
 
         wait_until(ready, f"{part.title} is ready", _STARTS * part.patience)
+
+    def revive(self, part: Part) -> None:
+        """Starts it again if it has died by itself, as a service manager would."""
+        leader = self._started[part.name]
+        if not processes.alive(leader, self.layout.mark(part.name)):
+            self._end(part.name, grace=0.0)
+            self.start(part)
 
     def kill(self, part: Part) -> None:
         """SIGKILL, all of it at once."""

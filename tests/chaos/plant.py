@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from jobs.errors import LauncherUnavailable
 from jobs.launch import submission_id
 from jobs.ray_launcher import RayLauncher
 from jobs.tracking import MlflowTracking
@@ -72,7 +73,7 @@ class Plant:
         for name in ("mlflow", "head", "api"):
             self.daemons.start(self.parts[name])
         for name in self.parts:
-            self.daemons.wait(self.parts[name])
+            self._wait(name)
 
     def close(self) -> None:
         self.launcher.close()
@@ -106,7 +107,26 @@ class Plant:
             self.database.start()
         elif part in self.parts:
             self.daemons.start(self.parts[part])
-            self.daemons.wait(self.parts[part])
+            self._wait(part)
+
+    def revive(self) -> None:
+        """Starts what has died by itself: Ray gives up when a busy machine takes over 30 s to register its node."""
+        for part in self.parts.values():
+            self.daemons.revive(part)
+
+    def _wait(self, name: str) -> None:
+        def whole() -> bool:
+            self.revive()
+            return name != "head" or self._has_room()
+
+        self.daemons.wait(self.parts[name], whole)
+
+    def _has_room(self) -> bool:
+        """The dashboard answers some time before there is a machine that could run anything."""
+        try:
+            return self.launcher.capacity().cpus > 0
+        except LauncherUnavailable:
+            return False
 
     def drivers(self) -> dict[str, psutil.Process]:
         """Processes of drivers, by job."""
@@ -163,6 +183,7 @@ class Plant:
         return self.rows([job_id])[job_id].state
 
     def all_ended(self, ids: list[str]) -> bool:
+        self.revive()
         return all(row.state in ENDED and row.tidy for row in self.rows(ids).values())
 
     def actors(self) -> list[dict[str, Any]]:
