@@ -19,20 +19,13 @@ from jobs.specs import TrainSpec, TuneSpec, job_spec
 from jobs.tracking import MlflowTracking
 from service import processes
 from service.parts import PREFERRED_PORTS, Layout, Part, build_parts, free_port
+from tests.tiny import TINY
 
-TINY: dict[str, Any] = {
-    "name": "tiny",
-    "data": {"train_scenes": 64, "test_scenes": 8, "min_digits": 1, "max_digits": 1},
-    "model": {
-        "height": 32,
-        "width": 32,
-        "steps": 2,
-        "attention": {"kernel_size": 8},
-        "coder": {"bottleneck": 4},
-    },
+_ON_A_CLUSTER: dict[str, Any] = TINY | {
+    "data": TINY["data"] | {"train_scenes": 64},
     "schedule": {"batch_size": 8, "epochs": 5, "log_every": 2, "evaluate_every": 20, "checkpoint_every": 10},
 }
-
+"""40 iterations: long enough to be interrupted."""
 
 _STARTS = 3
 
@@ -223,4 +216,4 @@ def patiently() -> Callable[[Callable[[], bool], str], None]:
 @pytest.fixture
 def tiny() -> dict[str, Any]:
     """40 iterations in 5 epochs, evaluated at 20 and 40, a checkpoint every 10; one worker."""
-    return TINY
+    return _ON_A_CLUSTER
