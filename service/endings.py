@@ -1,13 +1,13 @@
 """The ends of attempts and jobs: logs kept, metrics and model taken to MLflow, nothing left behind."""
 
 import logging
-import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from jobs.errors import LauncherUnavailable, NoRun, TrackingUnavailable
 from jobs.folder import Control, Failure, JobFolder, Result, Want, write_atomically
+from jobs.inheritance import inherit_run, inherit_search
 from jobs.launch import Launcher, ModelVersion, RunStatus, Tracking, submission_id
 from jobs.provenance import flat_params
 from jobs.specs import job_spec
@@ -176,22 +176,14 @@ class Endings:
     # --- attempts
 
     def inherit(self, job: JobRow) -> None:
-        """Gives a job that repeats another one the other's newest checkpoints and curve, as its attempt 0."""
-        if job.retry_of is None or job.kind != "train":
+        """Gives a job that repeats another one what that one got done, as its attempt 0."""
+        if job.retry_of is None:
             return
         before, mine = JobFolder(self._jobs_dir / job.retry_of), self._folder(job)
-        # Two, since the newest may be damaged.
-        checkpoints = before.checkpoint_paths()[:2]
-        if not checkpoints or mine.attempt(0).path.exists():
-            return
-        draft = mine.path / "attempts" / ".0.tmp"
-        shutil.rmtree(draft, ignore_errors=True)
-        for path in checkpoints:
-            shutil.copytree(path, draft / "checkpoints" / path.name)
-        last = max(int(path.name) for path in checkpoints)
-        rows = [row.model_dump_json() + "\n" for row in before.history() if row.step <= last]
-        write_atomically(draft / "metrics.jsonl", "".join(rows))
-        draft.rename(mine.attempt(0).path)
+        if job.kind == "train":
+            inherit_run(before, mine)
+        elif job.kind == "tune":
+            inherit_search(before, mine)
 
     def try_to_stop(self, job: JobRow) -> None:
         """Stops the newest attempt's process, if the cluster answers; if not, it is fenced off anyway."""

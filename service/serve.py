@@ -18,6 +18,10 @@ __all__ = ["build", "main", "run"]
 _GRACE_SECONDS = 10
 """Requests that are still answered after so long are cut."""
 
+_IDLE_SECONDS = 60
+"""Connections may be idle for so long. Clients should give them up first (httpx does after 5 s): when the server closes
+one, it races with the client's next request, which is then lost."""
+
 
 class _Server(uvicorn.Server):
     """Ends event streams at the first sign of the end: waiting for their clients would hold up every stop."""
@@ -56,6 +60,7 @@ def run(settings: Settings) -> None:
         host=settings.host,
         port=settings.port,
         timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_keep_alive=_IDLE_SECONDS,
         access_log=False,
         log_config=None,
     )

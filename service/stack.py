@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,9 +89,9 @@ class Stack:
         with self._locked():
             self.layout.prepare()
             state = _load(self.layout)
-            parts = self._plan(state)
             started: list[Part] = []
             try:
+                parts = self._plan(state)
                 for part in parts:
                     if not self._runs(part, state):
                         started.append(part)
@@ -100,6 +100,7 @@ class Stack:
             except BaseException:
                 with processes.shielded():
                     self._end(started, state)
+                    self._remove_temp(started)
                 raise
             return tuple(dict.fromkeys(part.name for part in started))
 
@@ -116,8 +117,15 @@ class Stack:
             state = _load(self.layout)
             ended = [part for part in self._parts(state) if only is None or part.name in only]
             self._end(ended, state)
-            if "ray" in (part.name for part in ended):
-                shutil.rmtree(self.layout.ray_temp, ignore_errors=True)
+            self._remove_temp(ended)
+
+    def _remove_temp(self, ended: Collection[Part]) -> None:
+        """Removes Ray's folder outside the home, unless a head that still runs uses it."""
+        if "ray" in (part.name for part in ended):
+            shutil.rmtree(self.layout.ray_temp, ignore_errors=True)
+        # Empty, it was made by a start that failed before any head.
+        with suppress(OSError):
+            self.layout.ray_temp.rmdir()
 
     def status(self) -> tuple[PartStatus, ...]:
         """How each part is, asked of the part itself; empty when this home has never had a stack."""

@@ -4,27 +4,12 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from typing import Any
 
 import httpx
 import pytest
 
 from service import processes
 from service.parts import PREFERRED_PORTS, Layout, Part, build_parts, free_port
-
-TINY: dict[str, Any] = {
-    "name": "tiny",
-    "data": {"train_scenes": 64, "test_scenes": 8, "min_digits": 1, "max_digits": 1},
-    "model": {
-        "height": 32,
-        "width": 32,
-        "steps": 2,
-        "attention": {"kernel_size": 8},
-        "coder": {"bottleneck": 4},
-    },
-    "schedule": {"batch_size": 8, "epochs": 5, "log_every": 2, "evaluate_every": 20, "checkpoint_every": 10},
-}
-
 
 _STARTS = 3
 

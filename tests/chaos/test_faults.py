@@ -19,16 +19,16 @@ from jobs.folder import JobFolder
 from service.states import State
 from tests.chaos.audit import verdicts, zombies
 from tests.chaos.plant import Plant, wait_until
-from tests.daemons import TINY
+from tests.tiny import ON_A_CLUSTER
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 
-INTERVAL = TINY["schedule"]["checkpoint_every"]
+INTERVAL = ON_A_CLUSTER["schedule"]["checkpoint_every"]
 
 
 def submit(plant: Plant, epochs: int) -> str:
     key = uuid4().hex
-    spec: dict[str, Any] = TINY | {"name": "fault", "schedule": TINY["schedule"] | {"epochs": epochs}}
+    spec: dict[str, Any] = ON_A_CLUSTER | {"name": "fault", "schedule": ON_A_CLUSTER["schedule"] | {"epochs": epochs}}
     return str(plant.ask(lambda client: client.submit(spec, idempotency_key=key)).id)
 
 

@@ -9,7 +9,7 @@ import pytest
 from service.states import ENDED, State
 from tests.chaos.audit import verdicts, zombies
 from tests.chaos.plant import Plant, wait_until
-from tests.daemons import TINY
+from tests.tiny import ON_A_CLUSTER
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 
@@ -31,7 +31,7 @@ CASES: dict[str, tuple[State, ...]] = {
 
 def submit(plant: Plant) -> str:
     key = uuid4().hex
-    spec: dict[str, Any] = TINY | {"name": "matrix", "schedule": TINY["schedule"] | {"epochs": EPOCHS}}
+    spec: dict[str, Any] = ON_A_CLUSTER | {"name": "matrix", "schedule": ON_A_CLUSTER["schedule"] | {"epochs": EPOCHS}}
     return str(plant.ask(lambda client: client.submit(spec, idempotency_key=key)).id)
 
 
@@ -96,5 +96,5 @@ def test_a_part_is_killed_in_every_state(plant: Plant, part: str) -> None:
     assert all(row.retries == 0 for row in plant.rows(survived).values()), "no kill counts as the job's own error"
     for verdict in verdicts(plant, survived, CURVE):
         assert verdict.faults == (), verdict
-        assert verdict.repeated <= TINY["schedule"]["checkpoint_every"], verdict
+        assert verdict.repeated <= ON_A_CLUSTER["schedule"]["checkpoint_every"], verdict
     assert zombies(plant) == []

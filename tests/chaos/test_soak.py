@@ -12,7 +12,7 @@ import pytest
 from service.states import ENDED
 from tests.chaos.audit import Verdict, verdicts, zombies
 from tests.chaos.plant import PARTS, Plant, wait_until
-from tests.daemons import TINY
+from tests.tiny import ON_A_CLUSTER
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(5400)]
 
@@ -36,7 +36,10 @@ class Tally:
 
 
 def submit(plant: Plant, number: int) -> str:
-    spec: dict[str, Any] = TINY | {"name": f"soak-{number}", "schedule": TINY["schedule"] | {"epochs": EPOCHS}}
+    spec: dict[str, Any] = ON_A_CLUSTER | {
+        "name": f"soak-{number}",
+        "schedule": ON_A_CLUSTER["schedule"] | {"epochs": EPOCHS},
+    }
     return str(plant.ask(lambda client: client.submit(spec, idempotency_key=f"soak-{number}")).id)
 
 
@@ -93,5 +96,5 @@ def test_fifty_kills_over_twenty_jobs(plant: Plant) -> None:
     assert kills == KILLS, "the jobs ended before all kills were done"
     assert (lost, doubled, left) == (0, 0, [])
     assert all(row.retries == 0 for row in plant.rows(ids).values()), "no kill counts as the job's own error"
-    interval = TINY["schedule"]["checkpoint_every"]
+    interval = ON_A_CLUSTER["schedule"]["checkpoint_every"]
     assert max(verdict.repeated for verdict in found) <= interval, "at most one checkpoint's work is repeated"

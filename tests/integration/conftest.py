@@ -15,7 +15,8 @@ from jobs.ray_launcher import RayLauncher
 from jobs.specs import TrainSpec, TuneSpec, job_spec
 from jobs.tracking import MlflowTracking
 from service.parts import Layout, Part
-from tests.daemons import TINY, Daemons, wait_until
+from tests.daemons import Daemons, wait_until
+from tests.tiny import ON_A_CLUSTER
 
 
 @dataclass(frozen=True)
@@ -133,4 +134,4 @@ def patiently() -> Callable[[Callable[[], bool], str], None]:
 @pytest.fixture
 def tiny() -> dict[str, Any]:
     """40 iterations in 5 epochs, evaluated at 20 and 40, a checkpoint every 10; one worker."""
-    return TINY
+    return ON_A_CLUSTER

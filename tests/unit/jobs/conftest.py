@@ -9,19 +9,7 @@ import pytest
 from jobs.folder import Control, JobFolder
 from jobs.specs import TrainSpec, TuneSpec
 from jobs.worker import Task
-
-TINY: dict[str, Any] = {
-    "name": "tiny",
-    "data": {"train_scenes": 32, "test_scenes": 8, "min_digits": 1, "max_digits": 1},
-    "model": {
-        "height": 32,
-        "width": 32,
-        "steps": 2,
-        "attention": {"kernel_size": 8},
-        "coder": {"bottleneck": 4},
-    },
-    "schedule": {"batch_size": 8, "epochs": 3, "log_every": 1, "evaluate_every": 4, "checkpoint_every": 4},
-}
+from tests.tiny import TINY
 
 
 def tiny_spec(**schedule: Any) -> TrainSpec:

@@ -203,6 +203,7 @@ def test_a_port_in_use_is_told(make_stack: MakeStack) -> None:
     )
     with pytest.raises(StackError, match="taken by another program"):
         other.up()
+    assert not other.layout.ray_temp.exists()
     first.down()
 
 
@@ -224,6 +225,7 @@ def test_ctrl_c_while_it_starts_leaves_nothing(make_stack: MakeStack) -> None:
     with pytest.raises(KeyboardInterrupt):
         stack.up()
     assert _living(stack) == []
+    assert not stack.layout.ray_temp.exists()
 
 
 def test_a_process_that_was_given_the_recorded_id_is_not_ours(make_stack: MakeStack) -> None:

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from jobs.errors import LauncherUnavailable
-from jobs.folder import Outcome
+from jobs.folder import Outcome, TrialRow
 from jobs.launch import Capacity, NodeCapacity
 from jobs.specs import job_spec
 from service.errors import ConflictError, JobNotFoundError, QuotaError, SpecRefusedError
@@ -140,6 +140,27 @@ def test_a_retry_of_a_failed_job_is_a_new_job_that_goes_on_from_its_checkpoint(w
     folder = world.driver(again.id).job_folder
     assert [path.name for path in folder.checkpoint_paths()] == ["50", "40"]
     assert [(row.step, row.metrics) for row in folder.history()] == [(40, {"train/loss": 0.4})]
+
+
+def test_a_retry_of_a_search_keeps_the_trials_that_are_done(world: World) -> None:
+    search = spec(kind="tune", base={"name": "b"}, space={"bottleneck": [8]}, trials=2)
+    job_id = world.service.submit(search).id
+    world.until(job_id, State.STARTING)
+    driver = world.driver(job_id)
+    driver.beat(1)
+    world.until(job_id, State.RUNNING)
+    done = {"trial": 0, "state": "stopped", "params": {}, "metrics": {"test/mse": 0.5}, "epoch": 1.0}
+    driver.folder.add_trial(TrialRow.model_validate(done))
+    for trial in (0, 1):
+        driver.job_folder.trial(trial).attempt(1).add_metrics(40, {"test/mse": 0.5})
+    driver.fail()
+    world.until(job_id, State.FAILED)
+    again = world.service.retry(job_id)
+    world.until(again.id, State.STARTING)
+    folder = world.driver(again.id).job_folder
+    assert folder.trials() == driver.job_folder.trials()
+    assert [row.step for row in folder.trial(0).history()] == [40]
+    assert folder.trial(1).attempts() == [], "it left no checkpoint, so it starts afresh"
 
 
 def test_a_succeeded_job_is_not_tried_again(world: World) -> None:

@@ -1,0 +1,96 @@
+"""`python -m tests.benchmarks.load`: the API under load, on SQLite and, where it is installed, on PostgreSQL.
+
+Clients submit all at once, then the list of many jobs is read page by page. Clients and API share the machine.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from service.store import Store
+from tests.benchmarks.api import Answer, fill, read_pages, running_api, submit_all
+from tests.benchmarks.figures import Figure, machine, table
+from tests.postgres import NoPostgresError, running_postgres
+
+PAGES = (50, 500)
+"""Rows in a page: the default, and the most."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--rows", type=int, default=10_000, help="in the list that is read in pages")
+    parser.add_argument("--only", choices=("sqlite", "postgresql"))
+    given = parser.parse_args()
+    described = machine()
+    figures: list[Figure] = []
+    for name in ("sqlite", "postgresql") if given.only is None else (given.only,):
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        try:
+            figures += _load(name, given.jobs, given.clients)
+            figures += _pages(name, given.rows)
+        except NoPostgresError as error:
+            print(f"not measured: {error}")
+    print(f"{described['cpu']}, {described['cores']} cores, load {described['load']:.1f}, Python {described['python']}")
+    print(table(figures))
+    return 0
+
+
+@contextmanager
+def _database(name: str) -> Iterator[tuple[Path, str]]:
+    """A folder and the URL of an empty database."""
+    with tempfile.TemporaryDirectory(prefix="seqae-load-") as folder:
+        if name == "sqlite":
+            yield Path(folder), f"sqlite:///{folder}/jobs.db"
+            return
+        with running_postgres() as server:
+            yield Path(folder), server.new_database()
+
+
+def _load(name: str, jobs: int, clients: int) -> Iterator[Figure]:
+    with _database(name) as (home, url), running_api(home, url) as api:
+        before = api.memory()
+        answers = submit_all(api, jobs, clients)
+        after = api.memory()
+    part = f"{name}: {jobs} jobs, {clients} clients"
+    seconds = [answer.seconds for answer in answers]
+    yield Figure(part, "jobs accepted", len({answer.body["id"] for answer in answers if answer.status == 201}), "")
+    yield Figure(part, "requests refused with a problem", sum(map(_is_refusal, answers)), "")
+    yield Figure(part, "answers 5xx", sum(answer.status >= 500 for answer in answers), "")
+    yield Figure(part, "p50", 1000 * statistics.median(seconds), "ms")
+    yield Figure(part, "p99", 1000 * _quantile(seconds, 0.99), "ms")
+    yield Figure(part, "RSS before", before.rss, "MB")
+    yield Figure(part, "RSS after", after.rss, "MB", after.rss / before.rss, "before")
+    yield Figure(part, "PSS before", before.pss, "MB")
+    yield Figure(part, "PSS after", after.pss, "MB", after.pss / before.pss, "before")
+
+
+def _is_refusal(answer: Answer) -> bool:
+    return 400 <= answer.status < 500 and bool(answer.body.get("detail"))
+
+
+def _pages(name: str, rows: int) -> Iterator[Figure]:
+    with _database(name) as (home, url):
+        store = Store(url)
+        store.migrate()
+        fill(store, rows)
+        store.close()
+        with running_api(home, url) as api:
+            for limit in PAGES:
+                _, seconds = read_pages(api, limit=limit)
+                part = f"{name}: {rows} jobs listed"
+                yield Figure(part, f"page of {limit}, p50", 1000 * statistics.median(seconds), "ms")
+                yield Figure(part, f"page of {limit}, slowest", 1000 * max(seconds), "ms")
+
+
+def _quantile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
