@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from seqae.errors import Error
 from service.errors import STATUS, FieldProblem, SpecRefusedError, UploadError
@@ -20,6 +21,8 @@ from service.schemas import FieldError, Problem
 __all__ = ["describe", "documented", "install", "problem_responses", "render"]
 
 _log = logging.getLogger(__name__)
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
@@ -165,13 +168,21 @@ async def _on_http(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, ValueError | RecursionError):
         # Not text, an endless number, a thousand brackets: what FastAPI doesn't take for an error of JSON itself.
         return render(_not_json(request.url.path, str(error.__cause__)))
-    detail = str(error.detail)
+    detail, headers = str(error.detail), dict(error.headers or {})
     if status == HTTPStatus.NOT_FOUND:
         detail = f"there is nothing at {request.url.path}; /docs lists what there is"
     elif status == HTTPStatus.METHOD_NOT_ALLOWED:
         detail = f"{request.url.path} does not take {request.method}"
+        headers["Allow"] = ", ".join(_methods(request))
     problem = Problem(type="about:blank", title=status.phrase, status=status, detail=detail, instance=request.url.path)
-    return render(problem, dict(error.headers or {}))
+    return render(problem, headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What the request's address takes, over all routes: the framework names those of one route only."""
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    routes = request.app.routes
+    return [name for name, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
 async def _on_unexpected(request: Request, _error: Exception) -> Response:

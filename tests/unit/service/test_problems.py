@@ -105,7 +105,10 @@ def test_another_type_of_body(client: httpx.Client, media_type: str) -> None:
 
 def test_an_unknown_address_and_method(client: httpx.Client) -> None:
     problem(client.get("/nothing/here"), 404)
-    problem(client.put("/jobs", json={}), 405)
+    for address, allowed in (("/jobs", "GET, POST"), ("/jobs/job_1", "GET, PATCH, DELETE"), ("/healthz", "GET")):
+        refused = client.put(address, json={})
+        problem(refused, 405)
+        assert refused.headers["allow"] == allowed
 
 
 @pytest.mark.parametrize(
