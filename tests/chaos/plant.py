@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import httpx
 import psutil
-import pytest
 
 from jobs.errors import LauncherUnavailable
 from jobs.launch import submission_id
@@ -24,6 +24,9 @@ from service.parts import Part
 from service.states import ENDED, State
 from service.store import Store
 from service.tables import JobRow
+from tests.daemons import Daemons
+from tests.daemons import wait_until as _wait_until
+from tests.postgres import PostgresServer
 
 PARTS = ("api", "worker", "driver", "head", "mlflow", "database")
 """What can be killed."""
@@ -37,13 +40,8 @@ _SETTINGS = {
 """Of the control plane: leftovers are swept often; everything else is as people get it."""
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 600.0) -> None:
-    """Polls until something holds; fails with what it was when it never does."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {seconds:.0f} s: {what}")
-        time.sleep(0.1)
+wait_until = partial(_wait_until, seconds=600.0)
+"""More patient than elsewhere: parts that were killed take their time to come back."""
 
 
 class Plant:
@@ -54,7 +52,7 @@ class Plant:
         database: a PostgreSQL server.
     """
 
-    def __init__(self, daemons: Any, database: Any) -> None:
+    def __init__(self, daemons: Daemons, database: PostgresServer) -> None:
         self.daemons = daemons
         self.database = database
         self.home = daemons.layout.home
@@ -211,7 +209,7 @@ class Plant:
 
 
 @contextmanager
-def running(daemons: Any, database: Any) -> Iterator[Plant]:
+def running(daemons: Daemons, database: PostgresServer) -> Iterator[Plant]:
     """A plant that runs; nothing of it is left afterwards."""
     plant = Plant(daemons, database)
     try:
@@ -224,5 +222,5 @@ def running(daemons: Any, database: Any) -> Iterator[Plant]:
         assert left == [], "no process of ours outlives the test"
 
 
-def _left(daemons: Any, part: Part) -> list[psutil.Process]:
+def _left(daemons: Daemons, part: Part) -> list[psutil.Process]:
     return processes.members(daemons.layout.mark(part.name), None)
