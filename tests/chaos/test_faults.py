@@ -135,33 +135,38 @@ def test_a_damaged_checkpoint_is_passed_over(plant: Plant, damage: Callable[[Pat
 
 
 @contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
-    """Puts a file system of its own under a folder."""
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0777", "tmpfs", str(folder)], capture_output=True
-    )
+def full_disk(folder: Path, ballast: int = 64 * 1024) -> Iterator[Path]:
+    """Puts a file system of its own under a folder of checkpoints, with room for the newest alone: older ones would be
+    removed to make room. Yields the file that fills the rest."""
+    newest = max((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+    kept = folder.parent / "kept"
+    shutil.copytree(newest, kept / newest.name)
+    size = sum(path.stat().st_size for path in kept.rglob("*")) + ballast
+    options = f"size={size // 1024 + 64}k,mode=0777"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True)
     if mounted.returncode:
         pytest.skip("only root may mount a file system that is small enough to fill")
     try:
-        yield
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+        filler = folder / "ballast"
+        filler.write_bytes(b"\0" * (shutil.disk_usage(folder).free - 4096))
+        yield filler
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_full_disk_is_told_and_the_checkpoint_before_is_used(plant: Plant) -> None:
-    epochs = 40
+    epochs = 60
     job_id = submit(plant, epochs)
-    folder = JobFolder(plant.jobs_dir / job_id)
-    checkpoints_of = folder.attempt(1).checkpoints
-    checkpoints_of.mkdir(parents=True)
-    with small_disk(checkpoints_of, 64):
-        train_to(plant, job_id, 2 * INTERVAL + 2)
-        free = shutil.disk_usage(checkpoints_of).free
-        with (checkpoints_of / "ballast").open("wb") as ballast:
-            ballast.write(b"\0" * max(0, free - 4096))
+    train_to(plant, job_id, 2 * INTERVAL + 2)
+    worker, number = plant.worker(job_id), plant.rows([job_id])[job_id].attempt
+    assert worker is not None
+    worker.suspend()
+    with full_disk(JobFolder(plant.jobs_dir / job_id).attempt(number).checkpoints) as ballast:
+        worker.resume()
         wait_until(lambda: bool(notes(plant, job_id, "checkpoint_failed")), "an event says so")
         assert "no space left" in notes(plant, job_id, "checkpoint_failed")[0]
-        (checkpoints_of / "ballast").unlink()
+        ballast.unlink()
         wait_until(lambda: bool(notes(plant, job_id, "resumed")), "it goes on from the one before")
         succeeds(plant, job_id, epochs, 2 * INTERVAL)
     assert plant.rows([job_id])[job_id].retries >= 1
