@@ -260,12 +260,14 @@ def _refusal(response: httpx.Response) -> ApiError:
     status = response.status_code
     try:
         problem = json.loads(response.content)
-        lines = [str(problem["detail"])]
-        for field in problem.get("errors") or ():
-            place = field.get("pointer") or field.get("parameter") or ""
-            lines.append(f"  {place}: {field['detail']}")
+        detail = str(problem["detail"])
+        fields = [
+            (field.get("pointer") or field.get("parameter") or "", field["detail"])
+            for field in problem.get("errors") or ()
+        ]
     except (ValueError, KeyError, TypeError, AttributeError):
         text = response.text[:_LAST_BYTES].strip()
         return ApiError(f"{response.url} answers {status} {response.reason_phrase}: {text}", status)
-    # One field at fault is what the detail says already.
-    return ApiError("\n".join(lines if len(lines) > 2 else lines[:1]), status)
+    if len(fields) == 1 and fields[0][0].removeprefix("#/") in detail:
+        fields = []  # it is what the detail says already
+    return ApiError("\n".join([detail, *(f"  {place}: {text}" for place, text in fields)]), status)

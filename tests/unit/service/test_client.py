@@ -69,6 +69,12 @@ def test_one_field_at_fault_is_named_once(api: Client) -> None:
     assert str(refused.value).count("seed") == 1
 
 
+def test_a_field_that_the_detail_does_not_name_is_pointed_at(api: Client) -> None:
+    with pytest.raises(ApiError, match=r"one worker.*\n  #/scaling/cpus_per_worker: ") as refused:
+        api.submit({"name": "x", "scaling": {"cpus_per_worker": 500}})
+    assert refused.value.status == 422
+
+
 def test_an_unknown_job_and_an_ended_one(api: Client) -> None:
     with pytest.raises(ApiError, match="job_000000000000") as unknown:
         api.get("job_000000000000")
