@@ -57,7 +57,8 @@ def reach(plant: Plant, job_id: str, state: State) -> bool:
 
 def trains(plant: Plant, job_id: str) -> bool:
     job = plant.ask(lambda client: client.get(job_id))
-    return job.progress is not None and job.progress.iteration >= 12
+    # While data is made, images are counted.
+    return job.progress is not None and job.progress.phase == "training" and job.progress.iteration >= 12
 
 
 def case(plant: Plant, part: str, state: State) -> str:
