@@ -57,7 +57,7 @@ def verify(path: Path) -> Manifest:
     except OSError as error:
         raise CheckpointError(f"{path}: no readable {_NAME} ({error.strerror})") from error
     except ValidationError as error:
-        raise CheckpointError(f"{path / 'manifest.json'}: not a manifest") from error
+        raise CheckpointError(f"{path / _NAME}: not a manifest") from error
     if manifest.format_version != FORMAT_VERSION:
         raise CheckpointError(f"{path}: format version {manifest.format_version}, this release reads {FORMAT_VERSION}")
     for name, entry in manifest.files.items():

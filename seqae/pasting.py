@@ -6,7 +6,6 @@ localization network must find one of the two, and the region coder must write t
 there. Pasting objects to make training images is Ghiasi et al., "Simple Copy-Paste" (arXiv 2012.07177), with labels.
 """
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -123,22 +122,23 @@ def draw(image: Tensor, output: Output) -> Found:
 
     First writes are the cleanest objects; late ones are practice on what is crowded, and on what others left.
     """
+    writes = output.writes.detach()
     numbers = torch.arange(1, len(output.steps) + 1, device=image.device)
     # All may be 0; after a step that was too large, also NaN, which whoever reads the loss is to say.
-    chances = (presence(output.writes.detach()).mT / numbers).nan_to_num() + 1e-6  # [B, T]
+    chances = (presence(writes).mT / numbers).nan_to_num() + 1e-6  # [B, T]
     which = torch.multinomial(chances, 1).squeeze(1)
     rows = torch.arange(len(image), device=image.device)
 
-    def of(parts: Iterable[Tensor]) -> Tensor:
-        return torch.stack(list(parts)).detach()[which, rows]
+    def of(stacked: Tensor) -> Tensor:
+        return stacked.detach()[which, rows]
 
     steps = output.steps
     return Found(
         error=(image - of(output.canvases[:-1])).detach(),
-        write=of(step.write for step in steps),
-        patch=of(step.patch_read for step in steps),
-        window=Window(*(of(values) for values in zip(*(step.window for step in steps), strict=True))),
-        filters=Filters(*(of(values) for values in zip(*(step.filters for step in steps), strict=True))),
+        write=of(writes),
+        patch=of(torch.stack([step.patch_read for step in steps])),
+        window=Window(*(of(torch.stack(values)) for values in zip(*(step.window for step in steps), strict=True))),
+        filters=Filters(*(of(torch.stack(values)) for values in zip(*(step.filters for step in steps), strict=True))),
     )
 
 

@@ -46,11 +46,10 @@ class Daemons:
 
         def ready() -> bool:
             nonlocal starts
-            if not processes.alive(self._started[part.name], self.layout.mark(part.name)):
+            if not self._lives(part):
                 if starts == _STARTS:
                     pytest.fail((self.layout.logs / f"{part.name}.log").read_text()[-2000:])
-                self._end(part.name, grace=0.0)
-                self.start(part)
+                self.revive(part)
                 starts += 1
             return also() and _is_ready(part)
 
@@ -58,10 +57,12 @@ class Daemons:
 
     def revive(self, part: Part) -> None:
         """Starts it again if it has died by itself, as a service manager would."""
-        leader = self._started[part.name]
-        if not processes.alive(leader, self.layout.mark(part.name)):
+        if not self._lives(part):
             self._end(part.name, grace=0.0)
             self.start(part)
+
+    def _lives(self, part: Part) -> bool:
+        return processes.alive(self._started[part.name], self.layout.mark(part.name))
 
     def kill(self, part: Part) -> None:
         """SIGKILL, all of it at once."""
