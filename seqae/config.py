@@ -86,6 +86,20 @@ class LocalizerConfig(Config):
     kind: Literal["seeker", "small", "improved"] = "seeker"
     """"seeker": a peak of the error map with a softmax around it. "small": Figure 2. "improved": Table 3."""
 
+    sizes: tuple[Annotated[int, Field(ge=4, le=252)], ...] = Field((20,), min_length=1, max_length=8)
+    """Sides of the squares that objects may fill, in pixels: odd multiples of 4, growing. The window's stride is scaled
+    by the size found / 20, so its bounds are those of an object of 20 pixels, as MNIST's digits are. Only the seeker
+    looks for sizes."""
+
+    @model_validator(mode="after")
+    def _sizes_are_ordered(self) -> Self:
+        for at, size in enumerate(self.sizes):
+            if size % 8 != 4:  # a square has a cell in its middle
+                raise field_error(f"sizes/{at}", f"{size} is not an odd multiple of 4")
+            if at and size <= self.sizes[at - 1]:
+                raise field_error(f"sizes/{at}", "sizes must grow")
+        return self
+
 
 class CoderConfig(Config):
     """The region coder (Eq. 4-5): patch in, code, patch out."""
@@ -218,7 +232,8 @@ class LossConfig(Config):
     """Weight of finding one of the two objects, and no place between them (not in the paper)."""
 
     alpha_presence: float = Field(0.02, ge=0)
-    """Price of a write that does something, by which few do (not in the paper)."""
+    """Price of a write that does something, by which few do (not in the paper); for an image it is due by the share of
+    its error that the writes have taken away."""
 
     beta: float = Field(1e-4, ge=0)
     """Weight of the code's KL divergence per pixel of the patch; only the variational coder has one."""

@@ -66,12 +66,17 @@ def total_loss(image: Tensor, output: Output, config: LossConfig, pasted: Pasted
         config: the weights.
         pasted: of the same model, where their weights are not 0.
     """
-    errors = step_errors(image, output).mean(dim=1)  # [T+1]
+    of_images = step_errors(image, output)  # [T+1, B]
+    errors = of_images.mean(dim=1)
     mseot = errors[1:] @ mseot_weights(len(output.steps), image.device)  # Eq. 14, c_t after t writes
     region = _region_loss(image, output, config.region_target)
-    # Its price makes small writes, which patch up others' strokes, give way to better first ones; large ones feel none.
-    writes = presence(output.writes).sum(dim=0).mean()
-    total = config.alpha_region * region + config.alpha_mseot * mseot + config.alpha_presence * writes
+    # The price makes small writes, which patch up others' strokes, give way to better first ones; large ones feel none.
+    # An image that is not rebuilt yet pays none: writing nothing at all would be a way out.
+    deltas = torch.stack([step.window.delta for step in output.steps])
+    writes = presence(output.writes, deltas).sum(dim=0)  # [B]
+    rebuilt = (1 - of_images[-1] / of_images[0].clamp(min=1e-8)).clamp(min=0).detach()
+    price = (rebuilt * writes).mean()
+    total = config.alpha_region * region + config.alpha_mseot * mseot + config.alpha_presence * price
     nothing = torch.zeros((), device=image.device)
     divergences = [step.divergence.mean() for step in output.steps if step.divergence is not None]
     divergence = torch.stack(divergences).mean() if divergences else nothing
@@ -80,5 +85,5 @@ def total_loss(image: Tensor, output: Output, config: LossConfig, pasted: Pasted
     separation, location = pasted or (nothing, nothing)
     if pasted is not None:
         total = total + config.alpha_separation * separation + config.alpha_location * location
-    parts = (region, mseot, divergence, separation, location, writes, errors[-1])
+    parts = (region, mseot, divergence, separation, location, writes.mean(), errors[-1])
     return Losses(total, *(part.detach() for part in parts))

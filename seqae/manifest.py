@@ -10,7 +10,7 @@ from seqae.errors import CheckpointError
 
 __all__ = ["FORMAT_VERSION", "Entry", "Manifest", "verify", "write"]
 
-FORMAT_VERSION = 2  # 2: the seeker has three convolutions
+FORMAT_VERSION = 3  # 3: the seeker knows sizes and its place; 2: it has three convolutions
 
 _NAME = "manifest.json"
 

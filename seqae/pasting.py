@@ -19,7 +19,9 @@ from seqae.networks import Seeker
 __all__ = ["Composition", "Found", "Pasted", "compose", "draw", "pasted_losses", "presence"]
 
 _DISTANCE = (0.35, 0.9)  # between the two centres, as shares of the window's side
-_HALF_PRESENT = 5.0  # energy (squared intensities, summed) of a write that counts as half a one; a digit has about 70
+_HALF_PRESENT = (
+    5.0  # energy (squared intensities, summed) that counts as half a write at stride 1; a digit has about 70
+)
 _MARGIN = 8.0  # pixels: no object is pasted nearer to the image's edge
 _HIT = 3.0  # pixels: a cell this near to a centre has found it
 _AROUND = 0.75  # of the window's side: cells further than this from both centres have no say
@@ -40,14 +42,19 @@ class Pasted(NamedTuple):
     """Mean squared error of the first object's patch, written off a reading that has both; intensity squared."""
 
     location: Tensor
-    """Negative log likelihood, in nats, that a cell near to one of the two centres is chosen among those around; an
-    image counts by the presence of both objects."""
+    """Negative log likelihood, in nats, that a place near to one of the two centres is chosen among those around, of
+    whatever size; an image counts by the presence of both objects."""
 
 
-def presence(write: Tensor) -> Tensor:
-    """How much of an object each write [..., C, H, W] is, [...]: E / (E + 5) by its energy E, so nothing is 0."""
+def presence(write: Tensor, delta: Tensor) -> Tensor:
+    """How much of an object each write [..., C, H, W] is, [...]: E / (E + 5 delta^2) by its energy E, so nothing is 0.
+
+    Args:
+        write: what was added to the canvas.
+        delta: the window's stride, pixels, [...]. A small object in a small window counts as a large one in a large.
+    """
     energy = write.square().sum(dim=(-3, -2, -1))
-    return energy / (energy + _HALF_PRESENT)
+    return energy / (energy + _HALF_PRESENT * delta.detach().square())
 
 
 def compose(error: Tensor, write: Tensor, window: Window, kernels: int) -> Composition:
@@ -69,14 +76,21 @@ def compose(error: Tensor, write: Tensor, window: Window, kernels: int) -> Compo
     y = _inside(window.y, distance * angle.sin(), height)
     # Whole pixels: an object that was blurred by its way here could be told by that.
     right, down = (x - window.x.roll(1)).round(), (y - window.y.roll(1)).round()
-    shift = torch.zeros(batch, 2, 3, device=error.device)
-    shift[:, 0, 0] = shift[:, 1, 1] = 1
-    shift[:, 0, 2], shift[:, 1, 2] = -2 * right / width, -2 * down / height
-    grid = F.affine_grid(shift, list(error.shape), align_corners=False)
     objects = torch.where(write.abs() > 0.5 * error.abs(), error, 0.0)
-    pasted = F.grid_sample(objects.roll(1, 0), grid, mode="nearest", align_corners=False)
+    pasted = _moved(objects.roll(1, 0), right, down)
     both = torch.where(pasted.abs() > error.abs(), pasted, error)
     return Composition(both, window.x.roll(1) + right, window.y.roll(1) + down)
+
+
+def _moved(image: Tensor, right: Tensor, down: Tensor) -> Tensor:
+    """Each image [B, C, H, W] moved by so many whole pixels, each [B]; 0 where nothing was."""
+    _, channels, height, width = image.shape
+    rows = torch.arange(height, device=image.device) - down.long()[:, None]  # [B, H], where each row comes from
+    columns = torch.arange(width, device=image.device) - right.long()[:, None]
+    known = ((rows >= 0) & (rows < height))[:, None, :, None] & ((columns >= 0) & (columns < width))[:, None, None, :]
+    rows = rows.clamp(0, height - 1)[:, None, :, None].expand(-1, channels, -1, width)
+    columns = columns.clamp(0, width - 1)[:, None, None, :].expand(-1, channels, height, -1)
+    return image.gather(2, rows).gather(3, columns) * known
 
 
 def _inside(centre: Tensor, step: Tensor, pixels: int) -> Tensor:
@@ -102,7 +116,7 @@ def pasted_losses(model: SequentialAutoEncoder, image: Tensor, output: Output) -
     separation = F.mse_loss(model.coder.decode(code.z).float(), found.patch)
     if not isinstance(model.localizer, Seeker):  # the others have no map of places to choose from
         return Pasted(separation, torch.zeros_like(separation))
-    present = presence(found.write)
+    present = presence(found.write, found.window.delta)
     miss = _miss(model.localizer, composed, found.window, kernels * found.window.delta)
     return Pasted(separation, (present * present.roll(1) * miss).mean())
 
@@ -122,34 +136,35 @@ def draw(image: Tensor, output: Output) -> Found:
 
     First writes are the cleanest objects; late ones are practice on what is crowded, and on what others left.
     """
+    steps = output.steps
     writes = output.writes.detach()
-    numbers = torch.arange(1, len(output.steps) + 1, device=image.device)
+    windows = Window(*(torch.stack(values) for values in zip(*(step.window for step in steps), strict=True)))
+    numbers = torch.arange(1, len(steps) + 1, device=image.device)
     # All may be 0; after a step that was too large, also NaN, which whoever reads the loss is to say.
-    chances = (presence(writes).mT / numbers).nan_to_num() + 1e-6  # [B, T]
+    chances = (presence(writes, windows.delta).mT / numbers).nan_to_num() + 1e-6  # [B, T]
     which = torch.multinomial(chances, 1).squeeze(1)
     rows = torch.arange(len(image), device=image.device)
 
     def of(stacked: Tensor) -> Tensor:
         return stacked.detach()[which, rows]
 
-    steps = output.steps
     return Found(
         error=(image - of(output.canvases[:-1])).detach(),
         write=of(writes),
         patch=of(torch.stack([step.patch_read for step in steps])),
-        window=Window(*(of(torch.stack(values)) for values in zip(*(step.window for step in steps), strict=True))),
+        window=Window(*map(of, windows)),
         filters=Filters(*(of(torch.stack(values)) for values in zip(*(step.filters for step in steps), strict=True))),
     )
 
 
 def _miss(seeker: Seeker, composed: Composition, window: Window, side: Tensor) -> Tensor:
-    """Negative log likelihood [B] that a cell at one of the two centres is chosen among those around."""
+    """Negative log likelihood [B] that a choice at one of the two centres is made among those around."""
     logits = seeker.look(composed.error).logits
     first = torch.hypot(seeker.cell_x - window.x[:, None], seeker.cell_y - window.y[:, None])
     pasted = torch.hypot(seeker.cell_x - composed.x[:, None], seeker.cell_y - composed.y[:, None])
-    distance = torch.minimum(first, pasted)  # [B, cells]
+    distance = torch.minimum(first, pasted)  # [B, choices]
     around = distance < (_AROUND * side[:, None]).clamp(min=2 * _HIT)
     hit = (distance < _HIT) | (distance == distance.amin(dim=1, keepdim=True))
     lowest = torch.finfo(logits.dtype).min
-    chances = [logits.masked_fill(~cells, lowest).logsumexp(dim=1) for cells in (around | hit, hit)]
+    chances = [logits.masked_fill(~choices, lowest).logsumexp(dim=1) for choices in (around | hit, hit)]
     return chances[0] - chances[1]

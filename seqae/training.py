@@ -177,8 +177,8 @@ class Trainer:
         self.evaluation: Evaluation | None = None
         self._metrics: dict[str, float] = {}  # of the newest evaluation, this process's or the one's before it
         schedule = config.schedule
-        fused = self.device.type == "cuda"  # one kernel, in place of a hundred to start
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=schedule.learning_rate, fused=fused)
+        # Fused: one kernel, in place of a hundred to start.
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=schedule.learning_rate, fused=True)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda done: _one_cycle(done, self.iterations, schedule.warmup)
         )

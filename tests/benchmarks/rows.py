@@ -35,9 +35,16 @@ ROWS: dict[str, Row] = {
     ),
     "seven": Row("5 to 7 digits, T 9", {"data": MNIST | {"min_digits": 5, "max_digits": 7}, "model": {"steps": 9}}, 30),
     "seven-only": Row("7 digits, T 9", {"data": MNIST | {"min_digits": 7, "max_digits": 7}, "model": {"steps": 9}}, 30),
-    "scales": Row("scales 0.5 to 1.5", {"data": MNIST | {"min_scale": 0.5, "max_scale": 1.5}}, 30),
+    "scales": Row(
+        "scales 0.5 to 1.5, three sizes",
+        {
+            "data": MNIST | {"min_scale": 0.5, "max_scale": 1.5},
+            "model": {"localizer": {"sizes": [12, 20, 28]}, "attention": {"write_gain": "unit"}},
+        },
+        30,
+    ),
     "scales-window": Row(
-        "scales 0.5 to 1.5, window of up to 1.5 digits",
+        "scales 0.5 to 1.5, one size, window of up to 1.5 digits",
         {
             "data": MNIST | {"min_scale": 0.5, "max_scale": 1.5},
             "model": {"attention": {"delta_min": 0.25, "delta_max": 1.74}},

@@ -92,7 +92,7 @@ def changed_config() -> TrainConfig:
                     "log_gamma_max": 0.7,
                     "write_gain": "unit",
                 },
-                "localizer": {"kind": "improved"},
+                "localizer": {"kind": "improved", "sizes": [12, 28]},
                 "coder": {"kind": "variational", "bottleneck": 12},
                 "background": {"bottleneck": 6},
             },

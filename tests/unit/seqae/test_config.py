@@ -80,6 +80,8 @@ def test_what_is_wrong_is_named(given: dict[str, Any], loc: tuple[str | int, ...
 @pytest.mark.parametrize(
     ("given", "loc", "pointer"),
     [
+        ({"model": {"localizer": {"sizes": [12, 24]}}}, ("model", "localizer"), "sizes/1"),
+        ({"model": {"localizer": {"sizes": [20, 12]}}}, ("model", "localizer"), "sizes/1"),
         ({"model": {"height": 24, "attention": {"kernel_size": 25}}}, ("model",), "attention/kernel_size"),
         ({"model": {"width": 24}}, ("model",), "attention/kernel_size"),
         ({"model": {"attention": {"delta_min": 1.2}}}, ("model", "attention"), "delta_min"),

@@ -118,7 +118,8 @@ def test_one_step_alone_is_trained_too() -> None:
 def test_the_empty_canvas_has_no_weight() -> None:
     image, output = made(3)
     other = output._replace(start=torch.ones(B, 1, H, W))
-    assert float(total_loss(image, output, LossConfig()).total) == float(total_loss(image, other, LossConfig()).total)
+    config = LossConfig(alpha_presence=0)  # its price is due by how far the canvas has come
+    assert float(total_loss(image, output, config).total) == float(total_loss(image, other, config).total)
 
 
 def test_better_early_canvases_are_rewarded() -> None:
@@ -182,19 +183,37 @@ def test_divergence_counts_with_its_weight() -> None:
     assert float(losses.total - without.total) == pytest.approx(0.3 * mean, rel=1e-5)
 
 
-def test_a_write_counts_by_its_energy() -> None:
-    image, output = made(3)
-    energies = [[0.0, 5.0], [20.0, 0.0], [0.0, 45.0]]  # step by step, of two images
+def writing(output: Output, energies: list[list[float]], stride: float) -> Output:
+    """The same with writes of such energies, step by step, of two images, in windows of that stride."""
     side = torch.ones(H, W).div(H * W).sqrt()  # of energy 1
     steps = [
-        step._replace(write=torch.stack([energy**0.5 * side[None] for energy in of_images]))
+        step._replace(
+            write=torch.stack([energy**0.5 * side[None] for energy in of_images]),
+            window=step.window._replace(delta=torch.full((2,), stride)),
+        )
         for step, of_images in zip(output.steps, energies, strict=True)
     ]
-    output = output._replace(steps=tuple(steps))
-    losses = total_loss(image, output, LossConfig(alpha_presence=0.3))
+    return output._replace(steps=tuple(steps))
+
+
+@pytest.mark.parametrize("stride", [1.0, 0.5])
+def test_a_write_counts_by_its_energy_in_its_window(stride: float) -> None:
+    image, output = made(3)
+    energies = [[energy * stride**2 for energy in row] for row in ([0.0, 5.0], [20.0, 0.0], [0.0, 45.0])]
+    losses = total_loss(image, writing(output, energies, stride), LossConfig(alpha_presence=0.3))
     assert float(losses.presence) == pytest.approx((20 / 25 + 5 / 10 + 45 / 50) / 2)
-    without = total_loss(image, output, LossConfig(alpha_presence=0))
-    assert float(losses.total - without.total) == pytest.approx(0.3 * float(losses.presence), rel=1e-4)
+
+
+def test_an_image_pays_for_its_writes_by_what_they_rebuild() -> None:
+    """One image is rebuilt but for a tenth of its canvas; of the other the writes take nothing away."""
+    image, output = made(2)
+    output = writing(output, [[0.0, 5.0], [20.0, 0.0]], 1.0)
+    last = torch.stack([0.9 * image[0], -image[1]])
+    steps = (*output.steps[:-1], output.steps[-1]._replace(canvas=last))
+    output = Output(torch.zeros_like(image), steps)
+    losses, without = (total_loss(image, output, LossConfig(alpha_presence=alpha)) for alpha in (0.3, 0))
+    due = 0.3 * (1 - 0.1**2) * (20 / 25) / 2
+    assert float(losses.total - without.total) == pytest.approx(due, rel=1e-4)
 
 
 def test_pasted_images_count_with_their_weights() -> None:

@@ -17,14 +17,21 @@ KINDS: tuple[Kind, ...] = ("seeker", "small", "improved")
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-def config(kind: Kind, height: int = 64, width: int = 64, channels: Literal[1, 3] = 1, **attention: Any) -> ModelConfig:
+def config(
+    kind: Kind,
+    height: int = 64,
+    width: int = 64,
+    channels: Literal[1, 3] = 1,
+    sizes: tuple[int, ...] = (20,),
+    **attention: Any,
+) -> ModelConfig:
     side = min(height, width, 25)
     return ModelConfig(
         height=height,
         width=width,
         channels=channels,
         attention=AttentionConfig(**{"kernel_size": side} | attention),
-        localizer=LocalizerConfig(kind=kind),
+        localizer=LocalizerConfig(kind=kind, sizes=sizes),
     )
 
 
@@ -343,6 +350,47 @@ def test_seeker_moves_with_the_object() -> None:
         blob(error, x, 30)
         found.append(centre(seeker, error)[0] - x)
     assert max(map(abs, found)) < 1
+
+
+SIZES = (12, 20, 28, 36)
+
+
+def square(image: Tensor, x: int, y: int, side: int) -> None:
+    """Adds the outline of a square, two pixels wide, to an image [1, C, H, W]: as much ink for its size as a digit."""
+    low, high = -(side // 2), side - side // 2
+    image[:, :, y + low : y + high, x + low : x + high] = 1
+    image[:, :, y + low + 2 : y + high - 2, x + low + 2 : x + high - 2] = 0
+
+
+@pytest.mark.parametrize(("side", "stride"), [(10, 0.6), (18, 1.0), (26, 1.4), (32, 1.8)])
+def test_the_window_follows_the_size_of_the_object(side: int, stride: float) -> None:
+    """Sizes of 12, 20, 28 and 36 pixels make strides of 0.6 to 1.8."""
+    seeker = Seeker(config("seeker", sizes=SIZES))
+    for place in ((31, 31), (26, 35)):
+        error = torch.zeros(1, 1, 64, 64)
+        square(error, *place, side)
+        assert seeker(error).window.delta.item() == pytest.approx(stride)
+        assert math.dist(centre(seeker, error), place) < 4
+
+
+def test_two_small_objects_are_not_one_large_one() -> None:
+    seeker = Seeker(config("seeker", sizes=SIZES))
+    for second in ((46, 30), (30, 46), (43, 43)):
+        error = torch.zeros(1, 1, 64, 64)
+        square(error, 30, 30, 10)
+        square(error, *second, 10)
+        assert min(math.dist(centre(seeker, error), at) for at in ((30, 30), second)) < 4
+        assert seeker(error).window.delta.item() == pytest.approx(0.6)
+
+
+def test_one_size_makes_the_windows_that_no_size_is_named_for() -> None:
+    error = torch.rand(3, 1, 64, 64)
+    windows = []
+    for sizes in ((20,), (28,)):
+        torch.manual_seed(0)
+        windows.append(Seeker(config("seeker", sizes=sizes))(error).window)
+    torch.testing.assert_close(windows[0].delta, torch.ones(3))
+    torch.testing.assert_close(windows[1].delta, torch.full((3,), 1.4))
 
 
 def test_seeker_has_an_answer_where_nothing_is_missing() -> None:

@@ -105,10 +105,11 @@ class Copy(torch.nn.Module):
         return z
 
 
-def trained(localizer: str = "seeker") -> tuple[SequentialAutoEncoder, Tensor, Output]:
+def trained(kind: str = "seeker", sizes: tuple[int, ...] = (20,)) -> tuple[SequentialAutoEncoder, Tensor, Output]:
     """A model that copies, and its first write of two scenes: all that is there."""
     torch.manual_seed(0)
-    given = {"height": SIDE, "width": SIDE, "attention": {"kernel_size": N}, "localizer": {"kind": localizer}}
+    localizer = {"kind": kind, "sizes": sizes}
+    given = {"height": SIDE, "width": SIDE, "attention": {"kernel_size": N}, "localizer": localizer}
     model = SequentialAutoEncoder(ModelConfig.model_validate(given))
     model.coder = Copy()  # type: ignore[assignment]
     error, window = two_scenes()
@@ -138,27 +139,31 @@ def test_the_background_is_not_pasted() -> None:
     torch.testing.assert_close(pasted_losses(model, error + 0.3, painted), plain)
 
 
-def test_location_is_the_likelihood_of_a_cell_at_either_object() -> None:
-    model, error, output = trained()
+@pytest.mark.parametrize("sizes", [(20,), (12, 20, 28)])
+def test_location_is_the_likelihood_of_a_choice_at_either_object(sizes: tuple[int, ...]) -> None:
+    model, error, output = trained(sizes=sizes)
     seeker = model.localizer
     assert isinstance(seeker, Seeker)
     torch.nn.init.normal_(seeker.score.weight, std=3.0)
-    window = output.steps[0].window
+    step = output.steps[0]
+    window = step.window._replace(delta=torch.tensor([0.65, 1.3]))
+    output = output._replace(steps=(step._replace(window=window),))
     torch.manual_seed(2)
     losses = pasted_losses(model, error, output)
     made = composed(error, error, window, 2, drawn_before=2)
     logits = seeker.look(made.error).logits.detach()
     total = 0.0
     for b in range(2):
-        centres = [(float(window.x[b]), float(window.y[b])), (float(made.x[b]), float(made.y[b]))]
+        objects = [(float(window.x[b]), float(window.y[b])), (float(made.x[b]), float(made.y[b]))]
         places = zip(seeker.cell_x.tolist(), seeker.cell_y.tolist(), strict=True)
-        away = [min(math.dist(place, centre) for centre in centres) for place in places]
+        away = [min(math.dist(place, at) for at in objects) for place in places]
+        hits = [far < 3 or far == min(away) for far in away]
         chances = [math.exp(float(logit)) for logit in logits[b]]
-        around = sum(chance for chance, far in zip(chances, away, strict=True) if far < 0.75 * N)
-        hit = sum(chance for chance, far in zip(chances, away, strict=True) if far < 3 or far == min(away))
-        total += math.log(around / hit)
-    both_are_there = 9 / (9 + 5) * 9 * 0.25 / (9 * 0.25 + 5)  # squares of 3 x 3 pixels, of intensity 1 and 0.5
-    assert float(losses.location.detach()) == pytest.approx(both_are_there * total / 2, rel=1e-4)
+        reach = 0.75 * N * float(window.delta[b])
+        around = sum(chances[i] for i in range(len(chances)) if away[i] < max(reach, 6) or hits[i])
+        total += math.log(around / sum(chances[i] for i in range(len(chances)) if hits[i]))
+    energies = [9 / (9 + 5 * 0.65**2), 9 * 0.25 / (9 * 0.25 + 5 * 1.3**2)]  # squares of 3 x 3, of intensity 1 and 0.5
+    assert float(losses.location.detach()) == pytest.approx(math.prod(energies) * total / 2, rel=1e-4)
     assert total > 0.1
 
 
