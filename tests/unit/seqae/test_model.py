@@ -114,7 +114,8 @@ def test_images_of_a_batch_do_not_touch_each_other() -> None:
     with torch.no_grad():
         both: Output = model(images())
         alone: Output = model(images()[1:])
-    torch.testing.assert_close(both.canvases[:, 1:], alone.canvases)
+    # Another batch is summed in another order, and each step looks at what the ones before it left.
+    torch.testing.assert_close(both.canvases[:, 1:], alone.canvases, rtol=1e-3, atol=1e-3)
 
 
 def test_records_have_the_shapes_they_say() -> None:

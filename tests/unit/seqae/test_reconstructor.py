@@ -81,7 +81,7 @@ def test_everything_is_what_the_model_did(
             half = 10 / 2 * step.stride  # N = 10 kernels
             # The centre of pixel 0 is half a pixel from the image's edge.
             expected = (step.x + 0.5 - half, step.y + 0.5 - half, step.x + 0.5 + half, step.y + 0.5 + half)
-            assert step.window == step.source_window == pytest.approx(expected)
+            assert step.window == step.source_window == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_batch_gives_what_each_picture_gives_alone(grey: tuple[Reconstructor, SequentialAutoEncoder]) -> None:
