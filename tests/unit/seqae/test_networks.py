@@ -380,7 +380,7 @@ def test_two_small_objects_are_not_one_large_one() -> None:
         square(error, 30, 30, 10)
         square(error, *second, 10)
         assert min(math.dist(centre(seeker, error), at) for at in ((30, 30), second)) < 4
-        assert seeker(error).window.delta.item() == pytest.approx(0.6, abs=0.15)
+        assert seeker(error).window.delta.item() < 1.0, "no window for both"
 
 
 def test_one_size_makes_the_windows_that_no_size_is_named_for() -> None:
