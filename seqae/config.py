@@ -236,7 +236,8 @@ class LossConfig(Config):
     its error that the writes have taken away."""
 
     beta: float = Field(1e-4, ge=0)
-    """Weight of the code's KL divergence per pixel of the patch; only the variational coder has one."""
+    """Weight of the divergence of a write's code from the unit Gaussian, in nats; the mean over the writes is weighted
+    by how present they are. Only the variational coder has one."""
 
     @property
     def pastes(self) -> bool:

@@ -73,14 +73,18 @@ def total_loss(image: Tensor, output: Output, config: LossConfig, pasted: Pasted
     # The price makes small writes, which patch up others' strokes, give way to better first ones; large ones feel none.
     # An image that is not rebuilt yet pays none: writing nothing at all would be a way out.
     deltas = torch.stack([step.window.delta for step in output.steps])
-    writes = presence(output.writes, deltas).sum(dim=0)  # [B]
+    present = presence(output.writes, deltas)  # [T, B]
+    writes = present.sum(dim=0)
     rebuilt = (1 - of_images[-1] / of_images[0].clamp(min=1e-8)).clamp(min=0).detach()
     price = (rebuilt * writes).mean()
     total = config.alpha_region * region + config.alpha_mseot * mseot + config.alpha_presence * price
     nothing = torch.zeros((), device=image.device)
-    divergences = [step.divergence.mean() for step in output.steps if step.divergence is not None]
-    divergence = torch.stack(divergences).mean() if divergences else nothing
+    divergences = [step.divergence for step in output.steps if step.divergence is not None]
+    divergence = nothing
     if divergences:
+        # By presence: the middle of the Gaussian is for codes of objects, not for those of writes that do nothing.
+        weights = present.detach() / present.detach().sum().clamp(min=1e-8)
+        divergence = (weights * torch.stack(divergences)).sum()
         total = total + config.beta * divergence
     separation, location = pasted or (nothing, nothing)
     if pasted is not None:
