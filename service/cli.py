@@ -134,7 +134,7 @@ def jobs(
     home: HomeOption = _HOME,
     url: UrlOption = None,
     state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; repeat it for several.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
 ) -> None:
     """List jobs, newest first."""
     from rich.console import Console

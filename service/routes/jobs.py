@@ -77,7 +77,7 @@ def list_jobs(
     state: Annotated[list[State] | None, Query(description="only jobs in these states; repeat it for several")] = None,
     owner: Annotated[str | None, Query(max_length=200)] = None,
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before")] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Page:
     """Jobs, newest first, in pages."""
     return jobs.list(state or (), cursor, limit, owner)

@@ -145,6 +145,7 @@ def test_a_cancel_of_an_ended_job(client: httpx.Client) -> None:
     ("query", "status"),
     [
         ("limit=0", 422),
+        ("limit=201", 422),
         ("limit=many", 422),
         ("state=ASLEEP", 422),
         ("cursor=nonsense", 400),
