@@ -44,6 +44,7 @@ def test_a_job_from_submission_to_its_end(seqae: Seqae, tmp_path: Path) -> None:
     shown = json.loads(seqae("show", "latest").stdout)
     assert (shown["id"], shown["spec"]["seed"], shown["priority"]) == (job, 3, 2)
     assert seqae("logs", job).stdout == ""
+    assert seqae("logs", job, "--tail", "5").stdout == ""
     assert seqae("cancel", job).stdout == f"{job} CANCELLED\n"
     again = seqae("cancel", job)
     assert again.returncode == 1
