@@ -160,13 +160,13 @@ class JobService:
         """Ends a job; one that runs is asked to leave, and stopped by force after a while.
 
         Raises:
-            ConflictError: it has ended.
+            ConflictError: it has ended in another way.
         """
 
         def step(job: JobRow) -> JobRow:
-            self._refuse_ended(job, "cancelled")
-            if job.desired == Desired.CANCEL:
+            if job.desired == Desired.CANCEL and job.state not in (State.SUCCEEDED, State.FAILED):
                 return job
+            self._refuse_ended(job, "cancelled")
             if job.state in _ON_CANCEL:
                 return self._store.transition(job, _ON_CANCEL[job.state], desired=Desired.CANCEL)
             return self._store.want(job, desired=Desired.CANCEL)
