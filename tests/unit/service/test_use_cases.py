@@ -256,6 +256,18 @@ def test_a_long_log_is_read_from_its_end_and_on_in_pieces(world: World) -> None:
     assert b"".join(pieces).decode() == "".join(lines)
 
 
+def test_only_a_job_that_gets_further_has_an_estimate_of_its_end(world: World) -> None:
+    job_id, driver = world.running()
+    assert world.service.get(job_id).progress.eta_seconds is None, "nobody knows yet"
+    driver.beat(10, eta_seconds=90.0)
+    world.tick(2)
+    assert world.service.get(job_id).progress.eta_seconds == 90.0
+    driver.die()
+    world.until(job_id, State.RETRY_WAIT)
+    progress = world.service.get(job_id).progress
+    assert (progress.iteration, progress.eta_seconds) == (10, None)
+
+
 def test_validate_tells_what_would_run(world: World) -> None:
     world.launcher.set_capacity(Capacity((NodeCapacity(cpus=8, gpus=0),)))
     answer = world.service.validate(spec(scaling={"workers": {"min": 2, "max": 4}, "cpus_per_worker": 2}))
