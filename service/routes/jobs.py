@@ -153,7 +153,9 @@ async def logs(
 
 
 async def _follow(job_id: str, found: LogEnd, jobs: JobService, context: Context) -> AsyncIterator[bytes]:
-    yield found.content
+    if found.end:
+        # What the cluster says instead becomes the attempt's log in the end, if its driver prints nothing.
+        yield found.content
     attempt, sent = found.attempt or 1, found.end
     while not await context.closes_within(_LOG_POLL_SECONDS):
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from jobs.fakes import FakeLauncher
 from jobs.folder import JobFolder
 from service.examples import SPECS
 from service.settings import Settings
@@ -142,6 +143,18 @@ def test_logs_are_followed_to_the_end(client: httpx.Client, store: Store, settin
     reader.join(10)
     assert not reader.is_alive()
     assert "".join(seen) == "one\n" + "two\n" * 300_000, "more than is read at once"
+
+
+def test_what_the_cluster_said_is_told_once_to_who_follows(
+    client: httpx.Client, store: Store, launcher: FakeLauncher, settings: Settings
+) -> None:
+    job = submit(client)
+    admit(store)
+    launcher.print(f"{job}-1", "no such image\n")
+    log = JobFolder(settings.jobs_dir / job).attempt(1).log
+    threading.Timer(0.5, lambda: (log.parent.mkdir(parents=True), log.write_text("no such image\n"))).start()
+    threading.Timer(1.0, lambda: move(store, job, State.STARTING, State.FAILED)).start()
+    assert client.get(f"/jobs/{job}/logs?follow=true").text == "no such image\n"
 
 
 def test_film_strips(client: httpx.Client, store: Store, settings: Settings) -> None:
