@@ -64,6 +64,7 @@ def drive(work: Callable[[Context], Result], argv: Sequence[str] | None = None) 
     try:
         result = work(context)
     except FencedError as error:
+        watch.stop(ship=False)
         logger.warning("%s", error)
         context.attempt.add_note("fenced", str(error))
         return 0

@@ -109,7 +109,8 @@ class Launcher(Protocol):
         """Asks for the end: SIGTERM, and after three seconds SIGKILL. Unknown or ended ones are fine."""
 
     def logs(self, submission_id: str) -> str:
-        """What the driver has printed so far; empty for an unknown one."""
+        """What the cluster says of an attempt: how it was prepared, and why its driver, which prints into its own
+        folder, did not start. Empty for an unknown one."""
 
     def capacity(self) -> Capacity:
         """What the machines of the cluster have."""

@@ -13,6 +13,7 @@ from typing import Any, Self
 import httpx
 
 from jobs.errors import LauncherUnavailable, SubmissionRefused
+from jobs.folder import JobFolder
 from jobs.launch import Capacity, NodeCapacity, ProcessState, Submission
 
 __all__ = ["RayLauncher"]
@@ -70,10 +71,8 @@ class RayLauncher:
         self.close()
 
     def submit(self, submission: Submission) -> None:
-        arguments = [self._python, "-m", f"jobs.{submission.kind}"]
-        arguments += ["--job-dir", str(submission.job_dir), "--attempt", str(submission.attempt)]
         body = {
-            "entrypoint": shlex.join(arguments),
+            "entrypoint": self._entrypoint(submission),
             "submission_id": submission.submission_id,
             "runtime_env": {"env_vars": {**_ENVIRONMENT, **submission.environment}},
             "metadata": {"job_id": submission.job_id, "attempt": str(submission.attempt)},
@@ -85,6 +84,14 @@ class RayLauncher:
         if response.status_code == httpx.codes.BAD_REQUEST:
             raise SubmissionRefused(f"the cluster refuses the job: {_last_line(response)}")
         raise _unavailable(response)
+
+    def _entrypoint(self, submission: Submission) -> str:
+        """The driver, which prints into the attempt's folder: there it outlives the head, and is read in pieces."""
+        arguments = [self._python, "-m", f"jobs.{submission.kind}"]
+        arguments += ["--job-dir", str(submission.job_dir), "--attempt", str(submission.attempt)]
+        attempt = JobFolder(submission.job_dir).attempt(submission.attempt)
+        folder, log = shlex.quote(str(attempt.path)), shlex.quote(str(attempt.log))
+        return f"mkdir -p {folder} && exec {shlex.join(arguments)} >> {log} 2>&1"
 
     def state(self, submission_id: str) -> ProcessState | None:
         response = self._call("GET", f"/api/jobs/{submission_id}")

@@ -9,6 +9,7 @@ import anyio
 import anyio.to_thread
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
+from fastapi_offline import FastAPIOffline
 
 from jobs.launch import Launcher, Tracking
 from service.context import Context
@@ -54,7 +55,9 @@ def create_app(
         inference = Inference(tracking, settings)
     service = JobService(store, launcher, settings.jobs_dir, settings)
     context = Context(settings, launcher, store, tracking, service, inference)
-    app = FastAPI(
+    # The reference at /docs with its scripts from here: FastAPI's own page loads them from another host.
+    app = FastAPIOffline(
+        redoc_url=None,
         title="seqae",
         version=version("seqae"),
         description=_DESCRIPTION,

@@ -134,7 +134,7 @@ def jobs(
     home: HomeOption = _HOME,
     url: UrlOption = None,
     state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; repeat it for several.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
 ) -> None:
     """List jobs, newest first."""
     from rich.console import Console
@@ -173,10 +173,11 @@ def logs(
     home: HomeOption = _HOME,
     url: UrlOption = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    tail: Annotated[int | None, typer.Option("--tail", "-n", min=1, help="Only so many of the last lines.")] = None,
 ) -> None:
-    """Print what a job's driver printed."""
+    """Print what a job's driver printed, the last megabyte of it at most."""
     with _client(home, url) as client:
-        for piece in client.logs(_resolve(client, job), follow=follow):
+        for piece in client.logs(_resolve(client, job), follow=follow, tail=tail):
             typer.echo(piece, nl=False)
 
 

@@ -137,11 +137,19 @@ class Client:
                 raise ApiError(f"{job_id} has not got there in {timeout:.0f} s")
             time.sleep(poll)
 
-    def logs(self, job_id: str, *, follow: bool = False, attempt: int | None = None) -> Iterator[str]:
-        """What the job's newest attempt (or another one) printed, in pieces as they arrive."""
-        params: dict[str, Any] = {"follow": follow}
-        if attempt is not None:
-            params["attempt"] = attempt
+    def logs(
+        self, job_id: str, *, follow: bool = False, attempt: int | None = None, tail: int | None = None
+    ) -> Iterator[str]:
+        """What the job's newest attempt (or another one) printed last, in pieces as they arrive.
+
+        Args:
+            job_id: of the job.
+            follow: go on until the attempt has ended.
+            attempt: its number.
+            tail: at most so many of the last lines; the service gives no more than a megabyte at once.
+        """
+        wanted = {"follow": follow, "attempt": attempt, "tail": tail}
+        params = {name: value for name, value in wanted.items() if value is not None}
         with self._stream(f"{_path(job_id)}/logs", params) as lines:
             yield from lines.iter_text()
 

@@ -1,7 +1,7 @@
 """The ends of attempts and jobs: logs kept, metrics and model taken to MLflow, nothing left behind."""
 
 import logging
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from service import postmortem
 from service.cluster import Cluster, Word
 from service.evidence import read
 from service.fence import tell
+from service.logs import tail
 from service.patience import Breaker
 from service.policy import ReconcilerSettings
 from service.states import Desired, State
@@ -28,8 +29,6 @@ __all__ = ["Endings"]
 log = logging.getLogger(__name__)
 
 _STATUS = {State.SUCCEEDED: RunStatus.FINISHED, State.FAILED: RunStatus.FAILED, State.CANCELLED: RunStatus.KILLED}
-_KEEP_LOGS_EVERY = timedelta(seconds=30)
-"""Time between two copies of a running driver's log: they outlive the cluster's head."""
 
 
 class Endings:
@@ -53,7 +52,6 @@ class Endings:
         self._jobs_dir = jobs_dir
         self._settings = settings
         self._breaker = Breaker(TrackingUnavailable, store.now, settings.tracking_retry / 2)
-        self._logs_kept: dict[str, datetime] = {}
 
     # --- the MLflow run
 
@@ -192,35 +190,25 @@ class Endings:
         except LauncherUnavailable as error:
             log.info("job %s: attempt %d is left to its fence: %s", job.id, job.attempt, error)
 
-    def try_to_keep_logs(self, job: JobRow, *, sparingly: bool = False) -> None:
-        """Copies the newest attempt's output into the job's folder, if the cluster answers and knows more of it.
-
-        Args:
-            job: its row.
-            sparingly: not again within half a minute.
-        """
-        name, now = submission_id(job.id, job.attempt), self._store.now()
-        last = self._logs_kept.get(name)
-        if job.attempt == 0 or (sparingly and last is not None and now - last < _KEEP_LOGS_EVERY):
+    def try_to_keep_logs(self, job: JobRow) -> None:
+        """Where the newest attempt's driver printed nothing, keeps what the cluster says of it, if it answers."""
+        own = self._folder(job).attempt(job.attempt).log
+        if job.attempt == 0 or own.exists():
             return
         try:
-            text = self._launcher.logs(name)
+            text = self._launcher.logs(submission_id(job.id, job.attempt))
         except LauncherUnavailable as error:
             log.info("job %s: its log is kept later: %s", job.id, error)
             return
-        copy = self._folder(job).attempt(job.attempt).log
-        if text and (not copy.exists() or copy.stat().st_size < len(text.encode())):
-            write_atomically(copy, text)
-        if sparingly:
-            self._logs_kept[name] = now
-        else:
-            self._logs_kept.pop(name, None)
+        if text:
+            write_atomically(own, text)
 
     def why_it_died(self, job: JobRow) -> Failure:
         """What the output of a driver without a result tells."""
         self.try_to_keep_logs(job)
-        copy = self._folder(job).attempt(job.attempt).log
-        return postmortem.explain(copy.read_text(errors="replace") if copy.is_file() else "")
+        own = self._folder(job).attempt(job.attempt).log
+        text = tail(own)[0].decode(errors="replace") if own.is_file() else ""
+        return postmortem.explain(text)
 
     def _folder(self, job: JobRow) -> JobFolder:
         return JobFolder(self._jobs_dir / job.id)

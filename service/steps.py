@@ -148,7 +148,6 @@ class Steps:
             error = _error("time_limit", f"ran for longer than {settings.time_limit:g} s")
             self._store.transition(job, State.CANCELLING, "ran into its time limit", leased=True, **error)
         else:
-            self._endings.try_to_keep_logs(job, sparingly=True)
             return settings.reconcile_every
         return None
 

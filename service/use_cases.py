@@ -14,6 +14,7 @@ from jobs.specs import AnySpec, JobSpec, job_spec
 from service import feasibility
 from service.cluster import Cluster
 from service.errors import ConflictError, QuotaError, SpecRefusedError, StaleRowError
+from service.logs import LogEnd, after, last_lines, tail
 from service.policy import ReconcilerSettings
 from service.preview import preview
 from service.states import Desired, State
@@ -122,28 +123,32 @@ class JobService:
         """Events after one, in order; of one job or of all. Events outlive their job."""
         return tuple(Event.of(row) for row in self._store.events(after_id, job_id, limit))
 
-    def logs(self, job_id: str, attempt: int | None = None) -> str:
-        """What an attempt's driver printed: the newest attempt's, or the one asked for.
+    def logs(self, job_id: str, attempt: int | None = None, lines: int | None = None) -> LogEnd:
+        """What an attempt's driver printed last: the newest attempt's, or the one asked for.
+
+        Args:
+            job_id: of the job.
+            attempt: its number.
+            lines: at most so many; in any case no more than `service.logs.MOST_BYTES`.
 
         Raises:
-            LauncherUnavailable: there is no copy in the job's folder yet, and the cluster does not answer.
+            LauncherUnavailable: the driver has printed nothing yet, and the cluster does not say why.
         """
         job = self._store.job(job_id)
         number = job.attempt if attempt is None else attempt
         if number == 0:
-            return ""
+            return LogEnd(b"", 0, 0)
         row = self._store.attempt(job_id, number)
-        copy = self.folder(job_id).attempt(number).log
-        kept = copy.read_text(errors="replace") if copy.is_file() else None
-        if kept is not None and row.outcome is not None:
-            return kept
         try:
-            # A new head knows nothing of an attempt that ran under the one before.
-            return max(self._launcher.logs(row.submission_id), kept or "", key=len)
-        except LauncherUnavailable:
-            if kept is None:
-                raise
-            return kept
+            content, end = tail(self.folder(job_id).attempt(number).log, lines)
+        except FileNotFoundError:
+            # Before the driver: what the cluster says of its preparations.
+            content, end = last_lines(self._launcher.logs(row.submission_id).encode(), lines), 0
+        return LogEnd(content, number, end)
+
+    def log_after(self, job_id: str, attempt: int, start: int) -> bytes:
+        """What an attempt's driver printed from byte `start` on, a piece of it; empty where there is no more yet."""
+        return after(self.folder(job_id).attempt(attempt).log, start)
 
     def folder(self, job_id: str) -> JobFolder:
         """Where a job's files are; it may not exist yet."""
@@ -155,13 +160,13 @@ class JobService:
         """Ends a job; one that runs is asked to leave, and stopped by force after a while.
 
         Raises:
-            ConflictError: it has ended.
+            ConflictError: it has ended in another way.
         """
 
         def step(job: JobRow) -> JobRow:
-            self._refuse_ended(job, "cancelled")
-            if job.desired == Desired.CANCEL:
+            if job.desired == Desired.CANCEL and job.state not in (State.SUCCEEDED, State.FAILED):
                 return job
+            self._refuse_ended(job, "cancelled")
             if job.state in _ON_CANCEL:
                 return self._store.transition(job, _ON_CANCEL[job.state], desired=Desired.CANCEL)
             return self._store.want(job, desired=Desired.CANCEL)

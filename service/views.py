@@ -22,6 +22,10 @@ __all__ = [
 ]
 
 
+_MOVING = {State.RUNNING, State.FINALIZING, State.SUCCEEDED}
+"""States in which an estimate of the time left holds."""
+
+
 class _View(BaseModel):
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
@@ -90,6 +94,9 @@ class JobView(_View):
     @classmethod
     def of(cls, row: JobRow) -> Self:
         progress = None if row.progress is None else ProgressView.model_validate(row.progress)
+        if progress is not None and row.state not in _MOVING:
+            # It is the last heartbeat's: nothing brings the end nearer now.
+            progress = progress.model_copy(update={"eta_seconds": None})
         error = None
         if row.error_class is not None:
             error = ErrorView(error_class=row.error_class, message=row.error_message or "")

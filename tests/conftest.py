@@ -102,6 +102,11 @@ class Driver:
     def fail(self, error_class: ErrorClass = ErrorClass.DIVERGED, message: str = "the loss is NaN") -> None:
         self.finish(Outcome.FAILED, Failure.model_validate({"class": error_class, "message": message}))
 
+    def print(self, text: str) -> None:
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        with self.folder.log.open("a") as log:
+            log.write(text)
+
     def die(self) -> None:
         """SIGKILL: the cluster notices, and there is no result."""
         self._world.launcher.finish(self.name, ProcessState.FAILED)

@@ -4,10 +4,13 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
 
+from jobs.errors import LauncherUnavailable
+from jobs.launch import Launcher
 from service import processes
 from service.parts import PREFERRED_PORTS, Layout, Part, build_parts, free_port
 
@@ -56,8 +59,8 @@ class Daemons:
         wait_until(ready, f"{part.title} is ready", _STARTS * part.patience)
 
     def revive(self, part: Part) -> None:
-        """Starts it again if it has died by itself, as a service manager would."""
-        if not self._lives(part):
+        """Starts it again if it has died by itself, as a service manager would; not what a test keeps away."""
+        if part.name in self._started and not self._lives(part):
             self._end(part.name, grace=0.0)
             self.start(part)
 
@@ -84,6 +87,35 @@ class Daemons:
         leader = self._started.pop(name)
         processes.end(self.layout.mark(name), leader, grace=grace)
         assert processes.members(self.layout.mark(name), leader) == []
+
+
+def ask_ray(head: Part, path: str, **query: str) -> Any:
+    """The answer of Ray's dashboard, parsed."""
+    try:
+        answer = httpx.get(head.url + path, params=query, headers=dict(head.headers), timeout=60, trust_env=False)
+        return answer.raise_for_status().json()
+    except httpx.HTTPError as error:
+        raise AssertionError(f"Ray does not say {path}: {error}") from error
+
+
+def ray_state(head: Part, what: str) -> list[dict[str, Any]]:
+    """All "actors" or "placement_groups" that Ray knows, dead ones too."""
+    answer = ask_ray(head, f"/api/v0/{what}", detail="true", limit="1000")
+    return list(answer["data"]["result"]["result"])
+
+
+def living_actors(head: Part) -> list[dict[str, Any]]:
+    """Those of Ray's own job service left out."""
+    found = ray_state(head, "actors")
+    return [actor for actor in found if actor["state"] != "DEAD" and actor["class_name"] != "JobSupervisor"]
+
+
+def has_room(launcher: Launcher) -> bool:
+    """The dashboard answers some time before there is a machine that could run anything."""
+    try:
+        return launcher.capacity().cpus > 0
+    except LauncherUnavailable:
+        return False
 
 
 def _start(layout: Layout, part: Part) -> processes.Leader:

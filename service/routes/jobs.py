@@ -10,12 +10,12 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, 
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 
-from jobs.errors import LauncherUnavailable
 from jobs.specs import JobSpec
 from seqae.errors import Error
 from service.context import Context, Jobs, Parts
 from service.errors import FrameNotFoundError, MediaTypeError
 from service.examples import SPECS
+from service.logs import LogEnd
 from service.problems import problem_responses
 from service.schemas import FrameList, PriorityChange
 from service.states import State
@@ -77,7 +77,7 @@ def list_jobs(
     state: Annotated[list[State] | None, Query(description="only jobs in these states; repeat it for several")] = None,
     owner: Annotated[str | None, Query(max_length=200)] = None,
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before")] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Page:
     """Jobs, newest first, in pages."""
     return jobs.list(state or (), cursor, limit, owner)
@@ -142,33 +142,32 @@ async def logs(
     context: Parts,
     attempt: Annotated[int | None, Query(ge=1, description="the newest one by default")] = None,
     follow: Annotated[bool, Query(description="go on until the attempt has ended")] = False,
+    tail: Annotated[int | None, Query(ge=1, description="at most so many of the last lines")] = None,
 ) -> Response:
-    """What an attempt's driver printed."""
+    """What an attempt's driver printed: the last 1,000,000 bytes at most, from the start of a line on."""
     # Asked once before the answer begins: an unknown job is a problem, not an empty stream.
-    text = await run_in_threadpool(jobs.logs, job_id, attempt)
+    found = await run_in_threadpool(jobs.logs, job_id, attempt, tail)
     if not follow:
-        return PlainTextResponse(text)
-    number = attempt or max(1, (await run_in_threadpool(jobs.get, job_id)).attempt)
-    return StreamingResponse(_follow(job_id, number, text, jobs, context), media_type="text/plain; charset=utf-8")
+        return PlainTextResponse(found.content)
+    return StreamingResponse(_follow(job_id, found, jobs, context), media_type="text/plain; charset=utf-8")
 
 
-async def _follow(job_id: str, attempt: int, text: str, jobs: JobService, context: Context) -> AsyncIterator[str]:
-    yield text
-    sent = len(text)
+async def _follow(job_id: str, found: LogEnd, jobs: JobService, context: Context) -> AsyncIterator[bytes]:
+    if found.end:
+        # What the cluster says instead becomes the attempt's log in the end, if its driver prints nothing.
+        yield found.content
+    attempt, sent = found.attempt or 1, found.end
     while not await context.closes_within(_LOG_POLL_SECONDS):
         try:
             # In this order: what was printed before the end is still sent.
             job = await run_in_threadpool(jobs.get, job_id)
-            text = await run_in_threadpool(jobs.logs, job_id, attempt) if job.attempt else ""
-        except LauncherUnavailable:
-            continue
-        except Error as error:
+            while piece := await run_in_threadpool(jobs.log_after, job_id, attempt, sent):
+                yield piece
+                sent += len(piece)
+        except (Error, OSError) as error:
             # The answer has begun, so it can only be cut short.
             _log.warning("logs of %s: %s", job_id, error)
             return
-        # The copy in the job's folder takes the place of the cluster's at the end; it holds the same text.
-        yield text[sent:]
-        sent = max(sent, len(text))
         if job.state.is_terminal or job.attempt > attempt:
             return
 

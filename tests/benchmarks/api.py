@@ -30,6 +30,9 @@ _NOBODY = "http://127.0.0.1:1"
 _REPEATS_EVERY = 5
 """One job in so many is posted twice with the same key, as a client does that lost the first answer."""
 
+_SETTLED_SECONDS = 3.0
+"""What has not grown for so long has loaded everything."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -50,6 +53,16 @@ class Api:
     def memory(self) -> Memory:
         full = self.process.memory_full_info()
         return Memory(full.rss / 1e6, getattr(full, "pss", full.rss) / 1e6)
+
+    def settled(self) -> Memory:
+        """When it has loaded what it loads after its start, such as MLflow's client."""
+        memory, since = self.memory(), time.monotonic()
+        while time.monotonic() - since < _SETTLED_SECONDS:
+            time.sleep(0.2)
+            now = self.memory()
+            if now.rss > memory.rss + 1:
+                memory, since = now, time.monotonic()
+        return memory
 
 
 @dataclass(frozen=True)

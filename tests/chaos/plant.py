@@ -10,10 +10,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import httpx
 import psutil
 
-from jobs.errors import LauncherUnavailable
 from jobs.launch import submission_id
 from jobs.ray_launcher import RayLauncher
 from jobs.tracking import MlflowTracking
@@ -24,7 +22,7 @@ from service.parts import Part
 from service.states import ENDED, State
 from service.store import Store
 from service.tables import JobRow
-from tests.daemons import Daemons
+from tests.daemons import Daemons, ask_ray, has_room, living_actors, ray_state
 from tests.daemons import wait_until as _wait_until
 from tests.postgres import PostgresServer
 
@@ -115,16 +113,9 @@ class Plant:
     def _wait(self, name: str) -> None:
         def whole() -> bool:
             self.revive()
-            return name != "head" or self._has_room()
+            return name != "head" or has_room(self.launcher)
 
         self.daemons.wait(self.parts[name], whole)
-
-    def _has_room(self) -> bool:
-        """The dashboard answers some time before there is a machine that could run anything."""
-        try:
-            return self.launcher.capacity().cpus > 0
-        except LauncherUnavailable:
-            return False
 
     def drivers(self) -> dict[str, psutil.Process]:
         """Processes of drivers, by job."""
@@ -143,7 +134,8 @@ class Plant:
 
     def worker(self, job_id: str | None) -> psutil.Process | None:
         """A process that trains."""
-        ray_jobs = {job["job_id"]: job["submission_id"] for job in self._ray("/api/jobs/") if job["job_id"]}
+        known = ask_ray(self.daemons.ray, "/api/jobs/")
+        ray_jobs = {job["job_id"]: job["submission_id"] for job in known if job["job_id"]}
         for actor in self.actors():
             owner = ray_jobs.get(actor["job_id"]) or ""
             mine = job_id is None or owner == submission_id(job_id, self.store.job(job_id).attempt)
@@ -186,26 +178,10 @@ class Plant:
 
     def actors(self) -> list[dict[str, Any]]:
         """Ray's living actors, those of its own job service left out."""
-        return [
-            actor
-            for actor in self._state("actors")
-            if actor["state"] != "DEAD" and actor["class_name"] != "JobSupervisor"
-        ]
+        return living_actors(self.daemons.ray)
 
     def placement_groups(self) -> list[dict[str, Any]]:
-        return [group for group in self._state("placement_groups") if group["state"] != "REMOVED"]
-
-    def _state(self, what: str) -> list[dict[str, Any]]:
-        answer = self._ray(f"/api/v0/{what}", detail="true", limit="1000")
-        return list(answer["data"]["result"]["result"])
-
-    def _ray(self, path: str, **query: str) -> Any:
-        part = self.parts["head"]
-        try:
-            answer = httpx.get(part.url + path, params=query, headers=dict(part.headers), timeout=60, trust_env=False)
-            return answer.raise_for_status().json()
-        except httpx.HTTPError as error:
-            raise AssertionError(f"Ray does not say {path}: {error}") from error
+        return [group for group in ray_state(self.daemons.ray, "placement_groups") if group["state"] != "REMOVED"]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from jobs.folder import JobFolder
+from jobs.folder import JobFolder, Outcome
 from service.states import State
 from tests.chaos.audit import verdicts, zombies
 from tests.chaos.plant import Plant, wait_until
@@ -100,6 +100,22 @@ def test_mlflow_is_away_for_a_minute_while_training_goes_on(plant: Plant) -> Non
     assert training is not None
     assert training.iteration > before, "training does not wait for MLflow"
     plant.bring_back("mlflow")
+    succeeds(plant, job_id, epochs, 0)
+    assert plant.rows([job_id])[job_id].attempt == 1
+
+
+def test_a_job_trains_to_its_end_with_nobody_watching(plant: Plant) -> None:
+    epochs = 40
+    job_id = submit(plant, epochs)
+    train_to(plant, job_id, INTERVAL)
+    plant.kill("api")
+    plant.kill("mlflow")
+    wait_until(lambda: plant.launcher.live() == set(), "its driver has ended")
+    result = JobFolder(plant.jobs_dir / job_id).attempt(1).read_result()
+    assert result is not None
+    assert result.outcome is Outcome.SUCCEEDED
+    plant.bring_back("mlflow")
+    plant.bring_back("api")
     succeeds(plant, job_id, epochs, 0)
     assert plant.rows([job_id])[job_id].attempt == 1
 

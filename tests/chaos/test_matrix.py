@@ -18,11 +18,12 @@ CURVE = range(2, 8 * EPOCHS + 1, 2)
 _TRIES = 8  # jobs that may run through a short state unseen, until one is caught in it
 
 ON_THE_WAY = (State.QUEUED, State.SUBMITTING, State.STARTING, State.RUNNING, State.FINALIZING)
+LIVE = (*ON_THE_WAY, State.RETRY_WAIT, State.PAUSING, State.CANCELLING)
 CASES: dict[str, tuple[State, ...]] = {
-    "api": (*ON_THE_WAY, State.RETRY_WAIT, State.PAUSING, State.CANCELLING),
-    "database": (*ON_THE_WAY, State.RETRY_WAIT, State.PAUSING, State.CANCELLING),
-    "mlflow": ON_THE_WAY,
-    "head": (*ON_THE_WAY, State.PAUSING, State.CANCELLING),
+    "api": LIVE,
+    "database": LIVE,
+    "mlflow": LIVE,
+    "head": LIVE,
     "driver": (State.STARTING, State.RUNNING, State.PAUSING),
     "worker": (State.RUNNING, State.PAUSING),
 }

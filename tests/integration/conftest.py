@@ -1,21 +1,20 @@
 """A real Ray head and a real MLflow server, started once for all tests and gone afterwards."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import httpx
 import pytest
 
-from jobs.errors import LauncherUnavailable
 from jobs.folder import Control, JobFolder
 from jobs.launch import RunRef, Submission, submission_id
 from jobs.provenance import flat_params
 from jobs.ray_launcher import RayLauncher
 from jobs.specs import TrainSpec, TuneSpec, job_spec
 from jobs.tracking import MlflowTracking
+from service.client import Client
 from service.parts import Layout, Part
-from tests.daemons import Daemons, wait_until
+from tests.daemons import Daemons, has_room, living_actors, wait_until
 from tests.tiny import ON_A_CLUSTER
 
 
@@ -31,17 +30,15 @@ class Services:
 
     def actors(self) -> list[dict[str, Any]]:
         """Ray's living actors, those of its own job service left out."""
-        query = {"detail": "true", "limit": "1000"}
-        answer = httpx.get(
-            f"{self.ray.url}/api/v0/actors", params=query, headers=self.ray.headers, timeout=10, trust_env=False
-        )
-        found = answer.json()["data"]["result"]["result"]
-        return [actor for actor in found if actor["state"] != "DEAD" and actor["class_name"] != "JobSupervisor"]
+        return living_actors(self.ray)
+
+    def folder(self, job_id: str) -> JobFolder:
+        return JobFolder(self.layout.home / "jobs" / job_id)
 
     def job(self, job_id: str, spec: dict[str, Any]) -> "Job":
         """A job as the control plane would make it, with its run; not submitted yet."""
         parsed = job_spec.validate_python(spec)
-        folder = JobFolder(self.layout.home / "jobs" / job_id)
+        folder = self.folder(job_id)
         folder.write_spec(parsed)
         run = self.tracking.create_run(job_id, parsed.name, parsed.kind, flat_params(parsed))
         return Job(self, job_id, parsed, folder, run)
@@ -74,7 +71,7 @@ class Job:
 
         def holds() -> bool:
             if self._has_ended(name):
-                pytest.fail(self.services.launcher.logs(name))
+                pytest.fail(self.log(attempt))
             return condition()
 
         wait_until(holds, f"what the test waits for in {name}")
@@ -85,6 +82,11 @@ class Job:
             return progress is not None and progress.phase == "training" and progress.iteration >= iteration
 
         self.wait_for(reached, attempt)
+
+    def log(self, attempt: int = 1) -> str:
+        """What the driver printed, or what Ray says of one that did not start."""
+        own = self.folder.attempt(attempt).log
+        return own.read_text() if own.exists() else self.services.launcher.logs(submission_id(self.id, attempt))
 
     def _has_ended(self, name: str) -> bool:
         state = self.services.launcher.state(name)
@@ -113,16 +115,19 @@ def services(daemons: Daemons, tracking: MlflowTracking) -> Iterator[Services]:
     """A real Ray head beside it."""
     daemons.start(daemons.ray)
     with RayLauncher(daemons.ray.url, daemons.layout.token) as launcher:
-        # The dashboard answers some time before there is a machine that could run anything.
-        daemons.wait(daemons.ray, lambda: _has_room(launcher))
+        daemons.wait(daemons.ray, lambda: has_room(launcher))
         yield Services(daemons.layout, launcher, tracking, daemons.ray, daemons.mlflow)
 
 
-def _has_room(launcher: RayLauncher) -> bool:
-    try:
-        return launcher.capacity().cpus > 0
-    except LauncherUnavailable:
-        return False
+@pytest.fixture(scope="session")
+def control_plane(daemons: Daemons, services: Services) -> Iterator[Client]:
+    """The control plane beside them, without a model."""
+    environment = {**daemons.api.environment, "SEQAE_INFERENCE": "false"}
+    part = replace(daemons.api, environment=environment)
+    daemons.start(part)
+    daemons.wait(part)
+    with Client(part.url) as client:
+        yield client
 
 
 @pytest.fixture

@@ -159,3 +159,4 @@ def test_a_users_error_is_told_and_not_retried(services: Any, tiny: dict[str, An
     assert result.error is not None
     assert result.error.error_class is ErrorClass.DATA
     assert "workers_lost" not in [note.kind for note in attempt.notes()]
+    assert "Traceback" in attempt.log.read_text(), "what the driver printed is in its own folder"

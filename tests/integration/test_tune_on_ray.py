@@ -9,6 +9,8 @@ import pytest
 
 from jobs.folder import Outcome, TrialRow
 from seqae import checkpoint
+from service.client import Client
+from service.states import State
 
 pytestmark = pytest.mark.timeout(540)
 
@@ -20,7 +22,7 @@ def test_two_trials(services: Any, tiny: dict[str, Any]) -> None:
     job.start()
     job.wait()
     result = job.folder.attempt(1).read_result()
-    assert result is not None, services.launcher.logs("job_search-1")
+    assert result is not None, job.log()
     assert result.outcome is Outcome.SUCCEEDED, result.error
 
     rows = job.folder.trials()
@@ -63,7 +65,7 @@ def _trial_curves(services: Any, run_id: str) -> dict[str, list[int]]:
 
 
 def _driver_of(job_id: str) -> psutil.Process:
-    """The driver's own process, not the shell that Ray puts around it."""
+    """The driver's own process, not a shell around it."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -94,7 +96,7 @@ def test_a_search_whose_driver_is_killed_goes_on_where_it_was(services: Any, tin
     job.start(attempt=2)
     job.wait(attempt=2)
     result = job.folder.attempt(2).read_result()
-    assert result is not None, services.launcher.logs("job_search_killed-2")
+    assert result is not None, job.log(attempt=2)
     assert result.outcome is Outcome.SUCCEEDED, result.error
     assert all(row.is_over for row in rows())
     for trial, row in over.items():
@@ -109,6 +111,45 @@ def test_a_search_whose_driver_is_killed_goes_on_where_it_was(services: Any, tin
 
 
 @pytest.mark.slow
+def test_a_retry_of_a_search_keeps_its_finished_trials(
+    services: Any, control_plane: Client, tiny: dict[str, Any], patiently: Any
+) -> None:
+    base = tiny | {"schedule": tiny["schedule"] | {"epochs": 40}}
+    space = {"alpha_mseot": {"low": 0.1, "high": 100}}
+    spec = {"kind": "tune", "name": "search", "base": base, "space": space, "trials": 4, "grace_epochs": 5}
+    first = control_plane.submit(spec)
+    before = services.folder(first.id)
+
+    def is_half_done() -> bool:
+        states = {row.state for row in before.trials().values()}
+        return bool(states & {"succeeded", "stopped"}) and "running" in states
+
+    patiently(is_half_done, "some of its trials are done and others are not")
+    control_plane.cancel(first.id)
+    assert control_plane.wait(first.id, timeout=120).state is State.CANCELLED
+    done = {number: row for number, row in before.trials().items() if row.state in ("succeeded", "stopped")}
+    assert 0 < len(done) < 4
+
+    again = control_plane.retry(first.id)
+    assert again.retry_of == first.id
+    ended = control_plane.wait(again.id, timeout=400)
+    assert ended.state is State.SUCCEEDED, "".join(control_plane.logs(again.id))
+    folder = services.folder(again.id)
+    rows = folder.trials()
+    assert all(row.state in ("succeeded", "stopped") for row in rows.values())
+    attempts = {number: [attempt.number for attempt in folder.trial(number).attempts()] for number in range(4)}
+    for number, row in done.items():
+        assert (rows[number].state, rows[number].epoch) == (row.state, row.epoch)
+        assert attempts[number] == [0], "what it inherited, and no training of its own"
+    for number in rows.keys() - done.keys():
+        assert attempts[number][-1] == 1, "it trained here"
+        assert rows[number].epoch > 0
+    run_id = str(ended.mlflow_url).rpartition("/")[2]
+    for steps in _trial_curves(services, run_id).values():
+        assert steps == list(range(20, max(steps) + 1, 20))
+
+
+@pytest.mark.slow
 def test_trials_of_two_workers_each(services: Any, tiny: dict[str, Any]) -> None:
     space = {"bottleneck": [4, 8]}
     base = tiny | {"scaling": {"workers": 2}}
@@ -117,7 +158,7 @@ def test_trials_of_two_workers_each(services: Any, tiny: dict[str, Any]) -> None
     job.start()
     job.wait()
     result = job.folder.attempt(1).read_result()
-    assert result is not None, services.launcher.logs("job_search_nested-1")
+    assert result is not None, job.log()
     assert result.outcome is Outcome.SUCCEEDED, result.error
     assert [row.state for row in job.folder.trials().values()] == ["succeeded", "succeeded"]
     services.tracking.ship(job.folder.path, job.run.run_id)

@@ -131,6 +131,10 @@ def test_a_fenced_attempt_writes_no_result(run: Drive, folder: JobFolder) -> Non
     run(work)
     assert folder.attempt(1).read_result() is None
     assert [note.kind for note in folder.attempt(1).notes()] == ["fenced"]
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    time.sleep(2.5)
+    assert told == [], "nobody is told to end who has ended"
 
 
 def test_a_stale_driver_ends_by_itself(run: Drive, folder: JobFolder) -> None:

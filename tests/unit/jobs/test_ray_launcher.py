@@ -50,7 +50,11 @@ def test_a_submission_says_what_to_run_and_how(connect: Connect) -> None:
     assert (request.method, request.url.path) == ("POST", "/api/jobs/")
     body = json.loads(request.content)
     assert body["submission_id"] == "job_a-2"
-    assert body["entrypoint"] == "/venv/python -m jobs.tune --job-dir '/jobs/with space' --attempt 2"
+    assert body["entrypoint"] == (
+        "mkdir -p '/jobs/with space/attempts/2'"
+        " && exec /venv/python -m jobs.tune --job-dir '/jobs/with space' --attempt 2"
+        " >> '/jobs/with space/attempts/2/driver.log' 2>&1"
+    )
     environment = body["runtime_env"]["env_vars"]
     assert environment["SEQAE_RUN_ID"] == "r1"
     assert environment["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "0.2"

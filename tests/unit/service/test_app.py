@@ -1,6 +1,7 @@
 """The app as a whole: what it imports, when it answers, what a browser gets."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -71,4 +72,14 @@ def test_the_documentation_describes_problems_and_examples(client: httpx.Client)
     assert "application/problem+json" in submit["responses"]["422"]["content"]
     assert set(submit["requestBody"]["content"]["application/json"]["examples"]) == {"train", "paper", "tune"}
     assert "pointer" in schema["components"]["schemas"]["FieldError"]["properties"]
-    assert client.get("/docs").status_code == 200
+
+
+def test_the_reference_needs_no_other_host(client: httpx.Client) -> None:
+    page = client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "://" not in page.text
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) == 3, "a script, a style, an icon"
+    for path in loaded:
+        assert client.get(path).status_code == 200
+    assert "'/openapi.json'" in page.text

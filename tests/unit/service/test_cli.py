@@ -44,11 +44,13 @@ def test_a_job_from_submission_to_its_end(seqae: Seqae, tmp_path: Path) -> None:
     shown = json.loads(seqae("show", "latest").stdout)
     assert (shown["id"], shown["spec"]["seed"], shown["priority"]) == (job, 3, 2)
     assert seqae("logs", job).stdout == ""
-    assert seqae("cancel", job).stdout == f"{job} CANCELLED\n"
-    again = seqae("cancel", job)
-    assert again.returncode == 1
-    assert "CANCELLED" in again.stderr
-    assert "Traceback" not in again.stderr
+    assert seqae("logs", job, "--tail", "5").stdout == ""
+    for _ in range(2):
+        assert seqae("cancel", job).stdout == f"{job} CANCELLED\n"
+    unknown = seqae("cancel", "job_000000000000")
+    assert unknown.returncode == 1
+    assert "job_000000000000" in unknown.stderr
+    assert "Traceback" not in unknown.stderr
 
 
 def test_a_spec_from_standard_input_may_be_json(seqae: Seqae) -> None:

@@ -336,11 +336,11 @@ def test_a_time_limit_stops_the_job_and_fails_it(world: World) -> None:
 
 def test_a_death_is_explained_by_the_drivers_last_words(world: World) -> None:
     job_id, driver = world.running()
-    world.launcher.print(driver.name, "OSError: [Errno 28] No space left on device\n")
+    driver.print("OSError: [Errno 28] No space left on device\n")
     driver.die()
     world.until(job_id, State.FAILED)
     assert world.service.get(job_id).error.error_class == "disk_full"
-    assert "No space left" in world.service.logs(job_id)
+    assert b"No space left" in world.service.logs(job_id).content
 
 
 def test_a_damaged_final_checkpoint_is_made_again(world: World) -> None:

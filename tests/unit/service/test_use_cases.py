@@ -7,6 +7,7 @@ from jobs.folder import Outcome, TrialRow
 from jobs.launch import Capacity, NodeCapacity
 from jobs.specs import job_spec
 from service.errors import ConflictError, JobNotFoundError, QuotaError, SpecRefusedError
+from service.logs import MOST_BYTES, LogEnd
 from service.policy import ReconcilerSettings
 from service.states import Desired, State
 from service.use_cases import JobService
@@ -94,12 +95,17 @@ def test_what_was_asked_for_already_is_no_error(world: World) -> None:
     version = world.store.job(job_id).version
     world.service.cancel(job_id)
     assert world.store.job(job_id).version == version
+    waits = world.submit()
+    cancelled = world.service.cancel(waits)
+    assert cancelled.state == State.CANCELLED
+    assert world.service.cancel(waits) == cancelled, "the first answer may have been lost"
 
 
 @pytest.mark.parametrize("what", ["cancel", "pause", "resume"])
 def test_an_ended_job_is_not_changed(world: World, what: str) -> None:
-    job_id = world.submit()
-    world.service.cancel(job_id)
+    job_id, driver = world.running()
+    driver.fail()
+    world.until(job_id, State.FAILED)
     before = world.service.get(job_id)
     with pytest.raises(ConflictError, match="has ended"):
         getattr(world.service, what)(job_id)
@@ -202,30 +208,64 @@ def test_a_delete_that_a_crash_interrupted_can_be_repeated(world: World) -> None
     assert not left.exists()
 
 
-def test_logs_come_from_the_cluster_and_outlive_it(world: World) -> None:
+def test_what_a_driver_prints_is_read_without_the_cluster(world: World) -> None:
     job_id = world.submit()
-    assert world.service.logs(job_id) == ""
+    assert world.service.logs(job_id).content == b""
     world.until(job_id, State.STARTING)
     driver = world.driver(job_id)
-    world.launcher.print(driver.name, "hello\n")
-    assert world.service.logs(job_id) == "hello\n"
+    driver.print("hello\n")
+    world.launcher.unreachable = True
+    assert world.service.logs(job_id) == LogEnd(b"hello\n", attempt=1, end=6)
+    driver.print("bye\n")
+    assert world.service.log_after(job_id, 1, start=6) == b"bye\n"
+    assert world.service.log_after(job_id, 1, start=10) == b""
+    assert world.service.logs(job_id, lines=1).content == b"bye\n"
+    with pytest.raises(JobNotFoundError):
+        world.service.logs(job_id, attempt=2)
+
+
+def test_what_the_cluster_says_of_a_driver_that_did_not_start_is_kept(world: World) -> None:
+    job_id = world.submit()
+    world.until(job_id, State.STARTING)
+    name = world.driver(job_id).name
+    world.launcher.print(name, "no such image\n")
+    assert world.service.logs(job_id).content == b"no such image\n"
     world.launcher.unreachable = True
     with pytest.raises(LauncherUnavailable):
         world.service.logs(job_id)
     world.launcher.unreachable = False
-    driver.beat(1)
-    world.tick(2)
+    world.driver(job_id).die()
+    world.until(job_id, State.RETRY_WAIT)
     world.launcher.unreachable = True
-    assert world.service.logs(job_id) == "hello\n", "a copy is kept while it runs"
-    world.launcher.unreachable = False
-    world.launcher.print(driver.name, "bye\n")
-    driver.fail()
-    world.until(job_id, State.FAILED)
+    assert world.service.logs(job_id, attempt=1).content == b"no such image\n"
+
+
+def test_a_long_log_is_read_from_its_end_and_on_in_pieces(world: World) -> None:
+    job_id, driver = world.running()
+    lines = [f"{number:07}\n" for number in range(300_000)]  # 2.4 MB
+    driver.print("".join(lines))
+    found = world.service.logs(job_id)
+    assert MOST_BYTES - 8 <= len(found.content) <= MOST_BYTES
+    assert found.content.startswith(b"0"), "from the start of a line on"
+    assert (found.content.splitlines()[-1], found.end) == (b"0299999", 8 * len(lines))
+    pieces, start = [], 0
+    while piece := world.service.log_after(job_id, 1, start):
+        assert len(piece) <= MOST_BYTES
+        pieces.append(piece)
+        start += len(piece)
+    assert b"".join(pieces).decode() == "".join(lines)
+
+
+def test_only_a_job_that_gets_further_has_an_estimate_of_its_end(world: World) -> None:
+    job_id, driver = world.running()
+    assert world.service.get(job_id).progress.eta_seconds is None, "nobody knows yet"
+    driver.beat(10, eta_seconds=90.0)
     world.tick(2)
-    world.launcher.unreachable = True
-    assert world.service.logs(job_id) == "hello\nbye\n"
-    with pytest.raises(JobNotFoundError):
-        world.service.logs(job_id, attempt=2)
+    assert world.service.get(job_id).progress.eta_seconds == 90.0
+    driver.die()
+    world.until(job_id, State.RETRY_WAIT)
+    progress = world.service.get(job_id).progress
+    assert (progress.iteration, progress.eta_seconds) == (10, None)
 
 
 def test_validate_tells_what_would_run(world: World) -> None:

@@ -116,16 +116,20 @@ def test_logs_of_a_job_that_has_not_started_are_empty(client: httpx.Client) -> N
     assert answer.headers["content-type"].startswith("text/plain")
 
 
-def test_logs_are_followed_to_the_end(client: httpx.Client, store: Store, launcher: FakeLauncher) -> None:
+def test_logs_are_followed_to_the_end(client: httpx.Client, store: Store, settings: Settings) -> None:
     job = submit(client)
     admit(store)
-    attempt = f"{job}-1"
-    launcher.print(attempt, "one\n")
+    log = JobFolder(settings.jobs_dir / job).attempt(1).log
+    log.parent.mkdir(parents=True)
+    log.write_text("zero\none\n")
+    assert client.get(f"/jobs/{job}/logs").text == "zero\none\n"
+    assert client.get(f"/jobs/{job}/logs?tail=1").text == "one\n"
+    assert client.get(f"/jobs/{job}/logs?tail=0").status_code == 422
     seen: list[str] = []
     begun = threading.Event()
 
     def read() -> None:
-        with client.stream("GET", f"/jobs/{job}/logs?follow=true") as answer:
+        with client.stream("GET", f"/jobs/{job}/logs?follow=true&tail=1") as answer:
             for text in answer.iter_text():
                 seen.append(text)
                 begun.set()
@@ -133,11 +137,24 @@ def test_logs_are_followed_to_the_end(client: httpx.Client, store: Store, launch
     reader = threading.Thread(target=read)
     reader.start()
     assert begun.wait(10)
-    launcher.print(attempt, "two\n")
+    with log.open("a") as file:
+        file.write("two\n" * 300_000)
     move(store, job, State.STARTING, State.FAILED)
     reader.join(10)
     assert not reader.is_alive()
-    assert "".join(seen) == "one\ntwo\n"
+    assert "".join(seen) == "one\n" + "two\n" * 300_000, "more than is read at once"
+
+
+def test_what_the_cluster_said_is_told_once_to_who_follows(
+    client: httpx.Client, store: Store, launcher: FakeLauncher, settings: Settings
+) -> None:
+    job = submit(client)
+    admit(store)
+    launcher.print(f"{job}-1", "no such image\n")
+    log = JobFolder(settings.jobs_dir / job).attempt(1).log
+    threading.Timer(0.5, lambda: (log.parent.mkdir(parents=True), log.write_text("no such image\n"))).start()
+    threading.Timer(1.0, lambda: move(store, job, State.STARTING, State.FAILED)).start()
+    assert client.get(f"/jobs/{job}/logs?follow=true").text == "no such image\n"
 
 
 def test_film_strips(client: httpx.Client, store: Store, settings: Settings) -> None:
