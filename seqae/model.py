@@ -67,7 +67,7 @@ class SequentialAutoEncoder(nn.Module):
         self.coder = make_coder(config)
         self.background = Background(config, config.background) if config.background else None
         # How oneDNN and cuDNN want convolutions: a quarter less time for the seeker's on a CPU.
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def step(self, image: Tensor, canvas: Tensor) -> Step:
         """One write. `image` and `canvas` are [B, C, H, W] in float32."""

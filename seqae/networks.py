@@ -199,7 +199,7 @@ class Seeker(nn.Module):
         near = ((self.cell_x - self.cell_x[peak]).abs() < reach) & ((self.cell_y - self.cell_y[peak]).abs() < reach)
         weights = logits.masked_fill(~near, -torch.inf).softmax(dim=1)  # [B, choices]
         x, y = weights @ self.cell_x, weights @ self.cell_y
-        of_cells = weights.unflatten(1, (len(self.sides), -1)).sum(dim=1)
+        of_cells = weights.view(len(weights), len(self.sides), -1).sum(dim=1)
         pooled = (features.flatten(2) @ of_cells.to(features.dtype).unsqueeze(2)).squeeze(2)
         place = torch.stack((2 * x / self.config.width - 1, 2 * y / self.config.height - 1), dim=1)
         embedding = F.relu(self.hidden(torch.cat((pooled, place.to(pooled.dtype)), dim=1)))
