@@ -57,22 +57,23 @@ ROWS: dict[str, Row] = {
     "bundled": Row("bundled digits", {"data": {"digits": "bundled"}}),
     "variational": Row("variational coder", {"data": MNIST, "model": {"coder": {"kind": "variational"}}}),
     "coco16": Row(
-        "16 COCO images, colour, background network, T grows 1 to 10",
+        "16 COCO images, colour, background network, T grows 1 to 8",
         {
             "data": {"kind": "images", "path": "coco128", "train_images": 16, "test_images": 8},
             "model": {
                 "channels": 3,
-                "steps": 10,
+                "steps": 8,
                 "background": {},
+                "localizer": {"kind": "small"},
                 "coder": {"bottleneck": 512},
                 "attention": {"delta_max": 1.74, "write_gain": "unit"},
             },
             # Natural images are not made of a few objects: nothing to paste, and no reason to write little.
             "loss": {"alpha_region": 1, "alpha_separation": 0, "alpha_location": 0, "alpha_presence": 0},
-            "schedule": {"batch_size": 16, "evaluate_every": 50, "learning_rate": 2e-3, "grad_clip": 1},
+            "schedule": {"batch_size": 16, "evaluate_every": 50, "learning_rate": 3e-3},
         },
         20,
-        growth=((0.0, 1), (0.1, 2), (0.2, 4), (0.35, 6), (0.5, 8), (0.65, 10)),
+        growth=((0.0, 1), (0.04, 2), (0.08, 4), (0.12, 6), (0.16, 8)),
         overfit=True,
     ),
     "draw": Row("DRAW, T 6, 12 x 12", {"data": MNIST}, peer=True, options={"steps": 6, "kernel": 12}),
