@@ -57,7 +57,7 @@ ROWS: dict[str, Row] = {
     "bundled": Row("bundled digits", {"data": {"digits": "bundled"}}),
     "variational": Row("variational coder", {"data": MNIST, "model": {"coder": {"kind": "variational"}}}),
     "coco16": Row(
-        "16 COCO images, colour, background network, T grows 1 to 8",
+        "16 COCO images, colour, background network, N 32, T grows 1 to 8",
         {
             "data": {"kind": "images", "path": "coco128", "train_images": 16, "test_images": 8},
             "model": {
@@ -66,7 +66,7 @@ ROWS: dict[str, Row] = {
                 "background": {},
                 "localizer": {"kind": "small"},
                 "coder": {"bottleneck": 512},
-                "attention": {"delta_max": 1.74, "write_gain": "unit"},
+                "attention": {"kernel_size": 32, "delta_max": 1.74, "write_gain": "unit"},
             },
             # Natural images are not made of a few objects: nothing to paste, and no reason to write little.
             "loss": {"alpha_region": 1, "alpha_separation": 0, "alpha_location": 0, "alpha_presence": 0},
