@@ -188,7 +188,7 @@ class Seeker(nn.Module):
         bottom, right = -error.shape[2] % self.STRIDE, -error.shape[3] % self.STRIDE
         error = F.pad(error.detach(), (0, right, 0, bottom))
         features = self.stack(error)
-        # A 1 x 1 convolution; as a matrix product it takes a third of the time.
+        # A 1 x 1 convolution, as a matrix product: its backward pass is cheaper.
         learned = self.score(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).flatten(1).float()
         return Look(features, learned + self.SHARPNESS * self._isolation(error))
 

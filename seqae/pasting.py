@@ -19,9 +19,7 @@ from seqae.networks import Seeker
 __all__ = ["Composition", "Found", "Pasted", "compose", "draw", "pasted_losses", "presence"]
 
 _DISTANCE = (0.35, 0.9)  # between the two centres, as shares of the window's side
-_HALF_PRESENT = (
-    5.0  # energy (squared intensities, summed) that counts as half a write at stride 1; a digit has about 70
-)
+_HALF_PRESENT = 5.0  # energy (squared intensities, summed) that is half a write at stride 1; a digit has about 70
 _MARGIN = 8.0  # pixels: no object is pasted nearer to the image's edge
 _HIT = 3.0  # pixels: a cell this near to a centre has found it
 _AROUND = 0.75  # of the window's side: cells further than this from both centres have no say
