@@ -1,5 +1,6 @@
 """The overfitting check: what the whole model reaches on a few images, and what the background network alone does."""
 
+import textwrap
 from pathlib import Path
 
 import torch
@@ -65,7 +66,8 @@ def _draw(trainer: Trainer, record: Record, alone: list[float], path: Path) -> N
     for step in trainer.config.schedule.growth:
         axes.axvline(step.iteration, color="0.85", zorder=0)
         axes.annotate(f"T {step.steps}", (step.iteration, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8)
-    axes.set(yscale="log", xlabel="iteration", ylabel="MSE on the training images", title=record.setting)
+    axes.set(yscale="log", xlabel="iteration", ylabel="MSE on the training images")
+    axes.set_title(textwrap.fill(record.setting, 80), fontsize=9)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
