@@ -67,7 +67,11 @@ def _run(given: argparse.Namespace, parts: list[str]) -> tuple[list[Figure], lis
             notes.append("gpu step: not measured: no GPU")
             continue
         print(f"{part} ...", file=sys.stderr, flush=True)
-        figures += makers[part]()
+        try:
+            figures += makers[part]()
+        except Exception:
+            print(table(figures))  # what took minutes is not lost with what failed
+            raise
     return figures, notes
 
 
