@@ -72,8 +72,7 @@ def total_loss(image: Tensor, output: Output, config: LossConfig, pasted: Pasted
     region = _region_loss(image, output, config.region_target)
     # The price makes small writes, which patch up others' strokes, give way to better first ones; large ones feel none.
     # An image that is not rebuilt yet pays none: writing nothing at all would be a way out.
-    deltas = torch.stack([step.window.delta for step in output.steps])
-    present = presence(output.writes, deltas)  # [T, B]
+    present = presence(output.writes, output.windows.delta)  # [T, B]
     writes = present.sum(dim=0)
     rebuilt = (1 - of_images[-1] / of_images[0].clamp(min=1e-8)).clamp(min=0).detach()
     price = (rebuilt * writes).mean()

@@ -51,6 +51,11 @@ class Output(NamedTuple):
         """Every write, [T, B, C, H, W]."""
         return torch.stack([step.write for step in self.steps])
 
+    @property
+    def windows(self) -> Window:
+        """Every window, each field [T, B]."""
+        return Window(*(torch.stack(values) for values in zip(*(step.window for step in self.steps), strict=True)))
+
 
 class SequentialAutoEncoder(nn.Module):
     """Rebuilds an image by attended writes onto a canvas.

@@ -136,7 +136,7 @@ def draw(image: Tensor, output: Output) -> Found:
     """
     steps = output.steps
     writes = output.writes.detach()
-    windows = Window(*(torch.stack(values) for values in zip(*(step.window for step in steps), strict=True)))
+    windows = output.windows
     numbers = torch.arange(1, len(steps) + 1, device=image.device)
     # All may be 0; after a step that was too large, also NaN, which whoever reads the loss is to say.
     chances = (presence(writes, windows.delta).mT / numbers).nan_to_num() + 1e-6  # [B, T]

@@ -80,7 +80,7 @@ def fit_layouts(model: SequentialAutoEncoder, images: NDArray[np.uint8]) -> Layo
         energy = output.writes.square().sum(dim=(2, 3, 4)).T  # [b, T]
         share = energy / energy.sum(dim=1, keepdim=True).clamp(min=1e-12)
         busy = (share > _ACTIVE / len(output.steps)).numpy()
-        windows.append(np.stack([torch.stack(step.window, dim=1).numpy() for step in output.steps], axis=1))
+        windows.append(torch.stack(output.windows, dim=2).transpose(0, 1).numpy())
         active.append(busy)
         starts.append(output.start.numpy())
         codes.append(torch.stack([step.code for step in output.steps], dim=1).double().numpy()[busy])
