@@ -279,7 +279,7 @@ class ScheduleConfig(Config):
     compile: Literal["off", "default", "reduce-overhead"] = "off"
     """torch.compile of the model and its loss, by its mode; "reduce-overhead" makes CUDA graphs on a GPU. The first
     iteration, and the first at each T, takes a minute longer; on a CPU it needs a C++ compiler. Results are the same
-    to rounding; a variational coder draws other noise."""
+    to rounding, but for what is drawn: a variational coder's noise, and which objects are pasted where."""
 
     checkpoint_activations: bool = False
     """Keep only each step's canvas and records for the backward pass, which makes the rest again: memory grows slower

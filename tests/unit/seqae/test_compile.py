@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor import config as inductor
 from torch._inductor import cpp_builder, exc
 
 from seqae.config import TrainConfig
@@ -26,7 +27,9 @@ def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         pytest.skip("torch.compile needs a C++ compiler on a CPU")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch.compiler.reset()
-    yield
+    # Compiled code draws from a generator of its own, so it would paste other images: here it asks the eager one.
+    with inductor.patch(fallback_random=True):
+        yield
     torch.compiler.reset()
 
 
@@ -65,7 +68,7 @@ def test_compiled_training_is_the_same(
     compiler: None, trained: Callable[..., tuple[list[Progress], dict[str, Tensor]]]
 ) -> None:
     """At a T that grows on the way."""
-    assert_the_same(trained, {}, growth=[{"iteration": 0, "steps": 1}, {"iteration": 3, "steps": 2}])
+    assert_the_same(trained, {"steps": 2}, growth=[{"iteration": 0, "steps": 1}, {"iteration": 3, "steps": 2}])
 
 
 @pytest.mark.slow
