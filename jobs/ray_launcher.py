@@ -23,6 +23,11 @@ logger = logging.getLogger(__name__)
 # A new head answers its first submission after 4 s.
 _SUBMIT_TIMEOUT = 15.0
 
+_TUNABLES = ("hugetlb=1", "trim_threshold=1073741824", "mmap_threshold=33554432")
+MALLOC = {"GLIBC_TUNABLES": ":".join(f"glibc.malloc.{tunable}" for tunable in _TUNABLES)}
+"""The C library's malloc for training on CPUs: huge pages, and what a step has freed (up to 1 GiB, in blocks of up to
+32 MiB) stays with the process, since the next step takes it again. Other C libraries do not read it."""
+
 # What every driver and worker gets. With the default of two seconds between polls, a run ends six seconds later.
 _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -32,6 +37,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    **MALLOC,
 }
 
 

@@ -10,7 +10,8 @@ from seqae.errors import CheckpointError
 
 __all__ = ["FORMAT_VERSION", "Entry", "Manifest", "verify", "write"]
 
-FORMAT_VERSION = 3  # 3: the seeker knows sizes and its place; 2: it has three convolutions
+FORMAT_VERSION = 4
+"""2: the seeker has three convolutions; 3: it knows sizes and its place; 4: codes are read off channels last."""
 
 _NAME = "manifest.json"
 

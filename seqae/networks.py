@@ -122,7 +122,7 @@ def _improved(config: ModelConfig) -> _Regressor:
 class Look(NamedTuple):
     """What the seeker makes of every cell of an error image. A choice is a cell and a size: S sizes, cells in each."""
 
-    features: Tensor  # [B, 32, rows, columns]
+    features: Tensor  # [B, rows * columns, 32]
     logits: Tensor  # [B, S * rows * columns]
 
 
@@ -152,7 +152,6 @@ class Seeker(nn.Module):
             nn.Conv2d(32, 32, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(32, 32, 3, padding=1),
-            nn.ReLU(),
         )
         sizes = config.localizer.sizes
         self.sides = [size // self.STRIDE for size in sizes]  # cells
@@ -187,10 +186,11 @@ class Seeker(nn.Module):
         # Detached: where to look next is no reason to have written differently; it also saves backward work.
         bottom, right = -error.shape[2] % self.STRIDE, -error.shape[3] % self.STRIDE
         error = F.pad(error.detach(), (0, right, 0, bottom))
-        features = self.stack(error)
+        # ReLU of what the product takes as it is: torch.compile then keeps that alone, and no mask, which is slow.
+        features = F.relu(self.stack(error).permute(0, 2, 3, 1).flatten(0, 2))  # [B * cells, 32]
         # A 1 x 1 convolution, as a matrix product: its backward pass is cheaper.
-        learned = self.score(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).flatten(1).float()
-        return Look(features, learned + self.SHARPNESS * self._isolation(error))
+        learned = self.score(features).view(len(error), -1, len(self.sides)).mT.flatten(1).float()
+        return Look(features.view(len(error), -1, 32), learned + self.SHARPNESS * self._isolation(error))
 
     def forward(self, error: Tensor) -> Located:
         features, logits = self.look(error)
@@ -200,7 +200,7 @@ class Seeker(nn.Module):
         weights = logits.masked_fill(~near, -torch.inf).softmax(dim=1)  # [B, choices]
         x, y = weights @ self.cell_x, weights @ self.cell_y
         of_cells = weights.view(len(weights), len(self.sides), -1).sum(dim=1)
-        pooled = (features.flatten(2) @ of_cells.to(features.dtype).unsqueeze(2)).squeeze(2)
+        pooled = (of_cells.to(features.dtype).unsqueeze(1) @ features).squeeze(1)
         place = torch.stack((2 * x / self.config.width - 1, 2 * y / self.config.height - 1), dim=1)
         embedding = F.relu(self.hidden(torch.cat((pooled, place.to(pooled.dtype)), dim=1)))
         raw = self.head(embedding).float()
@@ -236,6 +236,18 @@ class Coder(Protocol):
     def decode(self, z: Tensor) -> Tensor: ...
 
 
+class _Bias(nn.Module):
+    """Adds a number per channel, after a transposed convolution: oneDNN takes up to twice as long for both at once."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] in and out."""
+        return x + self.bias[:, None, None]
+
+
 class AutoEncoder(nn.Module):
     """Table 1: three convolutions, a bottleneck, three transposed convolutions. N = 32 gives the sizes of the table.
 
@@ -249,16 +261,18 @@ class AutoEncoder(nn.Module):
         for _ in range(3):
             sizes.append(math.ceil(sizes[-1] / 2))  # 25 -> 13 -> 7 -> 4
         widths = (channels, 16, 32, 64)
-        self.deepest = (widths[3], sizes[3], sizes[3])
+        self.deepest = (sizes[3], sizes[3], widths[3])
         flat = math.prod(self.deepest)
         encoder: list[nn.Module] = []
         decoder: list[nn.Module] = []
         for at in range(3):
             encoder += [nn.Conv2d(widths[at], widths[at + 1], 3, stride=2, padding=1), nn.ReLU()]
             extra = sizes[at] - (2 * sizes[at + 1] - 1)  # mirrors the size that the convolution halved
-            up = nn.ConvTranspose2d(widths[at + 1], widths[at], 3, stride=2, padding=1, output_padding=extra)
-            decoder = [nn.ReLU(), up, *decoder]
-        self.encoder = nn.Sequential(*encoder)
+            up = nn.ConvTranspose2d(
+                widths[at + 1], widths[at], 3, stride=2, padding=1, output_padding=extra, bias=False
+            )
+            decoder = [nn.ReLU(), up, _Bias(widths[at]), *decoder]
+        self.encoder = nn.Sequential(*encoder[:-1])
         self.to_code = nn.Linear(flat, config.bottleneck * (2 if self.variational else 1))
         self.from_code = nn.Linear(config.bottleneck, flat)
         self.decoder = nn.Sequential(*decoder)
@@ -268,7 +282,8 @@ class AutoEncoder(nn.Module):
 
     def encode(self, patch: Tensor) -> Code:
         """Eq. 4: [B, C, N, N] -> z [B, Z]."""
-        out = self.to_code(self.encoder(patch).flatten(1))
+        # Channels last, as the convolutions leave them: no copy. ReLU comes after that, as in `Seeker.look`.
+        out = self.to_code(F.relu(self.encoder(patch).permute(0, 2, 3, 1).flatten(1)))
         if not self.variational:
             return Code(out, None)
         mean, log_variance = out.float().chunk(2, dim=1)
@@ -279,8 +294,7 @@ class AutoEncoder(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Eq. 5: z [B, Z] -> [B, C, N, N]."""
-        deepest = self.from_code(z).reshape(-1, *self.deepest).contiguous(memory_format=torch.channels_last)
-        out: Tensor = self.decoder(deepest)
+        out: Tensor = self.decoder(self.from_code(z).view(-1, *self.deepest).permute(0, 3, 1, 2))
         return out
 
 

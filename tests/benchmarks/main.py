@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 
+from tests.benchmarks.cpu import cpu_step, fastest, has_compiler
 from tests.benchmarks.figures import Figure, as_json, cores, machine, table
+from tests.benchmarks.gpu import gpu_step
 from tests.benchmarks.inputs import caching, scenes
 from tests.benchmarks.memory import SIZES, memory
-from tests.benchmarks.step import cpu_step, fastest, gpu_step, has_compiler
 from tests.benchmarks.workers import workers
 
 PARTS = ("step", "gpu", "workers", "data", "memory")

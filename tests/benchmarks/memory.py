@@ -68,7 +68,7 @@ def _work(size: Size, device: str) -> None:
     trainer = Trainer(config, data_of(config), device=device)
     # An untrained coder's writes answer each other, and by T 48 their gradient is infinite: this one starts silent.
     with torch.no_grad():
-        for parameter in trainer.model.coder.decoder[-1].parameters():
+        for parameter in trainer.model.coder.decoder[-2:].parameters():
             parameter.zero_()
     drain(trainer.run(), 2)
     risen = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else _peak_mib() - before

@@ -1,6 +1,10 @@
 """The Jobs API as Ray 2.60 was seen to answer it, by a transport in place of the network."""
 
 import json
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +13,7 @@ import pytest
 
 from jobs.errors import LauncherUnavailable, SubmissionRefused
 from jobs.launch import NodeCapacity, ProcessState, Submission
-from jobs.ray_launcher import RayLauncher
+from jobs.ray_launcher import MALLOC, RayLauncher
 
 SUBMISSION = Submission("job_a", 2, "tune", Path("/jobs/with space"), {"SEQAE_RUN_ID": "r1"})
 
@@ -58,6 +62,30 @@ def test_a_submission_says_what_to_run_and_how(connect: Connect) -> None:
     environment = body["runtime_env"]["env_vars"]
     assert environment["SEQAE_RUN_ID"] == "r1"
     assert environment["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "0.2"
+    assert environment.items() >= MALLOC.items()
+
+
+FAULTS = """
+import resource
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    kept = [bytearray(b"1") * 2**22 for _ in range(20)]  # 4 MiB each, 20,480 pages in all
+    del kept
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print([faults() for _ in range(3)][-1])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
+def test_memory_that_a_step_has_freed_is_there_for_the_next() -> None:
+    bare = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    faults = [
+        int(subprocess.check_output([sys.executable, "-c", FAULTS], env=environment, text=True, timeout=60))
+        for environment in (bare, bare | MALLOC)
+    ]
+    assert faults[1] < faults[0] / 10
 
 
 def test_one_that_exists_counts_as_started(connect: Connect) -> None:

@@ -133,7 +133,8 @@ def variational() -> AutoEncoder:
 
 def moments(coder: AutoEncoder, patch: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the code."""
-    mean, log_variance = coder.to_code(coder.encoder(patch).flatten(1)).chunk(2, dim=1)
+    features = coder.encoder(patch).relu().permute(0, 2, 3, 1).flatten(1)
+    mean, log_variance = coder.to_code(features).chunk(2, dim=1)
     return mean, (log_variance / 2).exp()
 
 
