@@ -279,6 +279,8 @@ class AutoEncoder(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
                 _he(layer)
+        # Writes start at 0: as noise they would answer each other, and at T 48 the first gradient would be infinite.
+        nn.init.zeros_(self.decoder[-2].get_parameter("weight"))
 
     def encode(self, patch: Tensor) -> Code:
         """Eq. 4: [B, C, N, N] -> z [B, Z]."""

@@ -11,6 +11,7 @@ from seqae.config import ModelConfig, TrainConfig
 from seqae.errors import CheckpointError
 from seqae.manifest import FORMAT_VERSION, verify
 from seqae.model import SequentialAutoEncoder
+from tests.untrained import awake
 
 FILES = ["config.json", "manifest.json", "model.safetensors", "trainer.pt"]
 
@@ -18,7 +19,7 @@ FILES = ["config.json", "manifest.json", "model.safetensors", "trainer.pt"]
 @pytest.fixture(scope="module")
 def model(changed_config: TrainConfig) -> SequentialAutoEncoder:
     torch.manual_seed(3)
-    return SequentialAutoEncoder(changed_config.model)
+    return awake(SequentialAutoEncoder(changed_config.model))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from seqae.data import Dataset, Scenes
 from seqae.evaluation import Evaluation, evaluate
 from seqae.metrics import score_segments
 from seqae.model import Output, SequentialAutoEncoder
+from tests.untrained import awake
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def scenes(config: TrainConfig, small_data: Callable[[TrainConfig], Dataset]) ->
 def model(config: TrainConfig) -> SequentialAutoEncoder:
     """Untrained, but with writes bright enough to be scored."""
     torch.manual_seed(0)
-    made = SequentialAutoEncoder(config.model)
+    made = awake(SequentialAutoEncoder(config.model))
     nn.init.constant_(made.coder.decoder[-1].bias, 0.3)  # type: ignore[arg-type]
     return made
 

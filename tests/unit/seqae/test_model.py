@@ -8,6 +8,7 @@ from torch import Tensor
 
 from seqae.config import ModelConfig
 from seqae.model import Output, SequentialAutoEncoder
+from tests.untrained import awake
 
 
 def make(**changes: Any) -> SequentialAutoEncoder:
@@ -20,7 +21,7 @@ def make(**changes: Any) -> SequentialAutoEncoder:
         "coder": {"bottleneck": 7},
     }
     torch.manual_seed(0)
-    model = SequentialAutoEncoder(ModelConfig.model_validate(given | changes)).eval()
+    model = awake(SequentialAutoEncoder(ModelConfig.model_validate(given | changes))).eval()
     with torch.no_grad():
         for parameter in model.localizer.head.parameters():  # type: ignore[union-attr]
             parameter.normal_(std=0.3)

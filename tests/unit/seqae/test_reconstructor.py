@@ -16,6 +16,7 @@ from seqae.model import Output, SequentialAutoEncoder
 from seqae.pictures import fit
 from seqae.reconstructor import Reconstruction, Reconstructor
 from seqae.training import Trainer
+from tests.untrained import awake
 
 Make = Callable[..., TrainConfig]
 
@@ -23,7 +24,7 @@ Make = Callable[..., TrainConfig]
 def make(config: TrainConfig) -> tuple[Reconstructor, SequentialAutoEncoder]:
     """Untrained, but with windows and writes that differ from image to image."""
     torch.manual_seed(0)
-    model = SequentialAutoEncoder(config.model)
+    model = awake(SequentialAutoEncoder(config.model))
     with torch.no_grad():
         for parameter in model.localizer.head.parameters():  # type: ignore[union-attr]
             parameter.normal_(std=0.3)
@@ -138,7 +139,7 @@ def test_a_window_lies_on_the_object_in_the_picture() -> None:
     config = TrainConfig.model_validate({"model": {"steps": 1}})
     picture = np.zeros((320, 500), np.uint8)
     picture[180:270, 300:390] = 255
-    (made,) = Reconstructor(SequentialAutoEncoder(config.model), config).reconstruct([Image.fromarray(picture)])
+    (made,) = Reconstructor(awake(SequentialAutoEncoder(config.model)), config).reconstruct([Image.fromarray(picture)])
     left, top, right, bottom = made.steps[0].source_window
     assert (left + right) / 2 == pytest.approx(345, abs=12)
     assert (top + bottom) / 2 == pytest.approx(225, abs=12)

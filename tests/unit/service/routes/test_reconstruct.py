@@ -24,6 +24,7 @@ from seqae.model import SequentialAutoEncoder
 from seqae.reconstructor import Reconstruction
 from service.inference import Inference
 from service.settings import Settings
+from tests.untrained import awake
 
 CONFIG = TrainConfig.model_validate(
     {
@@ -38,7 +39,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a model that was never trained."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("checkpoint") / "1"
-    checkpoint.save(path, SequentialAutoEncoder(CONFIG.model), CONFIG, iteration=1, metrics={"test_mse": 0.1})
+    checkpoint.save(path, awake(SequentialAutoEncoder(CONFIG.model)), CONFIG, iteration=1, metrics={"test_mse": 0.1})
     return path
 
 
