@@ -1,6 +1,5 @@
 """Models to test with that nobody trained."""
 
-import torch
 from torch import nn
 
 from seqae.model import SequentialAutoEncoder
@@ -8,6 +7,5 @@ from seqae.model import SequentialAutoEncoder
 
 def awake(model: SequentialAutoEncoder) -> SequentialAutoEncoder:
     """Gives a new model, whose writes are all 0, some that are not."""
-    with torch.no_grad():
-        nn.init.normal_(model.coder.decoder[-2].get_parameter("weight"), std=0.3)
+    nn.init.normal_(model.coder.decoder[-2].get_parameter("weight"), std=0.3)
     return model

@@ -12,7 +12,6 @@ from seqae.config import ModelConfig
 from seqae.model import Output, SequentialAutoEncoder, Step
 from seqae.networks import Code, Seeker
 from seqae.pasting import Composition, compose, draw, pasted_losses
-from tests.untrained import awake
 
 SIDE, N = 40, 12
 
@@ -111,7 +110,7 @@ def trained(kind: str = "seeker", sizes: tuple[int, ...] = (20,)) -> tuple[Seque
     torch.manual_seed(0)
     localizer = {"kind": kind, "sizes": sizes}
     given = {"height": SIDE, "width": SIDE, "attention": {"kernel_size": N}, "localizer": localizer}
-    model = awake(SequentialAutoEncoder(ModelConfig.model_validate(given)))
+    model = SequentialAutoEncoder(ModelConfig.model_validate(given))
     model.coder = Copy()  # type: ignore[assignment]
     error, window = two_scenes()
     filters = make_filters(window, N, SIDE, SIDE)
