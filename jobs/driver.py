@@ -13,13 +13,14 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from jobs.backends.mlflow import MlflowTracking
+from jobs.directory.layout import AttemptFolder, JobFolder
+from jobs.directory.records import Control, Failure, Outcome, Phase, Progress, Result, Want
+from jobs.error_classes import classify
 from jobs.errors import ErrorClass, FencedError, FolderError, NoRun, TrackingUnavailable
-from jobs.failures import classify
-from jobs.folder import Attempt, Control, Failure, JobFolder, Outcome, Phase, Progress, Result, Want
-from jobs.launch import Tracking
-from jobs.tracking import MlflowTracking
+from jobs.interfaces import Tracking
 
-__all__ = ["Context", "connect", "drive"]
+__all__ = ["DriverContext", "connect", "drive"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +33,11 @@ _STOP_GRACE = 15.0
 
 
 @dataclass(frozen=True)
-class Context:
+class DriverContext:
     """What a driver works with."""
 
     folder: JobFolder
-    attempt: Attempt
+    attempt: AttemptFolder
     cache_dir: Path
     """Built data sets, shared by all jobs."""
     data_dir: Path | None
@@ -46,7 +47,7 @@ class Context:
     run_id: str | None
 
 
-def drive(work: Callable[[Context], Result], argv: Sequence[str] | None = None) -> int:
+def drive(work: Callable[[DriverContext], Result], argv: Sequence[str] | None = None) -> int:
     """Runs an attempt's work to a result file, whatever happens short of SIGKILL.
 
     Args:
@@ -124,7 +125,7 @@ def _is_supervisor(actor: dict[str, str]) -> bool:
     return actor["namespace"] == "SUPERVISOR_ACTOR_RAY_NAMESPACE"
 
 
-def _context(argv: Sequence[str] | None) -> Context:
+def _context(argv: Sequence[str] | None) -> DriverContext:
     parser = argparse.ArgumentParser(description="Runs one attempt of a job on the cluster.")
     parser.add_argument("--job-dir", type=Path, required=True, help="the job's folder, absolute")
     parser.add_argument("--attempt", type=int, required=True)
@@ -136,13 +137,13 @@ def _context(argv: Sequence[str] | None) -> Context:
     tracking = MlflowTracking(url, cache_dir / "models") if url and run_id else None
     attempt = folder.attempt(given.attempt)
     attempt.path.mkdir(parents=True, exist_ok=True)
-    return Context(folder, attempt, cache_dir, Path(data_dir) if data_dir else None, tracking, run_id)
+    return DriverContext(folder, attempt, cache_dir, Path(data_dir) if data_dir else None, tracking, run_id)
 
 
 class _Watch:
     """A thread beside the work: keeps the heartbeat alive, obeys control.json where no worker does, ships metrics."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: DriverContext) -> None:
         self._context = context
         self._end = threading.Event()
         self._asked_at: float | None = None
@@ -204,15 +205,15 @@ class _Watch:
             logger.warning("metrics are kept for later: %s", error)
 
 
-def _is_fenced(control: Control, attempt: Attempt) -> bool:
+def _is_fenced(control: Control, attempt: AttemptFolder) -> bool:
     return control.attempt > attempt.number
 
 
-def _asks_to_stop(control: Control, attempt: Attempt) -> bool:
+def _asks_to_stop(control: Control, attempt: AttemptFolder) -> bool:
     return control.want is not Want.RUN or _is_fenced(control, attempt)
 
 
-def _stopped(context: Context) -> Result:
+def _stopped(context: DriverContext) -> Result:
     """The result of an attempt that SIGTERM ended: as it was asked for, or else the cluster's doing."""
     want = context.folder.read_control().want
     if want is Want.RUN:
@@ -222,7 +223,7 @@ def _stopped(context: Context) -> Result:
     return Result(outcome=Outcome.PAUSED if want is Want.PAUSE else Outcome.CANCELLED)
 
 
-def _write(context: Context, result: Result) -> None:
+def _write(context: DriverContext, result: Result) -> None:
     if _is_fenced(context.folder.read_control(), context.attempt):
         return
     try:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.folder import write_atomically
-from seqae import checkpoint
-from seqae.data import load_data
-from seqae.evaluation import evaluate
-from seqae.manifest import verify
+from jobs.directory.files import write_atomically
+from seqae.checkpoints import checkpoint
+from seqae.checkpoints.manifest import verify
+from seqae.data.cache import load_data
+from seqae.evaluation.evaluate import evaluate
 
 __all__ = ["evaluate_checkpoint", "main"]
 

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.driver import Context, drive
+from jobs.directory.files import write_atomically
+from jobs.directory.layout import AttemptFolder, JobFolder
+from jobs.directory.records import MetricRow, Outcome, Phase, Progress, Result
+from jobs.driver import DriverContext, drive
 from jobs.errors import NoModel
-from jobs.folder import Attempt, JobFolder, MetricRow, Outcome, Phase, Progress, Result, write_atomically
-from jobs.launch import Tracking
+from jobs.interfaces import Tracking
 from jobs.specs import FigureSpec, TrainSpec
 from seqae.figures.figure import Curve, Figure, FigureName
 from seqae.figures.make import CURVES, Material, make_figure
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return drive(_run, argv)
 
 
-def _run(context: Context) -> Result:
+def _run(context: DriverContext) -> Result:
     import torch
 
     torch.set_num_threads(1)
@@ -48,12 +50,12 @@ def _run(context: Context) -> Result:
     return Result(outcome=Outcome.SUCCEEDED, metrics=dict(figure.numbers), iterations=1)
 
 
-def _tell(attempt: Attempt, phase: Phase, done: int) -> None:
+def _tell(attempt: AttemptFolder, phase: Phase, done: int) -> None:
     now = time.time()
     attempt.write_progress(Progress(time=now, moved_at=now, phase=phase, iteration=done, iterations=1))
 
 
-def _keep(attempt: Attempt, name: FigureName, figure: Figure) -> None:
+def _keep(attempt: AttemptFolder, name: FigureName, figure: Figure) -> None:
     stream = io.BytesIO()
     figure.image.save(stream, "PNG")
     about = {"figure": name, "caption": figure.caption, "numbers": dict(figure.numbers)}

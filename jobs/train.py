@@ -5,12 +5,13 @@ import os
 import sys
 from typing import Any
 
-from jobs.driver import Context, connect, drive
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import Result
+from jobs.driver import DriverContext, connect, drive
+from jobs.error_classes import classify, out_of_memory_kills
 from jobs.errors import ErrorClass, FencedError, OutOfMemoryError, WorkersLostError
-from jobs.failures import classify, out_of_memory_kills
-from jobs.folder import JobFolder, Result
 from jobs.specs import ScalingConfig, TrainSpec, WorkerRange
-from jobs.worker import Place, Task, train
+from jobs.training.worker import DistributedContext, TrainingTask, train
 
 __all__ = ["fit", "main"]
 
@@ -24,9 +25,9 @@ def main() -> int:
     return drive(_run)
 
 
-def _run(context: Context) -> Result:
+def _run(context: DriverContext) -> Result:
     connect()
-    task = Task(
+    task = TrainingTask(
         folder=context.folder.path,
         control=context.folder.path,
         attempt=context.attempt.number,
@@ -39,13 +40,14 @@ def _run(context: Context) -> Result:
     return fit(task, spec.scaling)
 
 
-def fit(task: Task, scaling: ScalingConfig) -> Result:
+def fit(task: TrainingTask, scaling: ScalingConfig) -> Result:
     """Trains on workers of the cluster, and starts them again when one is lost.
 
     Ray Train could restart them itself, but counts a user's error like a lost worker; here only the latter is retried.
 
     Raises:
-        Error: as `jobs.worker.train`, or WorkersLostError, or OutOfMemoryError when a worker was killed for that.
+        Error: as `jobs.training.worker.train`, or WorkersLostError, or OutOfMemoryError when a worker was
+            killed for that.
     """
     attempt = JobFolder(task.folder, control=task.control).attempt(task.attempt)
     restarts = 0
@@ -63,7 +65,7 @@ def fit(task: Task, scaling: ScalingConfig) -> Result:
             attempt.add_note("workers_lost", str(error)[:1000])
 
 
-def _fit_once(task: Task, scaling: ScalingConfig) -> Result:
+def _fit_once(task: TrainingTask, scaling: ScalingConfig) -> Result:
     from ray import train as ray_train
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -101,7 +103,7 @@ def _worker(config: dict[str, Any]) -> Result:
 
     context = ray_train.get_context()
     device = str(get_device()) if config["gpus"] > 0 else "cpu"
-    return train(config["task"], Place(context.get_world_rank(), context.get_world_size(), device))
+    return train(config["task"], DistributedContext(context.get_world_rank(), context.get_world_size(), device))
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -1,8 +1,9 @@
 """Searches on the cluster: `python -m jobs.tune --job-dir DIR --attempt N`.
 
 Ray Tune places the trials and ASHA stops the poor ones. Everything else is ours: a trial is a training run in a folder
-of its own, trained by `jobs.worker.train`, and the winner is chosen from those folders. A search that is taken up again
-therefore needs no state of Tune's: each trial first reports what it had reported before, and goes on from there.
+of its own, trained by `jobs.training.worker.train`, and the winner is chosen from those folders. A search that is
+taken up again therefore needs no state of Tune's: each trial first reports what it had reported before, and goes on
+from there.
 """
 
 import logging
@@ -11,18 +12,18 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from jobs.driver import Context, connect, drive
+from jobs.directory.records import Outcome, Phase, Result, Want
+from jobs.driver import DriverContext, connect, drive
 from jobs.errors import FencedError, WorkersLostError
-from jobs.folder import Outcome, Phase, Result, Want
-from jobs.keeper import Keeper
-from jobs.ledger import Ledger
-from jobs.search import trial_spec
 from jobs.specs import ScalingConfig, TuneSpec
-from jobs.trial import run_trial
-from jobs.worker import Task
-from seqae.data import load_data
+from jobs.training.checkpoints import CheckpointManager
+from jobs.training.worker import TrainingTask
+from jobs.tuning.trial_table import TrialTable
+from jobs.tuning.trial_worker import run_trial
+from jobs.tuning.trials import trial_spec
+from seqae.checkpoints.manifest import verify
+from seqae.data.cache import load_data
 from seqae.errors import Error
-from seqae.manifest import verify
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -45,14 +46,14 @@ def main() -> int:
     return drive(_run)
 
 
-def _run(context: Context) -> Result:
+def _run(context: DriverContext) -> Result:
     # Read by Tune when a Tuner is made: our own rows replace its log files.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     connect()
     spec = context.folder.read_spec()
     if not isinstance(spec, TuneSpec):
         raise TypeError(f"{context.folder.path}: not a search")
-    ledger = Ledger(spec, context.folder, context.attempt)
+    ledger = TrialTable(spec, context.folder, context.attempt)
     # Once here, rather than by all first trials at the same time.
     data = load_data(spec.base.data, spec.base.model, context.cache_dir, context.data_dir)
     context.attempt.add_note("data", data.source)
@@ -60,7 +61,7 @@ def _run(context: Context) -> Result:
     return _result(context, spec, ledger, data.checksum)
 
 
-def _search(context: Context, spec: TuneSpec, ledger: Ledger) -> None:
+def _search(context: DriverContext, spec: TuneSpec, ledger: TrialTable) -> None:
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
@@ -99,12 +100,12 @@ def _run_trial(config: dict[str, Any]) -> None:
     run_trial(config["run"])
 
 
-def _prepare(context: Context, spec: TuneSpec, trial: int) -> Task:
+def _prepare(context: DriverContext, spec: TuneSpec, trial: int) -> TrainingTask:
     """Makes the trial's folder, unless an earlier attempt did."""
     own = context.folder.trial(trial)
     if not (own.path / "spec.json").exists():
         own.write_spec(trial_spec(spec, trial))
-    return Task(
+    return TrainingTask(
         folder=own.path,
         control=context.folder.path,
         attempt=context.attempt.number,
@@ -139,7 +140,7 @@ def _concurrent(scaling: ScalingConfig) -> int:
     return max(1, int(min(shares)))
 
 
-def _callback(ledger: Ledger) -> Any:
+def _callback(ledger: TrialTable) -> Any:
     from ray.tune import Callback
 
     # Tune passes everything by name.
@@ -163,7 +164,7 @@ def _number(trial: "Trial") -> int:
     return int(trial.config["run"]["task"].folder.name)
 
 
-def _stopper(context: Context, ledger: Ledger) -> Any:
+def _stopper(context: DriverContext, ledger: TrialTable) -> Any:
     from ray.tune import Stopper
 
     class Obey(Stopper):  # type: ignore[misc]  # ray has no types
@@ -185,7 +186,7 @@ def _stopper(context: Context, ledger: Ledger) -> Any:
     return Obey()
 
 
-def _result(context: Context, spec: TuneSpec, ledger: Ledger, checksum: str) -> Result:
+def _result(context: DriverContext, spec: TuneSpec, ledger: TrialTable, checksum: str) -> Result:
     control = context.folder.read_control()
     if control.attempt > context.attempt.number:
         raise FencedError(f"attempt {control.attempt} has taken over")
@@ -200,7 +201,7 @@ def _result(context: Context, spec: TuneSpec, ledger: Ledger, checksum: str) -> 
         messages = sorted({row.message for row in ledger.rows.values() if row.message})
         raise NoTrialError(f"no trial gave a model: {'; '.join(messages)[:2000] or 'none was evaluated'}")
     own = context.folder.trial(best.trial)
-    chosen = Keeper(own, own.attempt(context.attempt.number), spec.metric).best()
+    chosen = CheckpointManager(own, own.attempt(context.attempt.number), spec.metric).best()
     if chosen is None:
         raise NoTrialError(f"trial {best.trial} was the best, but has no checkpoint that is whole")
     manifest = verify(chosen)

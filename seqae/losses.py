@@ -8,8 +8,8 @@ from torch import Tensor
 
 from seqae.attention import read
 from seqae.config import LossConfig
+from seqae.copy_paste import Pasted, presence
 from seqae.model import Output
-from seqae.pasting import Pasted, presence
 
 __all__ = ["Losses", "mseot_weights", "step_errors", "total_loss"]
 

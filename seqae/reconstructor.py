@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seqae import checkpoint
 from seqae.attention import window_box
+from seqae.checkpoints import checkpoint
 from seqae.config import TrainConfig
+from seqae.data.preprocess import centre_box, fit
 from seqae.losses import step_errors
 from seqae.model import Output, SequentialAutoEncoder
-from seqae.pictures import centre_box, fit
 
 __all__ = ["AttentionStep", "Reconstruction", "Reconstructor"]
 

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqae import checkpoint
+from seqae.checkpoints import checkpoint
+from seqae.checkpoints.manifest import Manifest, verify
 from seqae.config import TrainConfig
-from seqae.data import Dataset
+from seqae.copy_paste import pasted_losses
+from seqae.data.cache import Dataset
 from seqae.errors import CheckpointError, DivergedError
-from seqae.evaluation import Evaluation, evaluate
+from seqae.evaluation.evaluate import Evaluation, evaluate
 from seqae.losses import Losses, total_loss
-from seqae.manifest import Manifest, verify
 from seqae.model import Output, SequentialAutoEncoder
-from seqae.pasting import pasted_losses
 
 __all__ = ["Progress", "Trainer", "iterations_of", "with_shared_statistics"]
 
@@ -49,7 +49,7 @@ class Progress:
     mse: float
     """Of the last canvas on the training images (Eq. 13), mean since the report before."""
     separation: float
-    """Of pasted images (`seqae.pasting`), mean since the report before; 0 where there are none."""
+    """Of pasted images (`seqae.copy_paste`), mean since the report before; 0 where there are none."""
     location: float
     """Likewise."""
     presence: float
@@ -288,7 +288,7 @@ class Trainer:
         )
 
     def save(self, path: Path, before_commit: Callable[[], None] | None = None) -> Manifest:
-        """Writes a checkpoint folder (see `seqae.checkpoint.save`); call it on one worker only."""
+        """Writes a checkpoint folder (see `seqae.checkpoints.checkpoint.save`); call it on one worker only."""
         state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
         return checkpoint.save(
             path,

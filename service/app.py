@@ -11,17 +11,17 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from fastapi_offline import FastAPIOffline
 
-from jobs.launch import Launcher, Tracking
-from service.context import Context
-from service.inference import Inference
-from service.limits import BodyLimit
-from service.problems import documented, install
-from service.reconciler import Reconciler
-from service.routes import events, health, jobs, reconstruct
+from jobs.interfaces import Launcher, Tracking
+from service.api.body_limit import BodyLimit
+from service.api.dependencies import AppContext
+from service.api.problems import documented, install
+from service.api.routes import events, health, jobs, models
+from service.db.store import Store
+from service.inference.model_pool import ModelPool
+from service.reconciler.loop import Reconciler
+from service.scheduling.job_service import JobService
 from service.settings import Settings
-from service.store import Store
-from service.use_cases import JobService
-from service.webhooks import Webhooks
+from service.webhook_sender import WebhookSender
 
 __all__ = ["create_app"]
 
@@ -40,7 +40,7 @@ def create_app(
     store: Store,
     tracking: Tracking,
     *,
-    inference: Inference | None = None,
+    inference: ModelPool | None = None,
 ) -> FastAPI:
     """The HTTP API with its background threads, which start and stop with the app.
 
@@ -52,9 +52,9 @@ def create_app(
         inference: serves the models; made from the settings when left out.
     """
     if inference is None and settings.inference:
-        inference = Inference(tracking, settings)
+        inference = ModelPool(tracking, settings)
     service = JobService(store, launcher, settings.jobs_dir, settings)
-    context = Context(settings, launcher, store, tracking, service, inference)
+    context = AppContext(settings, launcher, store, tracking, service, inference)
     # The reference at /docs with its scripts from here: FastAPI's own page loads them from another host.
     app = FastAPIOffline(
         redoc_url=None,
@@ -66,7 +66,7 @@ def create_app(
     app.state.context = context
     app.add_middleware(BodyLimit, default=settings.max_spec_bytes, exceptions={"/reconstruct": settings.max_body_bytes})
     install(app)
-    for routes in (jobs, events, reconstruct, health):
+    for routes in (jobs, events, models, health):
         app.include_router(routes.router)
     app.openapi = lambda: documented(app)  # type: ignore[method-assign]
     app.add_api_route("/", _page, include_in_schema=False)
@@ -85,20 +85,20 @@ def _drivers_environment(settings: Settings) -> dict[str, str]:
     return environment
 
 
-def _workers(context: Context) -> list[Reconciler | Webhooks]:
+def _workers(context: AppContext) -> list[Reconciler | WebhookSender]:
     """What works on the job database in threads of its own."""
     settings, store = context.settings, context.store
-    workers: list[Reconciler | Webhooks] = []
+    workers: list[Reconciler | WebhookSender] = []
     if settings.reconcile:
         environment = _drivers_environment(settings)
         workers.append(Reconciler(store, context.launcher, context.tracking, settings.jobs_dir, settings, environment))
     if settings.webhook_urls and settings.webhook_secret is not None:
-        workers.append(Webhooks(store, settings.webhook_secret.get_secret_value()))
+        workers.append(WebhookSender(store, settings.webhook_secret.get_secret_value()))
     return workers
 
 
 def _lifespan(
-    context: Context, workers: list[Reconciler | Webhooks]
+    context: AppContext, workers: list[Reconciler | WebhookSender]
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

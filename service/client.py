@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 from jobs.specs import AnySpec
 from seqae.config import Config
 from service.errors import ApiError
-from service.schemas import FrameList, ModelStatus, ReconstructionView
-from service.views import Event, JobView, Page, Validation
+from service.schemas.jobs import Event, FrameList, JobView, Page, Validation
+from service.schemas.models import ModelStatus, ReconstructionView
 
 __all__ = ["Client"]
 

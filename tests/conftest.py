@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 
+from jobs.backends.fakes import FakeLauncher, FakeTracking
+from jobs.directory.layout import AttemptFolder, JobFolder
+from jobs.directory.records import Control, Failure, Outcome, Phase, Progress, Result
 from jobs.errors import ErrorClass
-from jobs.fakes import FakeLauncher, FakeTracking
-from jobs.folder import Attempt, Control, Failure, JobFolder, Outcome, Phase, Progress, Result
-from jobs.launch import ProcessState, submission_id
+from jobs.interfaces import ProcessState, submission_id
 from jobs.specs import job_spec
-from seqae import manifest
-from service.policy import ReconcilerSettings
-from service.reconciler import Reconciler
-from service.states import State
-from service.store import Store
-from service.use_cases import JobService
+from seqae.checkpoints import manifest
+from service.db.store import Store
+from service.job_state import State
+from service.reconciler.loop import Reconciler
+from service.scheduling.job_service import JobService
+from service.settings import ReconcilerSettings
 from tests.postgres import NoPostgresError, PostgresServer, running_postgres
 
 # --- databases
@@ -66,7 +67,7 @@ class Driver:
         self._world = world
         self.name = submission_id(job_id, number)
         self.job_folder = JobFolder(world.jobs_dir / job_id)
-        self.folder: Attempt = self.job_folder.attempt(number)
+        self.folder: AttemptFolder = self.job_folder.attempt(number)
 
     @property
     def control(self) -> Control:

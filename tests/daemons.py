@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from jobs.errors import LauncherUnavailable
-from jobs.launch import Launcher
-from service import processes
-from service.parts import PREFERRED_PORTS, Layout, Part, build_parts, free_port
+from jobs.interfaces import Launcher
+from service.local import processes
+from service.local.daemons import PREFERRED_PORTS, Daemon, HomeLayout, build_daemons, free_port
 
 _STARTS = 3
 
@@ -29,21 +29,21 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 240.0)
 class Daemons:
     """Ray, MLflow and the control plane of one home folder, each started when it is first asked for."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: HomeLayout) -> None:
         layout.prepare()
         self.layout = layout
         ports: dict[str, int] = {}
         for name in PREFERRED_PORTS:
             ports[name] = free_port(None, set(ports.values()))
-        self.ray, self.mlflow, self.api = build_parts(layout, ports, None)
-        self._started: dict[str, processes.Leader] = {}
+        self.ray, self.mlflow, self.api = build_daemons(layout, ports, None)
+        self._started: dict[str, processes.SessionLeader] = {}
 
-    def start(self, part: Part) -> None:
+    def start(self, part: Daemon) -> None:
         if part.before is not None:
             part.before()
         self._started[part.name] = _start(self.layout, part)
 
-    def wait(self, part: Part, also: Callable[[], bool] = lambda: True) -> None:
+    def wait(self, part: Daemon, also: Callable[[], bool] = lambda: True) -> None:
         """Until it is ready. Ray gives up when its node needs over 30 s, as on a busy machine: it is started again."""
         starts = 1
 
@@ -58,20 +58,20 @@ class Daemons:
 
         wait_until(ready, f"{part.title} is ready", _STARTS * part.patience)
 
-    def revive(self, part: Part) -> None:
+    def revive(self, part: Daemon) -> None:
         """Starts it again if it has died by itself, as a service manager would; not what a test keeps away."""
         if part.name in self._started and not self._lives(part):
             self._end(part.name, grace=0.0)
             self.start(part)
 
-    def _lives(self, part: Part) -> bool:
+    def _lives(self, part: Daemon) -> bool:
         return processes.alive(self._started[part.name], self.layout.mark(part.name))
 
-    def kill(self, part: Part) -> None:
+    def kill(self, part: Daemon) -> None:
         """SIGKILL, all of it at once."""
         self._end(part.name, grace=0.0)
 
-    def forget(self, part: Part, spared: set[int]) -> None:
+    def forget(self, part: Daemon, spared: set[int]) -> None:
         """SIGKILL of all but the spared processes, which are left to themselves."""
         leader = self._started.pop(part.name)
         for process in processes.members(self.layout.mark(part.name), leader):
@@ -89,7 +89,7 @@ class Daemons:
         assert processes.members(self.layout.mark(name), leader) == []
 
 
-def ask_ray(head: Part, path: str, **query: str) -> Any:
+def ask_ray(head: Daemon, path: str, **query: str) -> Any:
     """The answer of Ray's dashboard, parsed."""
     try:
         answer = httpx.get(head.url + path, params=query, headers=dict(head.headers), timeout=60, trust_env=False)
@@ -98,13 +98,13 @@ def ask_ray(head: Part, path: str, **query: str) -> Any:
         raise AssertionError(f"Ray does not say {path}: {error}") from error
 
 
-def ray_state(head: Part, what: str) -> list[dict[str, Any]]:
+def ray_state(head: Daemon, what: str) -> list[dict[str, Any]]:
     """All "actors" or "placement_groups" that Ray knows, dead ones too."""
     answer = ask_ray(head, f"/api/v0/{what}", detail="true", limit="1000")
     return list(answer["data"]["result"]["result"])
 
 
-def living_actors(head: Part) -> list[dict[str, Any]]:
+def living_actors(head: Daemon) -> list[dict[str, Any]]:
     """Those of Ray's own job service left out."""
     found = ray_state(head, "actors")
     return [actor for actor in found if actor["state"] != "DEAD" and actor["class_name"] != "JobSupervisor"]
@@ -118,13 +118,13 @@ def has_room(launcher: Launcher) -> bool:
         return False
 
 
-def _start(layout: Layout, part: Part) -> processes.Leader:
+def _start(layout: HomeLayout, part: Daemon) -> processes.SessionLeader:
     environment = {**os.environ, **part.environment}
     log = layout.logs / f"{part.name}.log"
     return processes.start(part.command, environment, layout.mark(part.name), log, cwd=layout.logs)
 
 
-def _is_ready(part: Part) -> bool:
+def _is_ready(part: Daemon) -> bool:
     try:
         answer = httpx.get(part.ready_url, headers=dict(part.headers), timeout=5, trust_env=False)
     except httpx.HTTPError:

@@ -4,14 +4,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from seqae.data.scenes import Scenes
 from seqae.errors import FigureError
+from seqae.evaluation.segmentation import adjusted_rand, contingency, matched_ious, segment
 from seqae.figures.figure import Figure
 from seqae.figures.layout import grid, heat, panel, signed, to_bytes
 from seqae.figures.readers import density
 from seqae.losses import step_errors
-from seqae.metrics import adjusted_rand, contingency, matched_ious, segment
 from seqae.model import Output, SequentialAutoEncoder
-from seqae.scenes import Scenes
 
 __all__ = ["from_background", "from_nothing", "reconstruct", "single_steps"]
 

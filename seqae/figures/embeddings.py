@@ -13,7 +13,7 @@ from sklearn.metrics import silhouette_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from seqae.digits import SIDE, Digits
+from seqae.data.digits import SIDE, Digits
 from seqae.errors import FigureError
 from seqae.figures.canvases import reconstruct
 from seqae.figures.figure import Figure

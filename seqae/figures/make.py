@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from seqae import checkpoint
+from seqae.checkpoints import checkpoint
+from seqae.checkpoints.manifest import verify
 from seqae.config import DataConfig, MnistScenesConfig, TrainConfig
-from seqae.data import Dataset, load_data
-from seqae.digits import Digits, load_digits
+from seqae.data.cache import Dataset, load_data
+from seqae.data.digits import Digits, load_digits
+from seqae.data.mnist_scenes import make_scenes
+from seqae.data.scenes import Scenes
 from seqae.errors import FigureError
 from seqae.figures.canvases import from_background, from_nothing, reconstruct, single_steps
 from seqae.figures.curves import test_curve, train_curve
@@ -19,9 +22,7 @@ from seqae.figures.embeddings import make_tour, tour_embeddings
 from seqae.figures.figure import Curve, Figure, FigureName
 from seqae.figures.readers import readers
 from seqae.figures.sampled import sampled_scenes
-from seqae.manifest import verify
 from seqae.model import SequentialAutoEncoder
-from seqae.scenes import Scenes, make_scenes
 
 __all__ = ["CURVES", "Material", "make_figure"]
 

@@ -17,10 +17,10 @@ import psutil
 from sqlalchemy import insert
 
 from jobs.specs import job_spec
-from service.parts import free_port
-from service.states import Desired, State
-from service.store import Store, new_job_id, utc_now
-from service.tables import JobRow
+from service.db.models import JobRow
+from service.db.store import Store, new_job_id, utc_now
+from service.job_state import Desired, State
+from service.local.daemons import free_port
 
 __all__ = ["Answer", "Api", "Memory", "fill", "read_pages", "running_api", "submit_all"]
 
@@ -78,7 +78,7 @@ class Answer:
 
 @contextmanager
 def running_api(home: Path, database_url: str, **settings: object) -> Iterator[Api]:
-    """Starts `python -m service.serve` without a cluster and without a model.
+    """Starts `python -m service.__main__` without a cluster and without a model.
 
     Args:
         home: an empty folder.
@@ -90,7 +90,7 @@ def running_api(home: Path, database_url: str, **settings: object) -> Iterator[A
     given |= {"ray_url": _NOBODY, "mlflow_url": _NOBODY} | settings
     environment = os.environ | {f"SEQAE_{name.upper()}": str(value) for name, value in given.items()}
     with (home / "api.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "service.serve"], env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, "-m", "service.__main__"], env=environment, stdout=log, stderr=log)
     try:
         api = Api(f"http://127.0.0.1:{port}", psutil.Process(process.pid))
         deadline = time.monotonic() + 120

@@ -18,7 +18,7 @@ from typing import Any, Self
 import torch
 from torch._inductor import cpp_builder, exc
 
-from jobs.ray_launcher import MALLOC
+from jobs.backends.ray import MALLOC
 from seqae.training import Trainer
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.step import config_of, data_of, flops_of, gemm, seconds_of

@@ -22,9 +22,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from seqae.config import TrainConfig
-from seqae.data import Dataset, load_data
+from seqae.data.cache import Dataset, load_data
 from seqae.errors import DivergedError
-from seqae.evaluation import Evaluation, evaluate
+from seqae.evaluation.evaluate import Evaluation, evaluate
 from seqae.training import Progress, Trainer
 from tests.benchmarks import overfit, peers
 from tests.benchmarks.figures import cores

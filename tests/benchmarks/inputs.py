@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from seqae.config import ImagesConfig, MnistScenesConfig, ModelConfig
-from seqae.data import load_data
-from seqae.images import find_images
+from seqae.data.cache import load_data
+from seqae.data.image_folder import find_images
 from tests.benchmarks.figures import Figure
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from service.store import Store
+from service.db.store import Store
 from tests.benchmarks.api import Answer, fill, read_pages, running_api, submit_all
 from tests.benchmarks.figures import Figure, machine, table
 from tests.postgres import NoPostgresError, running_postgres

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqae.config import TrainConfig
-from seqae.data import Dataset
-from seqae.metrics import SegmentScores, score_segments
-from seqae.scenes import Scenes
+from seqae.data.cache import Dataset
+from seqae.data.scenes import Scenes
+from seqae.evaluation.segmentation import SegmentScores, score_segments
 from tests.benchmarks.record import Clock, Look, Record
 
 PROBE = 40  # iterations that the rate is measured over, after as many that are not

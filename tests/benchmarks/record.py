@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from seqae.metrics import SegmentScores, connected_components_baseline
-from seqae.scenes import Scenes
+from seqae.data.scenes import Scenes
+from seqae.evaluation.segmentation import SegmentScores, connected_components_baseline
 from tests.benchmarks.figures import machine
 
 GOOD_ERROR = 0.01

@@ -10,10 +10,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqae.config import TrainConfig
-from seqae.data import Dataset
-from seqae.digits import bundled_digits
-from seqae.evaluation import Evaluation
-from seqae.scenes import Scenes, make_scenes
+from seqae.data.cache import Dataset
+from seqae.data.digits import bundled_digits
+from seqae.data.mnist_scenes import make_scenes
+from seqae.data.scenes import Scenes
+from seqae.evaluation.evaluate import Evaluation
 from seqae.training import Progress, Trainer
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from jobs.folder import JobFolder, Outcome
-from service.states import State
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import Outcome
+from service.job_state import State
 from tests.chaos.plant import Plant
 
 _SETTLES = 60.0  # seconds that Ray and the sweep have to clear away what the last job left

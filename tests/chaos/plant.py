@@ -12,16 +12,16 @@ from typing import Any
 
 import psutil
 
-from jobs.launch import submission_id
-from jobs.ray_launcher import RayLauncher
-from jobs.tracking import MlflowTracking
-from service import processes
+from jobs.backends.mlflow import MlflowTracking
+from jobs.backends.ray import RayLauncher
+from jobs.interfaces import submission_id
 from service.client import Client
+from service.db.models import JobRow
+from service.db.store import Store
 from service.errors import ApiError, StoreUnavailableError
-from service.parts import Part
-from service.states import ENDED, State
-from service.store import Store
-from service.tables import JobRow
+from service.job_state import ENDED, State
+from service.local import processes
+from service.local.daemons import Daemon
 from tests.daemons import Daemons, ask_ray, has_room, living_actors, ray_state
 from tests.daemons import wait_until as _wait_until
 from tests.postgres import PostgresServer
@@ -56,7 +56,7 @@ class Plant:
         self.home = daemons.layout.home
         self.jobs_dir = self.home / "jobs"
         environment = {**daemons.api.environment, **_SETTINGS, "SEQAE_DATABASE_URL": database.url}
-        self.parts: Mapping[str, Part] = {
+        self.parts: Mapping[str, Daemon] = {
             "head": daemons.ray,
             "mlflow": daemons.mlflow,
             "api": replace(daemons.api, environment=environment),
@@ -198,5 +198,5 @@ def running(daemons: Daemons, database: PostgresServer) -> Iterator[Plant]:
         assert left == [], "no process of ours outlives the test"
 
 
-def _left(daemons: Daemons, part: Part) -> list[psutil.Process]:
+def _left(daemons: Daemons, part: Daemon) -> list[psutil.Process]:
     return processes.members(daemons.layout.mark(part.name), None)

@@ -15,8 +15,9 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from jobs.folder import JobFolder, Outcome
-from service.states import State
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import Outcome
+from service.job_state import State
 from tests.chaos.audit import verdicts, zombies
 from tests.chaos.plant import Plant, wait_until
 from tests.tiny import ON_A_CLUSTER

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from service.states import ENDED, State
+from service.job_state import ENDED, State
 from tests.chaos.audit import verdicts, zombies
 from tests.chaos.plant import Plant, wait_until
 from tests.tiny import ON_A_CLUSTER

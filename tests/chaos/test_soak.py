@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.states import ENDED
+from service.job_state import ENDED
 from tests.chaos.audit import Verdict, verdicts, zombies
 from tests.chaos.plant import PARTS, Plant, wait_until
 from tests.tiny import ON_A_CLUSTER

@@ -16,14 +16,14 @@ import psutil
 import pytest
 from PIL import Image
 
-from jobs.folder import JobFolder
+from jobs.directory.layout import JobFolder
 from jobs.specs import ScalingConfig, TrainSpec
 from seqae.config import AttentionConfig, CoderConfig, MnistScenesConfig, ModelConfig, ScheduleConfig
 from service.client import Client
 from service.errors import ApiError
-from service.parts import PREFERRED_PORTS, free_port
-from service.stack import Stack, api_url
-from service.states import State
+from service.job_state import State
+from service.local.daemons import PREFERRED_PORTS, free_port
+from service.local.stack import Stack, api_url
 
 pytestmark = pytest.mark.timeout(900)
 

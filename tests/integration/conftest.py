@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from jobs.folder import Control, JobFolder
-from jobs.launch import RunRef, Submission, submission_id
-from jobs.provenance import flat_params
-from jobs.ray_launcher import RayLauncher
+from jobs.backends.mlflow import MlflowTracking
+from jobs.backends.provenance import flat_params
+from jobs.backends.ray import RayLauncher
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import Control
+from jobs.interfaces import RunRef, Submission, submission_id
 from jobs.specs import TrainSpec, TuneSpec, job_spec
-from jobs.tracking import MlflowTracking
 from service.client import Client
-from service.parts import Layout, Part
+from service.local.daemons import Daemon, HomeLayout
 from tests.daemons import Daemons, has_room, living_actors, wait_until
 from tests.tiny import ON_A_CLUSTER
 
@@ -22,11 +23,11 @@ from tests.tiny import ON_A_CLUSTER
 class Services:
     """What runs, and how it is reached."""
 
-    layout: Layout
+    layout: HomeLayout
     launcher: RayLauncher
     tracking: MlflowTracking
-    ray: Part
-    mlflow: Part
+    ray: Daemon
+    mlflow: Daemon
 
     def actors(self) -> list[dict[str, Any]]:
         """Ray's living actors, those of its own job service left out."""
@@ -95,7 +96,7 @@ class Job:
 
 @pytest.fixture(scope="session")
 def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
-    made = Daemons(Layout(tmp_path_factory.mktemp("home")))
+    made = Daemons(HomeLayout(tmp_path_factory.mktemp("home")))
     try:
         yield made
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seqae.manifest import verify
+from seqae.checkpoints.manifest import verify
 
 ROOT = Path(__file__).parents[2]
 

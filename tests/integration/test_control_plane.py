@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 
+from jobs.backends.fakes import FakeLauncher, FakeTracking
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import Control, Outcome, Phase, Progress, Result, Want
 from jobs.errors import FolderError
-from jobs.fakes import FakeLauncher, FakeTracking
-from jobs.folder import Control, JobFolder, Outcome, Phase, Progress, Result, Want
-from jobs.launch import Capacity, NodeCapacity
+from jobs.interfaces import Capacity, NodeCapacity
 from jobs.specs import job_spec
+from service.db.store import Store
 from service.errors import ConflictError, StoreUnavailableError
-from service.policy import ReconcilerSettings
-from service.reconciler import Reconciler
-from service.states import ENDED, State
-from service.store import Store
-from service.use_cases import JobService
+from service.job_state import ENDED, State
+from service.reconciler.loop import Reconciler
+from service.scheduling.job_service import JobService
+from service.settings import ReconcilerSettings
 
 QUICK = ReconcilerSettings(
     reconcile_every=0.02,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from jobs.folder import JobFolder, Outcome
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import Outcome
 from jobs.specs import job_spec
 
 pytestmark = pytest.mark.timeout(300)

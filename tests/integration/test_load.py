@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from service.store import Store
+from service.db.store import Store
 from tests.benchmarks.api import read_pages, running_api, submit_all
 
 CLIENTS, EACH, ALLOWED = 20, 6, 5

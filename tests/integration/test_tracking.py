@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from jobs.backends.mlflow import MlflowTracking
+from jobs.backends.provenance import flat_params
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import TrialRow
 from jobs.errors import NoModel, NoRun, TrackingUnavailable
-from jobs.folder import JobFolder, TrialRow
-from jobs.launch import RunStatus
-from jobs.provenance import flat_params
+from jobs.interfaces import RunStatus
 from jobs.specs import job_spec
-from jobs.tracking import MlflowTracking
 
 pytestmark = pytest.mark.timeout(540)
 
@@ -202,7 +203,7 @@ _AT_ONCE = """
 import threading
 from pathlib import Path
 from jobs.errors import TrackingUnavailable
-from jobs.tracking import MlflowTracking
+from jobs.backends.mlflow import MlflowTracking
 
 tracking = MlflowTracking("http://127.0.0.1:9", Path("."))
 calls = [lambda: tracking.resolve("champion"), tracking.open_runs, lambda: tracking.create_run("j", "n", "train", {})]

@@ -5,10 +5,11 @@ from typing import Any
 import psutil
 import pytest
 
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import Control, Outcome, Want
 from jobs.errors import ErrorClass
-from jobs.folder import Control, JobFolder, Outcome, Want
-from jobs.launch import ProcessState, RunStatus
-from seqae.manifest import verify
+from jobs.interfaces import ProcessState, RunStatus
+from seqae.checkpoints.manifest import verify
 
 pytestmark = pytest.mark.timeout(540)
 

@@ -7,10 +7,10 @@ from typing import Any
 import psutil
 import pytest
 
-from jobs.folder import Outcome, TrialRow
-from seqae import checkpoint
+from jobs.directory.records import Outcome, TrialRow
+from seqae.checkpoints import checkpoint
 from service.client import Client
-from service.states import State
+from service.job_state import State
 
 pytestmark = pytest.mark.timeout(540)
 

@@ -18,7 +18,15 @@ def _imported(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["service.app", "service.serve", "service.cli", "service.client", "service.stack", "service.demo"]
+    "module",
+    [
+        "service.app",
+        "service.__main__",
+        "service.cli.main",
+        "service.client",
+        "service.local.stack",
+        "service.cli.demo",
+    ],
 )
 def test_the_control_plane_and_the_command_line_start_without_the_heavy_libraries(module: str) -> None:
     assert not _imported(f"import {module}").intersection(HEAVY)
@@ -28,8 +36,8 @@ def test_a_job_runs_to_its_registered_model_without_the_heavy_libraries(tmp_path
     """The reconciler checks the model's files in the API's own process, which must not stall while torch is loaded."""
     program = f"""
 from pathlib import Path
-from service.policy import ReconcilerSettings
-from service.states import State
+from service.settings import ReconcilerSettings
+from service.job_state import State
 from tests.conftest import World
 world = World(Path({str(tmp_path)!r}), "sqlite:///{tmp_path}/jobs.db", ReconcilerSettings())
 job, driver = world.running()
@@ -40,7 +48,7 @@ world.store.close()"""
 
 
 def test_help_needs_neither_the_service_nor_the_model() -> None:
-    program = "from service.cli import app\ntry:\n    app(['--help'])\nexcept SystemExit:\n    pass"
+    program = "from service.cli.main import app\ntry:\n    app(['--help'])\nexcept SystemExit:\n    pass"
     loaded = _imported(program)
     assert not loaded.intersection({*HEAVY, "numpy", "fastapi", "sqlalchemy", "httpx", "psutil"})
 

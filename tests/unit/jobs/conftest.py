@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from jobs.folder import Control, JobFolder
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import Control
 from jobs.specs import TrainSpec, TuneSpec
-from jobs.worker import Task
+from jobs.training.worker import TrainingTask
 from tests.tiny import TINY
 
 
@@ -51,10 +52,10 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_task(folder: JobFolder, cache_dir: Path) -> Callable[[int], Task]:
+def make_task(folder: JobFolder, cache_dir: Path) -> Callable[[int], TrainingTask]:
     """The task of an attempt, by its number."""
 
-    def make(attempt: int) -> Task:
-        return Task(folder.path, folder.path, attempt, cache_dir, None)
+    def make(attempt: int) -> TrainingTask:
+        return TrainingTask(folder.path, folder.path, attempt, cache_dir, None)
 
     return make

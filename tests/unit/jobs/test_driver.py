@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs.driver import Context, drive
+from jobs.directory.layout import AttemptFolder, JobFolder
+from jobs.directory.records import Control, Outcome, Phase, Progress, Result, Want
+from jobs.driver import DriverContext, drive
 from jobs.errors import ErrorClass, FencedError
-from jobs.folder import Attempt, Control, JobFolder, Outcome, Phase, Progress, Result, Want
 from seqae.errors import DataError
 
-Work = Callable[[Context], Result]
+Work = Callable[[DriverContext], Result]
 Drive = Callable[[Work], None]
 
 DONE = Result(outcome=Outcome.SUCCEEDED, metrics={"test_mse": 0.1}, iterations=12)
@@ -35,15 +36,15 @@ def run(folder: JobFolder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Drive]:
     signal.signal(signal.SIGTERM, before)
 
 
-def _wait_for_ever(_: Context) -> Result:
+def _wait_for_ever(_: DriverContext) -> Result:
     while True:
         time.sleep(0.05)
 
 
 def test_the_works_result_is_written(run: Drive, folder: JobFolder) -> None:
-    seen: list[Context] = []
+    seen: list[DriverContext] = []
 
-    def work(context: Context) -> Result:
+    def work(context: DriverContext) -> Result:
         seen.append(context)
         progress = context.attempt.read_progress()
         assert progress is not None
@@ -62,7 +63,7 @@ def test_places_come_from_the_environment(run: Drive, tmp_path: Path, monkeypatc
     monkeypatch.setenv("SEQAE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("SEQAE_DATA_DIR", str(tmp_path / "own"))
 
-    def work(context: Context) -> Result:
+    def work(context: DriverContext) -> Result:
         assert (context.cache_dir, context.data_dir) == (tmp_path / "cache", tmp_path / "own")
         return DONE
 
@@ -70,7 +71,7 @@ def test_places_come_from_the_environment(run: Drive, tmp_path: Path, monkeypatc
 
 
 def test_an_error_is_classed(run: Drive, folder: JobFolder, caplog: pytest.LogCaptureFixture) -> None:
-    def work(_: Context) -> Result:
+    def work(_: DriverContext) -> Result:
         raise DataError("/data/coco: no such folder")
 
     run(work)
@@ -83,7 +84,7 @@ def test_an_error_is_classed(run: Drive, folder: JobFolder, caplog: pytest.LogCa
 
 
 def test_sigterm_without_a_wish_is_the_clusters_doing(run: Drive, folder: JobFolder) -> None:
-    def work(_: Context) -> Result:
+    def work(_: DriverContext) -> Result:
         os.kill(os.getpid(), signal.SIGTERM)
         return _wait_for_ever(_)
 
@@ -96,7 +97,7 @@ def test_sigterm_without_a_wish_is_the_clusters_doing(run: Drive, folder: JobFol
 
 @pytest.mark.parametrize(("want", "outcome"), [(Want.PAUSE, Outcome.PAUSED), (Want.CANCEL, Outcome.CANCELLED)])
 def test_sigterm_after_a_wish_is_what_was_wished(run: Drive, folder: JobFolder, want: Want, outcome: Outcome) -> None:
-    def work(context: Context) -> Result:
+    def work(context: DriverContext) -> Result:
         # While workers train, they are given time: the driver does not end by itself yet.
         context.attempt.write_progress(Progress(time=time.time(), moved_at=0.0, phase=Phase.TRAINING))
         folder.write_control(Control(attempt=1, want=want))
@@ -112,7 +113,7 @@ def test_sigterm_after_a_wish_is_what_was_wished(run: Drive, folder: JobFolder, 
 def test_a_driver_that_still_waits_for_workers_obeys_by_itself(run: Drive, folder: JobFolder) -> None:
     started = time.monotonic()
 
-    def work(context: Context) -> Result:
+    def work(context: DriverContext) -> Result:
         folder.write_control(Control(attempt=1, want=Want.CANCEL))
         return _wait_for_ever(context)
 
@@ -124,7 +125,7 @@ def test_a_driver_that_still_waits_for_workers_obeys_by_itself(run: Drive, folde
 
 
 def test_a_fenced_attempt_writes_no_result(run: Drive, folder: JobFolder) -> None:
-    def work(context: Context) -> Result:
+    def work(context: DriverContext) -> Result:
         folder.write_control(Control(attempt=2))
         raise FencedError("attempt 2 has taken over")
 
@@ -138,7 +139,7 @@ def test_a_fenced_attempt_writes_no_result(run: Drive, folder: JobFolder) -> Non
 
 
 def test_a_stale_driver_ends_by_itself(run: Drive, folder: JobFolder) -> None:
-    def work(context: Context) -> Result:
+    def work(context: DriverContext) -> Result:
         folder.write_control(Control(attempt=2))
         return _wait_for_ever(context)
 
@@ -147,7 +148,7 @@ def test_a_stale_driver_ends_by_itself(run: Drive, folder: JobFolder) -> None:
 
 
 def test_a_result_that_comes_too_late_is_not_written(run: Drive, folder: JobFolder) -> None:
-    def work(_: Context) -> Result:
+    def work(_: DriverContext) -> Result:
         folder.write_control(Control(attempt=2))
         return DONE
 
@@ -158,7 +159,7 @@ def test_a_result_that_comes_too_late_is_not_written(run: Drive, folder: JobFold
 def test_the_heartbeat_goes_on_while_nothing_moves(run: Drive, folder: JobFolder) -> None:
     first: list[Progress] = []
 
-    def work(context: Context) -> Result:
+    def work(context: DriverContext) -> Result:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             progress = context.attempt.read_progress()
@@ -181,7 +182,7 @@ def test_without_mlflow_the_work_is_done_all_the_same(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed.getsockname()[1]}")
         monkeypatch.setenv("SEQAE_RUN_ID", "0" * 32)
 
-        def work(context: Context) -> Result:
+        def work(context: DriverContext) -> Result:
             assert context.tracking is not None
             context.attempt.add_metrics(1, {"train/loss": 1.0})
             return DONE
@@ -194,14 +195,14 @@ def test_without_mlflow_the_work_is_done_all_the_same(
 
 
 def test_on_a_full_disk_film_strips_make_room_for_the_result(run: Drive, folder: JobFolder) -> None:
-    class Full(Attempt):
+    class Full(AttemptFolder):
         def write_result(self, result: Result) -> None:
             if self.frame_steps():
                 raise OSError(28, "No space left on device")
             super().write_result(result)
 
     class FullFolder(JobFolder):
-        def attempt(self, number: int) -> Attempt:
+        def attempt(self, number: int) -> AttemptFolder:
             return Full(self.path / "attempts" / str(number), number)
 
     from jobs.driver import _write
@@ -210,5 +211,5 @@ def test_on_a_full_disk_film_strips_make_room_for_the_result(run: Drive, folder:
     attempt = full.attempt(1)
     attempt.frames.mkdir(parents=True)
     (attempt.frames / "4.png").write_bytes(b"film")
-    _write(Context(full, attempt, folder.path, None, None, None), DONE)
+    _write(DriverContext(full, attempt, folder.path, None, None, None), DONE)
     assert folder.attempt(1).read_result() == DONE

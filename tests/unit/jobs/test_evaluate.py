@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from jobs.directory.layout import JobFolder
 from jobs.evaluate import evaluate_checkpoint, main
-from jobs.folder import JobFolder
-from jobs.worker import Place, Task, train
+from jobs.training.worker import DistributedContext, TrainingTask, train
 from seqae.errors import CheckpointError
 
 
 @pytest.fixture
-def trained(folder: JobFolder, make_task: Callable[[int], Task]) -> Path:
-    result = train(make_task(1), Place())
+def trained(folder: JobFolder, make_task: Callable[[int], TrainingTask]) -> Path:
+    result = train(make_task(1), DistributedContext())
     assert result.checkpoint is not None
     return folder.path / result.checkpoint
 

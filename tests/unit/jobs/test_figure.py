@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.backends.fakes import FakeTracking
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import Control, Outcome, Phase, Result, TrialRow
 from jobs.errors import ErrorClass, NoModel
-from jobs.fakes import FakeTracking
 from jobs.figure import find_material, main, material_of
-from jobs.folder import Control, JobFolder, Outcome, Phase, Result, TrialRow
 from jobs.specs import FigureSpec, TrainSpec, job_spec
-from jobs.worker import Place, Task, train
+from jobs.training.worker import DistributedContext, TrainingTask, train
 from seqae.figures.make import Material
 
 
@@ -30,7 +31,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> JobFol
         "schedule": {"batch_size": 8, "epochs": 3, "log_every": 1, "evaluate_every": 4, "checkpoint_every": 4},
     }
     folder.write_spec(TrainSpec.model_validate(spec))
-    result = train(Task(folder.path, folder.path, 1, cache_dir, None), Place())
+    result = train(TrainingTask(folder.path, folder.path, 1, cache_dir, None), DistributedContext())
     folder.attempt(1).write_result(result)
     return folder
 

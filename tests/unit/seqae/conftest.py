@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from seqae.config import TrainConfig
-from seqae.data import Dataset
-from seqae.digits import bundled_digits
-from seqae.scenes import make_scenes
+from seqae.data.cache import Dataset
+from seqae.data.digits import bundled_digits
+from seqae.data.mnist_scenes import make_scenes
 
 SMALL: dict[str, Any] = {
     "data": {"train_scenes": 30, "test_scenes": 9, "max_digits": 2, "min_scale": 0.36, "max_scale": 0.43},

@@ -11,7 +11,7 @@ from torch._inductor import config as inductor
 from torch._inductor import cpp_builder, exc
 
 from seqae.config import TrainConfig
-from seqae.data import Dataset
+from seqae.data.cache import Dataset
 from seqae.training import Progress, Trainer
 
 Make = Callable[..., TrainConfig]

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from seqae.attention import make_filters
 from seqae.config import GrowthStep, ImagesConfig, TrainConfig
-from seqae.data import Dataset
-from seqae.digits import Digits, bundled_digits
+from seqae.data.cache import Dataset
+from seqae.data.digits import Digits, bundled_digits
 from seqae.errors import CheckpointError, DataError, FigureError
+from seqae.evaluation.segmentation import adjusted_rand, contingency, segment
 from seqae.figures.canvases import from_background, from_nothing, reconstruct, single_steps
 from seqae.figures.curves import test_curve as plot_test
 from seqae.figures.curves import train_curve as plot_train
@@ -22,7 +23,6 @@ from seqae.figures.figure import NAMES, Curve, Figure, FigureName
 from seqae.figures.layout import grid, heat, panel, signed, to_bytes
 from seqae.figures.make import Material, make_figure
 from seqae.figures.readers import SETTINGS, density, readers, whole_window
-from seqae.metrics import adjusted_rand, contingency, segment
 from seqae.model import SequentialAutoEncoder
 from seqae.training import Trainer
 from tests.untrained import awake

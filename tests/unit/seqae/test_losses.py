@@ -9,9 +9,9 @@ from torch import Tensor
 
 from seqae.attention import Filters, Window, make_filters
 from seqae.config import LossConfig
+from seqae.copy_paste import Pasted
 from seqae.losses import Losses, mseot_weights, step_errors, total_loss
 from seqae.model import Output, Step
-from seqae.pasting import Pasted
 
 B, H, W, N = 2, 10, 14, 8
 

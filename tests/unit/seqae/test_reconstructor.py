@@ -11,9 +11,9 @@ from PIL import Image
 from torch import nn
 
 from seqae.config import TrainConfig
+from seqae.data.preprocess import fit
 from seqae.errors import CheckpointError
 from seqae.model import Output, SequentialAutoEncoder
-from seqae.pictures import fit
 from seqae.reconstructor import Reconstruction, Reconstructor
 from seqae.training import Trainer
 from tests.untrained import awake

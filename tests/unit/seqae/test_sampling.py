@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seqae.config import TrainConfig
-from seqae.data import Dataset
+from seqae.data.cache import Dataset
 from seqae.errors import SamplingError
 from seqae.figures.sampled import sampled_scenes
 from seqae.model import SequentialAutoEncoder

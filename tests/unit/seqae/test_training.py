@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seqae.config import ModelConfig, TrainConfig
-from seqae.data import Dataset, Scenes
+from seqae.data.cache import Dataset
+from seqae.data.scenes import Scenes
 from seqae.errors import CheckpointError, DivergedError
-from seqae.evaluation import Evaluation
+from seqae.evaluation.evaluate import Evaluation
 from seqae.losses import Losses
 from seqae.model import SequentialAutoEncoder
 from seqae.training import Progress, Trainer, iterations_of, with_shared_statistics

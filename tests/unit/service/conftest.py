@@ -10,11 +10,11 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from jobs.fakes import FakeLauncher, FakeTracking
+from jobs.backends.fakes import FakeLauncher, FakeTracking
 from service.app import create_app
-from service.inference import Inference
+from service.db.store import Store
+from service.inference.model_pool import ModelPool
 from service.settings import Settings
-from service.store import Store
 
 Serve = Callable[[FastAPI], httpx.Client]
 MakeApp = Callable[..., FastAPI]
@@ -48,7 +48,7 @@ def store(settings: Settings) -> Iterator[Store]:
 def make_app(settings: Settings, launcher: FakeLauncher, store: Store, tracking: FakeTracking) -> MakeApp:
     """An app with other settings, or another inference, than the usual ones."""
 
-    def make(inference: Inference | None = None, **changes: object) -> FastAPI:
+    def make(inference: ModelPool | None = None, **changes: object) -> FastAPI:
         return create_app(settings.model_copy(update=changes), launcher, store, tracking, inference=inference)
 
     return make

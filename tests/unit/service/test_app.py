@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.serve import main  # noqa: F401  the entry point must be importable without side effects
+from service.__main__ import main  # noqa: F401  the entry point must be importable without side effects
 
 HEAVY = ("torch", "ray", "mlflow", "matplotlib", "sklearn", "scipy", "pandas")
 
 
-@pytest.mark.parametrize("module", ["service.app", "service.serve"])
+@pytest.mark.parametrize("module", ["service.app", "service.__main__"])
 def test_a_fresh_interpreter_imports_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -35,7 +35,7 @@ def test_the_process_answers_soon_and_stops_when_told(tmp_path: Path) -> None:
         "SEQAE_MLFLOW_URL": nobody,
         "SEQAE_RAY_URL": nobody,
     }
-    process = subprocess.Popen([sys.executable, "-m", "service.serve"], env=environment, stderr=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-m", "service"], env=environment, stderr=subprocess.PIPE)
     try:
         url = f"http://127.0.0.1:{port}"
         # Two seconds are promised for an idle machine; the bound is for a busy one.

@@ -7,11 +7,11 @@ import httpx
 import pytest
 from PIL import Image
 
-from jobs.fakes import FakeLauncher
+from jobs.backends.fakes import FakeLauncher
 from jobs.specs import TrainSpec
 from service.client import Client
 from service.errors import ApiError
-from service.states import State
+from service.job_state import State
 
 
 @pytest.fixture

@@ -1,0 +1,208 @@
+"""A cluster and a tracking server in memory, for tests, which tell them what happens next."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import LauncherUnavailable, NoModel, NoRun, SubmissionRefused, TrackingUnavailable
+from jobs.interfaces import Capacity, ModelVersion, NodeCapacity, OpenRun, ProcessState, RunRef, RunStatus, Submission
+
+__all__ = ["FakeLauncher", "FakeRun", "FakeTracking"]
+
+
+class FakeLauncher:
+    """A cluster on which submissions stay PENDING until told otherwise.
+
+    Set `unreachable` to make every call raise LauncherUnavailable, `refusal` to refuse submissions with that text, and
+    `loses_answers` to take submissions but raise LauncherUnavailable, as a time-out does.
+    """
+
+    def __init__(self, capacity: Capacity | None = None) -> None:
+        self.unreachable = False
+        self.loses_answers = False
+        self.refusal: str | None = None
+        self.submissions: dict[str, Submission] = {}
+        """Every submission taken, by id, ended ones too."""
+        self.submitted: list[str] = []
+        """Ids in the order in which they were really started; one that existed already is not repeated."""
+        self.stopped: list[str] = []
+        """Ids in the order in which stop was called."""
+        self._capacity = capacity or Capacity((NodeCapacity(cpus=2, gpus=0, memory_bytes=8e9),))
+        self._states: dict[str, ProcessState] = {}
+        self._logs: dict[str, str] = {}
+        self._cluster = 1
+
+    # What the Launcher protocol asks for.
+
+    def submit(self, submission: Submission) -> None:
+        self._answer()
+        if self.refusal is not None:
+            raise SubmissionRefused(self.refusal)
+        name = submission.submission_id
+        if name not in self._states:
+            self.submissions[name] = submission
+            self.submitted.append(name)
+            self._states[name] = ProcessState.PENDING
+        if self.loses_answers:
+            raise LauncherUnavailable("the answer was lost")
+
+    def state(self, submission_id: str) -> ProcessState | None:
+        self._answer()
+        return self._states.get(submission_id)
+
+    def stop(self, submission_id: str) -> None:
+        self._answer()
+        self.stopped.append(submission_id)
+        state = self._states.get(submission_id)
+        if state is not None and not state.is_terminal():
+            self._states[submission_id] = ProcessState.STOPPED
+
+    def logs(self, submission_id: str) -> str:
+        self._answer()
+        return self._logs.get(submission_id, "")
+
+    def capacity(self) -> Capacity:
+        self._answer()
+        return self._capacity
+
+    def cluster_id(self) -> str:
+        self._answer()
+        return f"cluster-{self._cluster}"
+
+    def live(self) -> set[str]:
+        self._answer()
+        return {name for name, state in self._states.items() if not state.is_terminal()}
+
+    # What a test makes happen.
+
+    def run(self, submission_id: str) -> None:
+        """The driver starts."""
+        self._set(submission_id, ProcessState.RUNNING)
+
+    def finish(self, submission_id: str, state: ProcessState = ProcessState.SUCCEEDED) -> None:
+        """The driver ends."""
+        self._set(submission_id, state)
+
+    def vanish(self, submission_id: str) -> None:
+        """The cluster forgets a submission."""
+        self._states.pop(submission_id)
+
+    def replace_cluster(self) -> None:
+        """The head dies and another comes up: everything is forgotten."""
+        self._cluster += 1
+        self._states.clear()
+
+    def set_capacity(self, capacity: Capacity) -> None:
+        self._capacity = capacity
+
+    def print(self, submission_id: str, text: str) -> None:
+        """The driver prints."""
+        self._logs[submission_id] = self._logs.get(submission_id, "") + text
+
+    def _set(self, submission_id: str, state: ProcessState) -> None:
+        if submission_id not in self._states:
+            raise KeyError(f"never submitted: {submission_id}")
+        self._states[submission_id] = state
+
+    def _answer(self) -> None:
+        if self.unreachable:
+            raise LauncherUnavailable("the cluster does not answer")
+
+
+@dataclass
+class FakeRun:
+    """A run as FakeTracking keeps it."""
+
+    job_id: str
+    name: str
+    kind: str
+    params: dict[str, Any]
+    status: RunStatus | None = None
+    """None while open."""
+    parent: str | None = None
+    """The search's run, of a trial's."""
+    shipped: list[Path] = field(default_factory=list)
+    """The job folders that were shipped to it, one entry a call."""
+
+
+class FakeTracking:
+    """A tracking server in memory. Set `unreachable` to make every call raise TrackingUnavailable."""
+
+    def __init__(self) -> None:
+        self.unreachable = False
+        self.runs: dict[str, FakeRun] = {}
+        self.versions: list[ModelVersion] = []
+        """Registered models, oldest first; version "1" is the first."""
+        self._sets: dict[str, str] = {}
+
+    def create_run(self, job_id: str, name: str, kind: str, params: Mapping[str, Any]) -> RunRef:
+        self._answer()
+        run_id = f"run-{job_id}"
+        self.runs.setdefault(run_id, FakeRun(job_id, name, kind, dict(params)))
+        return RunRef(run_id, f"http://mlflow.invalid/#/experiments/1/runs/{run_id}")
+
+    def create_trial_run(self, parent_run_id: str, trial: int, params: Mapping[str, Any]) -> RunRef:
+        self._answer()
+        parent = self._run(parent_run_id)
+        run_id = f"{parent_run_id}-trial-{trial}"
+        made = FakeRun(parent.job_id, f"trial {trial}", "trial", dict(params), parent=parent_run_id)
+        self.runs.setdefault(run_id, made)
+        return RunRef(run_id, f"http://mlflow.invalid/#/experiments/1/runs/{run_id}")
+
+    def close_run(self, run_id: str, status: RunStatus) -> None:
+        self._answer()
+        self._run(run_id)
+        for name, run in self.runs.items():
+            if run_id in (name, run.parent) and run.status is None:
+                run.status = status
+
+    def ship(self, job_dir: Path, run_id: str) -> None:
+        self._answer()
+        self._run(run_id).shipped.append(job_dir)
+
+    def register(
+        self, job_id: str, run_id: str, checkpoint_dir: Path, metrics: Mapping[str, float], evaluation_set: str
+    ) -> ModelVersion:
+        self._answer()
+        self._run(run_id)
+        for version in self.versions:
+            if version.job_id == job_id:
+                return version
+        champion = next((version for version in self.versions if version.is_champion), None)
+        wins = champion is None or (
+            self._sets[champion.version] == evaluation_set and metrics["test_mse"] < champion.metrics["test_mse"]
+        )
+        if wins:
+            self.versions = [replace(version, is_champion=False) for version in self.versions]
+        number = str(len(self.versions) + 1)
+        made = ModelVersion("seqae", number, run_id, job_id, checkpoint_dir, dict(metrics), is_champion=wins)
+        self._sets[number] = evaluation_set
+        self.versions.append(made)
+        return made
+
+    def resolve(self, selector: str) -> ModelVersion:
+        self._answer()
+        for version in self.versions:
+            if selector in (version.version, version.job_id) or (selector == "champion" and version.is_champion):
+                return version
+        raise NoModel(f"no registered model answers to {selector!r}")
+
+    def open_runs(self) -> list[OpenRun]:
+        self._answer()
+        return [
+            OpenRun(run_id, run.job_id) for run_id, run in self.runs.items() if run.status is None and not run.parent
+        ]
+
+    def forget_runs(self) -> None:
+        """The server's database is lost: runs that were made are unknown from now on."""
+        self.runs.clear()
+
+    def _run(self, run_id: str) -> FakeRun:
+        if run_id not in self.runs:
+            raise NoRun(f"unknown run {run_id}")
+        return self.runs[run_id]
+
+    def _answer(self) -> None:
+        if self.unreachable:
+            raise TrackingUnavailable("the tracking server does not answer")

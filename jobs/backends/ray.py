@@ -1,0 +1,180 @@
+"""The cluster behind the `Launcher` protocol: Ray's Jobs API over HTTP.
+
+Ray's own client is not used: it imports ray, and its calls hang for a minute when the head's store has died. Every call
+here has a short time-out, after which nothing is known (LauncherUnavailable).
+"""
+
+import logging
+import shlex
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from jobs.directory.layout import JobFolder
+from jobs.errors import LauncherUnavailable, SubmissionRefused
+from jobs.interfaces import Capacity, NodeCapacity, ProcessState, Submission
+
+__all__ = ["RayLauncher"]
+
+logger = logging.getLogger(__name__)
+
+# A new head answers its first submission after 4 s.
+_SUBMIT_TIMEOUT = 15.0
+
+_TUNABLES = ("hugetlb=1", "trim_threshold=1073741824", "mmap_threshold=33554432")
+MALLOC = {"GLIBC_TUNABLES": ":".join(f"glibc.malloc.{tunable}" for tunable in _TUNABLES)}
+"""The C library's malloc for training on CPUs: huge pages, and what a step has freed (up to 1 GiB, in blocks of up to
+32 MiB) stays with the process, since the next step takes it again. Other C libraries do not read it."""
+
+# What every driver and worker gets. With the default of two seconds between polls, a run ends six seconds later.
+_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # An actor more for each job; a lost worker is found and replaced without it.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    **MALLOC,
+}
+
+
+class RayLauncher:
+    """Runs attempts as Ray jobs.
+
+    Args:
+        url: of the head's dashboard, such as http://127.0.0.1:8265.
+        token_file: holds the cluster's token; read at each call, so that a new token is found. None: no authentication.
+        python: the interpreter on the cluster's machines.
+        timeout: seconds that a call may take.
+        transport: for tests.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token_file: Path | None = None,
+        python: str = "python",
+        timeout: float = 5.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._token_file = token_file
+        self._python = python
+        # The cluster is next door: a proxy from the environment would only be in the way.
+        self._http = httpx.Client(base_url=url, timeout=timeout, transport=transport, trust_env=False)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def submit(self, submission: Submission) -> None:
+        body = {
+            "entrypoint": self._entrypoint(submission),
+            "submission_id": submission.submission_id,
+            "runtime_env": {"env_vars": {**_ENVIRONMENT, **submission.environment}},
+            "metadata": {"job_id": submission.job_id, "attempt": str(submission.attempt)},
+        }
+        response = self._call("POST", "/api/jobs/", json=body, timeout=_SUBMIT_TIMEOUT)
+        # Ray answers 500 here, with the trace of its ValueError.
+        if response.is_success or "already exists" in response.text:
+            return
+        if response.status_code == httpx.codes.BAD_REQUEST:
+            raise SubmissionRefused(f"the cluster refuses the job: {_last_line(response)}")
+        raise _unavailable(response)
+
+    def _entrypoint(self, submission: Submission) -> str:
+        """The driver, which prints into the attempt's folder: there it outlives the head, and is read in pieces."""
+        arguments = [self._python, "-m", f"jobs.{submission.kind}"]
+        arguments += ["--job-dir", str(submission.job_dir), "--attempt", str(submission.attempt)]
+        attempt = JobFolder(submission.job_dir).attempt(submission.attempt)
+        folder, log = shlex.quote(str(attempt.path)), shlex.quote(str(attempt.log))
+        return f"mkdir -p {folder} && exec {shlex.join(arguments)} >> {log} 2>&1"
+
+    def state(self, submission_id: str) -> ProcessState | None:
+        response = self._call("GET", f"/api/jobs/{submission_id}")
+        if _is_unknown(response):
+            return None
+        return ProcessState(_json(response)["status"])
+
+    def stop(self, submission_id: str) -> None:
+        response = self._call("POST", f"/api/jobs/{submission_id}/stop")
+        if not response.is_success and not _is_unknown(response):
+            raise _unavailable(response)
+
+    def logs(self, submission_id: str) -> str:
+        response = self._call("GET", f"/api/jobs/{submission_id}/logs")
+        return "" if _is_unknown(response) else str(_json(response)["logs"])
+
+    def capacity(self) -> Capacity:
+        # A head that has just started answers without any node: then nothing can be said yet.
+        answer = _json(self._call("GET", "/api/v0/nodes", params={"detail": "true", "limit": "10000"}))
+        alive = [node["resources_total"] for node in answer["data"]["result"]["result"] if node["state"] == "ALIVE"]
+        if not alive:
+            raise LauncherUnavailable("the cluster has no machine yet")
+        return Capacity(
+            tuple(
+                NodeCapacity(
+                    cpus=float(resources.get("CPU", 0)),
+                    gpus=float(resources.get("GPU", 0)),
+                    memory_bytes=float(resources.get("memory", 0)),
+                )
+                for resources in alive
+            )
+        )
+
+    def cluster_id(self) -> str:
+        return str(_json(self._call("GET", "/api/version"))["session_name"])
+
+    def live(self) -> set[str]:
+        found = _json(self._call("GET", "/api/jobs/"))
+        return {
+            str(job["submission_id"])
+            for job in found
+            if job["type"] == "SUBMISSION" and not ProcessState(job["status"]).is_terminal()
+        }
+
+    def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, headers=self._headers(), **options)
+        except httpx.HTTPError as error:
+            raise LauncherUnavailable(f"the cluster does not answer: {type(error).__name__} {error}") from error
+
+    def _headers(self) -> dict[str, str]:
+        if self._token_file is None:
+            return {}
+        try:
+            return {"Authorization": f"Bearer {self._token_file.read_text().strip()}"}
+        except OSError as error:
+            raise LauncherUnavailable(f"the cluster's token can't be read: {error}") from error
+
+
+def _is_unknown(response: httpx.Response) -> bool:
+    return response.status_code == httpx.codes.NOT_FOUND and "does not exist" in response.text
+
+
+def _json(response: httpx.Response) -> Any:
+    if not response.is_success:
+        raise _unavailable(response)
+    try:
+        return response.json()
+    except ValueError as error:
+        raise LauncherUnavailable(f"the cluster's answer to {response.url} is not JSON") from error
+
+
+def _unavailable(response: httpx.Response) -> LauncherUnavailable:
+    return LauncherUnavailable(f"the cluster answers {response.status_code}: {_last_line(response)}")
+
+
+def _last_line(response: httpx.Response) -> str:
+    """Ray puts a trace into the body; its last line that says something is the message."""
+    lines = [line for line in response.text.splitlines() if len(line.strip()) > 1]
+    return lines[-1].strip() if lines else response.reason_phrase

@@ -1,0 +1,93 @@
+"""What a job that repeats an ended one takes over from it: checkpoints and curves, as an attempt 0 of its own."""
+
+import os
+import shutil
+from pathlib import Path
+
+from jobs.directory.files import write_atomically
+from jobs.directory.layout import AttemptFolder, JobFolder
+from jobs.directory.records import Outcome, Result
+
+__all__ = ["inherit_run", "inherit_search"]
+
+_CHECKPOINTS = 2
+"""To go on from: the newest may be damaged."""
+
+
+def inherit_run(before: JobFolder, mine: JobFolder) -> None:
+    """Gives a training run another one's newest checkpoints, and its curve up to there. A repeated call does nothing.
+
+    Raises:
+        OSError: the disk is full or a folder can't be written; the next call begins again.
+    """
+    checkpoints = _checkpoints(before)[:_CHECKPOINTS]
+    if checkpoints:
+        _take(before, mine, checkpoints, last=max(int(path.name) for path in checkpoints))
+
+
+def inherit_search(before: JobFolder, mine: JobFolder) -> None:
+    """Gives a search another one's trials. A repeated call does nothing.
+
+    Those that succeeded or were stopped stay so; those that failed or were cut short go on from their checkpoints.
+
+    Raises:
+        OSError: as `inherit_run`.
+    """
+    if mine.attempt(0).path.exists():
+        return
+    done = {number: row for number, row in before.trials().items() if row.state in ("succeeded", "stopped")}
+    for folder in sorted((before.path / "trials").glob("*")):
+        number = int(folder.name)
+        trial = before.trial(number)
+        # Its driver may have died before it heard of the end.
+        if number in done or any(map(_success, trial.attempts())):
+            _take(trial, mine.trial(number), _checkpoints(trial))
+        else:
+            inherit_run(trial, mine.trial(number))
+    # Last: it says that all trials have been taken over.
+    rows = "".join(row.model_dump_json() + "\n" for row in done.values())
+    write_atomically(mine.attempt(0).path / "trials.jsonl", rows)
+
+
+def _take(before: JobFolder, mine: JobFolder, checkpoints: list[Path], last: int | None = None) -> None:
+    """Makes attempt 0.
+
+    Args:
+        before: what is taken over.
+        mine: the folder that gets it.
+        checkpoints: to take.
+        last: step up to which the curve is taken, for a run that goes on; None: all of it and the result, for one
+            that has ended.
+    """
+    target = mine.attempt(0).path
+    if target.exists():
+        return
+    draft = target.with_name(".0.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    for path in checkpoints:
+        shutil.copytree(path, draft / "checkpoints" / path.name, copy_function=_link_or_copy)
+    rows = [row.model_dump_json() + "\n" for row in before.history() if last is None or row.step <= last]
+    write_atomically(draft / "metrics.jsonl", "".join(rows))
+    if last is None:
+        for result in filter(None, map(_success, before.attempts())):
+            AttemptFolder(draft, 0).write_result(result.model_copy(update={"checkpoint": None}))
+    draft.rename(target)
+
+
+def _checkpoints(folder: JobFolder) -> list[Path]:
+    """Newest first; of those of the same step the later attempt's."""
+    return list({path.name: path for path in reversed(folder.checkpoint_paths())}.values())[::-1]
+
+
+def _success(attempt: AttemptFolder) -> Result | None:
+    result = attempt.read_result()
+    return result if result is not None and result.outcome is Outcome.SUCCEEDED else None
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """A link takes no room and no time. Files of a checkpoint are never written to, so sharing them is safe."""
+    try:
+        os.link(source, target)
+    except OSError:
+        # Not every network file system has links.
+        shutil.copy2(source, target)

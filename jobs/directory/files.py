@@ -1,0 +1,67 @@
+"""Files that several processes share: replaced in one step, appended to in whole lines, read without torn ones."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from jobs.errors import FolderError
+from seqae.config import Config
+
+__all__ = ["append_record", "read_record", "read_records", "write_atomically"]
+
+RecordT = TypeVar("RecordT", bound=Config)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replaces a file in one step, on disk before it is named: a crash leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_record(path: Path, model: type[RecordT]) -> RecordT | None:
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise FolderError(f"{path}: {error}") from error
+
+
+def append_record(path: Path, row: Config) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = row.model_dump_json(by_alias=True).encode() + b"\n"
+    # One write call to a file opened for appending: lines of two writers don't mix.
+    with path.open("ab+", buffering=0) as file:
+        if file.seek(0, os.SEEK_END) > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                # A killed writer tore the last line; without this its rest would swallow ours.
+                line = b"\n" + line
+        file.write(line)
+
+
+def read_records(path: Path, model: type[RecordT]) -> Iterator[RecordT]:
+    """The whole lines of a file; a line torn by a crash is left out."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                yield model.model_validate_json(line)
+            except ValidationError:
+                # Only a killed writer or a full disk tears a line; what it said was never committed.
+                continue

@@ -1,0 +1,171 @@
+"""A job's folder: the files by which the control plane and an attempt on the cluster talk, and which outlive both.
+
+    spec.json                the JobSpec
+    control.json             what the control plane wants; an attempt older than it names is fenced
+    shipped.json             how far the metrics have been copied to the tracking server
+    trials/<k>/              a trial of a search: a folder of the same shape, without a control.json of its own
+    attempts/<n>/
+        progress.json        heartbeat
+        metrics.jsonl        one row a step, append-only
+        notes.jsonl          things worth an event: a damaged checkpoint skipped, workers lost
+        trials.jsonl         a search's trials, one row whenever one changes
+        frames/<step>.png    film strip at each evaluation; a figure job's figure
+        artifacts/           files for the tracking server, as they are
+        checkpoints/<step>/  the newest, the best and the last
+        driver.log
+        result.json          written last: its presence means that the attempt has ended
+
+Whole files are replaced atomically, so a reader sees the old or the new one, never half of one.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from jobs.directory.files import append_record, read_record, read_records, write_atomically
+from jobs.directory.records import Control, MetricRow, Note, Progress, Result, TrialRow
+from jobs.errors import FolderError
+from jobs.specs import AnySpec, job_spec
+
+__all__ = ["AttemptFolder", "JobFolder"]
+
+
+class AttemptFolder:
+    """The folder of one attempt."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        self.path = path
+        self.number = number
+        self.checkpoints = path / "checkpoints"
+        self.frames = path / "frames"
+        self.artifacts = path / "artifacts"
+        self.log = path / "driver.log"
+
+    def read_progress(self) -> Progress | None:
+        return read_record(self.path / "progress.json", Progress)
+
+    def write_progress(self, progress: Progress) -> None:
+        write_atomically(self.path / "progress.json", progress.model_dump_json())
+
+    def read_result(self) -> Result | None:
+        return read_record(self.path / "result.json", Result)
+
+    def write_result(self, result: Result) -> None:
+        write_atomically(self.path / "result.json", result.model_dump_json(by_alias=True))
+
+    def add_metrics(self, step: int, metrics: Mapping[str, float], now: float | None = None) -> None:
+        row = MetricRow(time=time.time() if now is None else now, step=step, metrics=dict(metrics))
+        append_record(self.path / "metrics.jsonl", row)
+
+    def metrics(self) -> Iterator[MetricRow]:
+        """Rows as written: after a restart of the workers steps may appear twice; see `JobFolder.history`."""
+        return read_records(self.path / "metrics.jsonl", MetricRow)
+
+    def add_note(self, kind: str, text: str) -> None:
+        append_record(self.path / "notes.jsonl", Note.model_validate({"time": time.time(), "kind": kind, "text": text}))
+
+    def notes(self) -> list[Note]:
+        return list(read_records(self.path / "notes.jsonl", Note))
+
+    def add_trial(self, row: TrialRow) -> None:
+        append_record(self.path / "trials.jsonl", row)
+
+    def trials(self) -> dict[int, TrialRow]:
+        """The newest row of each trial."""
+        return {row.trial: row for row in read_records(self.path / "trials.jsonl", TrialRow)}
+
+    def frame_steps(self) -> list[int]:
+        """Steps that have a film strip, in order."""
+        return _numbers(self.frames, suffix=".png")
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps that have a checkpoint folder, whole or not, in order."""
+        return _numbers(self.checkpoints)
+
+
+class JobFolder:
+    """A job's folder, or a trial's within one.
+
+    Args:
+        path: absolute.
+        control: folder whose control.json counts; a trial obeys its search's.
+    """
+
+    def __init__(self, path: Path, control: Path | None = None) -> None:
+        self.path = path
+        self._control = (path if control is None else control) / "control.json"
+
+    def read_spec(self) -> AnySpec:
+        """Raises: FolderError when spec.json is missing or is not a valid spec."""
+        path = self.path / "spec.json"
+        try:
+            return job_spec.validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise FolderError(f"{path}: {error}") from error
+
+    def write_spec(self, spec: AnySpec) -> None:
+        write_atomically(self.path / "spec.json", spec.model_dump_json(indent=2))
+
+    def read_control(self) -> Control:
+        """What is wanted; before the control plane has said anything: run, whatever the attempt."""
+        return read_record(self._control, Control) or Control(attempt=0)
+
+    def write_control(self, control: Control) -> None:
+        write_atomically(self._control, control.model_dump_json())
+
+    def attempt(self, number: int) -> AttemptFolder:
+        return AttemptFolder(self.path / "attempts" / str(number), number)
+
+    def attempts(self) -> list[AttemptFolder]:
+        """Those that have a folder, oldest first."""
+        return [self.attempt(number) for number in _numbers(self.path / "attempts")]
+
+    def trial(self, index: int) -> "JobFolder":
+        return JobFolder(self.path / "trials" / str(index), control=self._control.parent)
+
+    def trials(self) -> dict[int, TrialRow]:
+        """The newest row of each trial over all attempts, by index."""
+        rows: dict[int, TrialRow] = {}
+        for attempt in self.attempts():
+            rows |= attempt.trials()
+        return dict(sorted(rows.items()))
+
+    def checkpoint_paths(self) -> list[Path]:
+        """Checkpoints of all attempts, newest first: by step, and of the same step the later attempt's."""
+        found = [(step, attempt) for attempt in self.attempts() for step in attempt.checkpoint_steps()]
+        found.sort(key=lambda item: (item[0], item[1].number), reverse=True)
+        return [attempt.checkpoints / str(step) for step, attempt in found]
+
+    def history(self, after: Mapping[str, int] | None = None) -> Iterator[MetricRow]:
+        """Metrics of all attempts as one curve: each name and step once, steps of a name going up.
+
+        An attempt that resumes repeats steps which the one before had recorded already; the first record counts.
+
+        Args:
+            after: the last step of each name that is known already; rows up to there are left out.
+        """
+        frontier = dict(after or {})
+        for attempt in self.attempts():
+            for row in attempt.metrics():
+                fresh = {name: value for name, value in row.metrics.items() if row.step > frontier.get(name, -1)}
+                if fresh:
+                    frontier.update(dict.fromkeys(fresh, row.step))
+                    yield MetricRow(time=row.time, step=row.step, metrics=fresh)
+
+    def read_shipped(self) -> dict[str, Any]:
+        path = self.path / "shipped.json"
+        return dict(json.loads(path.read_bytes())) if path.exists() else {}
+
+    def write_shipped(self, shipped: Mapping[str, Any]) -> None:
+        write_atomically(self.path / "shipped.json", json.dumps(shipped))
+
+
+def _numbers(folder: Path, suffix: str = "") -> list[int]:
+    if not folder.is_dir():
+        return []
+    stems = (entry.name.removesuffix(suffix) for entry in folder.iterdir() if entry.name.endswith(suffix))
+    return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdecimal())

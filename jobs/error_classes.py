@@ -1,0 +1,109 @@
+"""Which class of error an exception is: told to the user, and what decides whether another attempt is made unasked."""
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+from jobs.directory.records import Failure
+from jobs.errors import DiskFullError, ErrorClass, OutOfMemoryError, TrackingUnavailable, WorkersLostError
+from seqae.errors import DataError, DivergedError
+
+__all__ = ["classify", "is_disk_full", "is_out_of_memory", "out_of_memory_kills"]
+
+# EFBIG: a limit on the size of files stands for a full disk.
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+# torch and ray tell these by text or by classes that are not importable without them.
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory")
+_MEMORY_TYPES = ("OutOfMemoryError",)
+# How Ray tells that its own watch over memory has killed a process. (It guesses at the system's in every obituary.)
+_MEMORY_DEATHS = ("NODE_OUT_OF_MEMORY", "running low on memory")
+_CONNECTION_WORDS = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "gloo", "NCCL")
+_CONNECTION_TYPES = (
+    "DistError",
+    "DistBackendError",
+    "DistNetworkError",
+    "DistStoreError",
+    "RayActorError",
+    "ActorDiedError",
+    "ActorUnavailableError",
+    "NodeDiedError",
+    "OwnerDiedError",
+    "ObjectLostError",
+    "WorkerCrashedError",
+    "WorkerHealthCheckFailedError",
+    "WorkerHealthCheckTimeoutError",
+    "WorkerGroupStartupFailedError",
+    "WorkerGroupStartupTimeoutError",
+    "PreemptionError",
+    "ControllerError",
+    "RaySystemError",
+)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an exception, or what caused it, says that no more can be written."""
+    return any(
+        isinstance(link, DiskFullError)
+        or (isinstance(link, OSError) and link.errno in _DISK_FULL)
+        # torch and safetensors wrap the system's error in text.
+        or "No space left on device" in str(link)
+        for link in _chain(error)
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that main or GPU memory ran out."""
+    if isinstance(error, MemoryError | OutOfMemoryError) or _is_named(error, _MEMORY_TYPES):
+        return True
+    if _is_named(error, _CONNECTION_TYPES):
+        return any(word in str(error) for word in _MEMORY_DEATHS)
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _MEMORY_WORDS)
+
+
+def out_of_memory_kills(counters: Path = Path("/proc/vmstat")) -> int:
+    """How many processes this machine has killed for want of memory since it started; 0 where it does not tell.
+
+    To the cluster such a worker is just gone.
+    """
+    if not counters.is_file():
+        return 0
+    found = (line.split() for line in counters.read_text().splitlines() if line.startswith("oom_kill "))
+    return next((int(value) for _, value in found), 0)
+
+
+def classify(error: BaseException) -> Failure:
+    """The class and the message of a failed attempt."""
+    return Failure.model_validate({"class": _class_of(error), "message": f"{type(error).__name__}: {error}"[:4000]})
+
+
+def _class_of(error: BaseException) -> ErrorClass:
+    if isinstance(error, DataError):
+        return ErrorClass.DATA
+    if isinstance(error, DivergedError):
+        return ErrorClass.DIVERGED
+    if is_disk_full(error):
+        return ErrorClass.DISK_FULL
+    if is_out_of_memory(error):
+        return ErrorClass.OUT_OF_MEMORY
+    if _is_lost_connection(error):
+        return ErrorClass.INFRASTRUCTURE
+    return ErrorClass.INTERNAL
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    if isinstance(error, WorkersLostError | ConnectionError | TrackingUnavailable):
+        return True
+    if _is_named(error, _CONNECTION_TYPES):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _CONNECTION_WORDS)
+
+
+def _is_named(error: BaseException, names: tuple[str, ...]) -> bool:
+    return any(kind.__name__ in names for kind in type(error).__mro__)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__

@@ -1,0 +1,191 @@
+"""What the control plane asks of the cluster (`Launcher`) and of the tracking server (`Tracking`).
+
+The real ones are `jobs.backends.ray.RayLauncher` and `jobs.backends.mlflow.MlflowTracking`; `jobs.backends.fakes`
+has a fake of each.
+Nothing here imports ray, mlflow or torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+__all__ = [
+    "Capacity",
+    "Launcher",
+    "ModelVersion",
+    "NodeCapacity",
+    "OpenRun",
+    "ProcessState",
+    "RunRef",
+    "RunStatus",
+    "Submission",
+    "Tracking",
+    "submission_id",
+]
+
+
+class ProcessState(StrEnum):
+    """The cluster's word on a submission: evidence, never the verdict on the job."""
+
+    PENDING = "PENDING"
+    """Accepted; its driver has not started."""
+    RUNNING = "RUNNING"
+    STOPPED = "STOPPED"
+    """Ended because it was asked to."""
+    SUCCEEDED = "SUCCEEDED"
+    """The driver's exit status was 0."""
+    FAILED = "FAILED"
+
+    def is_terminal(self) -> bool:
+        return self not in (ProcessState.PENDING, ProcessState.RUNNING)
+
+
+@dataclass(frozen=True)
+class NodeCapacity:
+    """What one machine of the cluster has, used or not."""
+
+    cpus: float
+    gpus: float
+    memory_bytes: float = 0.0
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the cluster has, used or not."""
+
+    nodes: tuple[NodeCapacity, ...]
+
+    @property
+    def cpus(self) -> float:
+        return sum(node.cpus for node in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        return sum(node.gpus for node in self.nodes)
+
+    def workers(self, cpus_per_worker: float, gpus_per_worker: float) -> int:
+        """The most workers of this size that fit, each wholly on one machine."""
+        return sum(_fits(node, cpus_per_worker, gpus_per_worker) for node in self.nodes)
+
+
+def _fits(node: NodeCapacity, cpus: float, gpus: float) -> int:
+    shares = [have / need for have, need in ((node.cpus, cpus), (node.gpus, gpus)) if need > 0]
+    return int(min(shares, default=0))
+
+
+def submission_id(job_id: str, attempt: int) -> str:
+    """The name of an attempt on the cluster: submitting it twice is therefore harmless."""
+    return f"{job_id}-{attempt}"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One attempt, as the cluster gets it."""
+
+    job_id: str
+    attempt: int
+    kind: Literal["train", "tune", "figure"]
+    job_dir: Path
+    """The job's folder, absolute, the same on every machine."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """For the driver and its workers: MLFLOW_TRACKING_URI, SEQAE_RUN_ID, SEQAE_CACHE_DIR, SEQAE_DATA_DIR."""
+
+    @property
+    def submission_id(self) -> str:
+        return submission_id(self.job_id, self.attempt)
+
+
+class Launcher(Protocol):
+    """Every method may raise LauncherUnavailable; none blocks for longer than a few seconds."""
+
+    def submit(self, submission: Submission) -> None:
+        """Starts an attempt; one that exists already counts as started. Raises: SubmissionRefused."""
+
+    def state(self, submission_id: str) -> ProcessState | None:
+        """None: the cluster answers, and knows no such submission."""
+
+    def stop(self, submission_id: str) -> None:
+        """Asks for the end: SIGTERM, and after three seconds SIGKILL. Unknown or ended ones are fine."""
+
+    def logs(self, submission_id: str) -> str:
+        """What the cluster says of an attempt: how it was prepared, and why its driver, which prints into its own
+        folder, did not start. Empty for an unknown one."""
+
+    def capacity(self) -> Capacity:
+        """What the machines of the cluster have."""
+
+    def cluster_id(self) -> str:
+        """Changes when the cluster was replaced, and with it everything that it ran."""
+
+    def live(self) -> set[str]:
+        """Submissions that are pending or running."""
+
+
+class RunStatus(StrEnum):
+    """How a run is closed."""
+
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    KILLED = "KILLED"
+
+
+@dataclass(frozen=True)
+class RunRef:
+    """A run of the tracking server."""
+
+    run_id: str
+    url: str
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that the tracking server holds for running."""
+
+    run_id: str
+    job_id: str
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered model."""
+
+    name: str
+    version: str
+    run_id: str
+    job_id: str
+    path: Path
+    """A local folder with the checkpoint's files."""
+    metrics: Mapping[str, float]
+    is_champion: bool
+
+
+class Tracking(Protocol):
+    """Every method may raise TrackingUnavailable, and one that is given a run's id NoRun."""
+
+    def create_run(self, job_id: str, name: str, kind: str, params: Mapping[str, Any]) -> RunRef:
+        """The run of a job; it is made only once: a second call for the same job returns the same run."""
+
+    def create_trial_run(self, parent_run_id: str, trial: int, params: Mapping[str, Any]) -> RunRef:
+        """The run of a search's trial, below the search's own; made only once, too."""
+
+    def close_run(self, run_id: str, status: RunStatus) -> None:
+        """Ends a run and those below it. Ended ones stay as they are, so that a second call changes nothing."""
+
+    def ship(self, job_dir: Path, run_id: str) -> None:
+        """Copies what is new in a job's folder (metrics, film strips, artifacts) to its run. Harmless to repeat."""
+
+    def register(
+        self, job_id: str, run_id: str, checkpoint_dir: Path, metrics: Mapping[str, float], evaluation_set: str
+    ) -> ModelVersion:
+        """Makes a model version of a checkpoint, once a job, and the champion of it when it is the first or better.
+
+        Better means a lower `test_mse` on the same evaluation set.
+        """
+
+    def resolve(self, selector: str) -> ModelVersion:
+        """The model for "champion", a version number or a job's id. Raises: NoModel."""
+
+    def open_runs(self) -> list[OpenRun]:
+        """Jobs' own runs (not a trial's) that are not closed."""

@@ -1,0 +1,116 @@
+"""Which checkpoints of a job exist, which to resume from, which to keep, which to register."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from jobs.directory.layout import AttemptFolder, JobFolder
+from jobs.directory.records import metric_name
+from jobs.error_classes import is_disk_full
+from jobs.errors import DiskFullError, FencedError
+from seqae.checkpoints.manifest import verify
+from seqae.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from seqae.training import Trainer
+
+__all__ = ["CheckpointManager", "Metric"]
+
+Metric = Literal["test_mse", "fg_ari"]
+
+_KEEP_NEWEST = 2
+
+
+class CheckpointManager:
+    """Saves, finds and prunes the checkpoints of one attempt and of those before it. Used by rank 0 alone.
+
+    Args:
+        folder: of the job or trial.
+        attempt: the one that runs.
+        metric: by which the best is chosen: `test_mse` the lowest, `fg_ari` the highest.
+    """
+
+    def __init__(self, folder: JobFolder, attempt: AttemptFolder, metric: Metric = "test_mse") -> None:
+        self._folder = folder
+        self._attempt = attempt
+        self._name = metric_name(metric)
+        self._sign = -1.0 if metric == "fg_ari" else 1.0
+        self._damaged: set[Path] = set()
+
+    def check_fence(self) -> None:
+        """Raises: FencedError when a newer attempt exists."""
+        newest = self._folder.read_control().attempt
+        if newest > self._attempt.number:
+            raise FencedError(f"attempt {newest} has taken over from attempt {self._attempt.number}")
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint that is whole. Damaged ones are skipped, and each is noted."""
+        return next((path for path in self._folder.checkpoint_paths() if self._is_whole(path)), None)
+
+    def best(self) -> Path | None:
+        """The best checkpoint of those that were evaluated when they were made."""
+        scores = self._scores()
+        paths = [path for path in self._folder.checkpoint_paths() if int(path.name) in scores]
+        # Of equal ones the newest, which comes first.
+        paths.sort(key=lambda path: scores[int(path.name)])
+        return next((path for path in paths if self._is_whole(path)), None)
+
+    def save(self, trainer: "Trainer") -> None:
+        """Writes a checkpoint and removes those that are not needed any more.
+
+        Raises:
+            FencedError: a newer attempt exists; nothing was committed.
+            DiskFullError: even after the older ones were removed; the newest checkpoint is as it was.
+        """
+        path = self._attempt.checkpoints / str(trainer.iteration)
+        try:
+            self._write(trainer, path)
+        except DiskFullError:
+            self._prune(keep_newest=1)
+            try:
+                self._write(trainer, path)
+            except DiskFullError as error:
+                self._attempt.add_note("checkpoint_failed", f"iteration {trainer.iteration}: {error}")
+                raise
+        self._prune(_KEEP_NEWEST)
+
+    def sweep(self) -> None:
+        """Removes what killed processes left half written."""
+        for attempt in self._folder.attempts():
+            for draft in attempt.checkpoints.glob(".*.tmp"):
+                shutil.rmtree(draft, ignore_errors=True)
+
+    def _write(self, trainer: "Trainer", path: Path) -> None:
+        try:
+            trainer.save(path, before_commit=self.check_fence)
+        except Exception as error:
+            if is_disk_full(error):
+                raise DiskFullError(f"{path}: no space left for a checkpoint") from error
+            raise
+
+    def _scores(self) -> dict[int, float]:
+        """Step -> how bad."""
+        rows = self._folder.history()
+        return {row.step: self._sign * row.metrics[self._name] for row in rows if self._name in row.metrics}
+
+    def _prune(self, keep_newest: int) -> None:
+        paths = self._folder.checkpoint_paths()
+        scores = self._scores()
+        keep = set(paths[:keep_newest])
+        scored = [path for path in paths if int(path.name) in scores]
+        if scored:
+            keep.add(min(scored, key=lambda path: scores[int(path.name)]))
+        self.check_fence()
+        for path in paths:
+            if path not in keep:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _is_whole(self, path: Path) -> bool:
+        try:
+            verify(path)
+        except CheckpointError as error:
+            if path not in self._damaged:
+                self._damaged.add(path)
+                self._attempt.add_note("checkpoint_damaged", f"{error}; the one before is used")
+            return False
+        return True

@@ -1,0 +1,162 @@
+"""What rank 0 writes down while it trains: heartbeat, metrics, film strips."""
+
+import io
+import math
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from jobs.directory.files import write_atomically
+from jobs.directory.layout import AttemptFolder, JobFolder
+from jobs.directory.records import Phase, Progress, metric_name
+from seqae import training
+from seqae.evaluation.evaluate import Evaluation
+from seqae.reconstructor import Reconstructor
+from seqae.rendering.frames import contact_sheet, filmstrip
+from seqae.training import Trainer
+
+__all__ = ["MetricsWriter"]
+
+_ROWS = 2000
+"""About so many rows of training metrics in a run, however long it is."""
+
+_FILM_SCENES = 4
+_BEAT_EVERY = 0.5
+
+
+class MetricsWriter:
+    """Writes into one attempt's folder.
+
+    Args:
+        folder: of the job or trial.
+        attempt: the one that runs.
+        workers: how many train.
+    """
+
+    def __init__(self, folder: JobFolder, attempt: AttemptFolder, workers: int) -> None:
+        self._folder = folder
+        self._attempt = attempt
+        self._workers = workers
+        self._progress = Progress(time=time.time(), moved_at=time.time(), phase=Phase.DATA, workers=workers)
+        self._written = 0.0
+        self._epoch: int | None = None
+        self._write(self._progress)
+
+    def data(self, _: str, done: int, count: int) -> None:
+        """Images are being made or decoded; a data set counts as so many iterations of its phase."""
+        self._beat(self._progress.model_copy(update={"iteration": done, "iterations": count}))
+
+    def start(self, trainer: Trainer) -> None:
+        """Training starts or goes on."""
+        self._epoch = int(trainer.epoch)
+        self._write(
+            self._progress.model_copy(
+                update={
+                    "phase": Phase.TRAINING,
+                    "iteration": trainer.iteration,
+                    "iterations": trainer.iterations,
+                    "epoch": trainer.epoch,
+                    "epochs": trainer.config.schedule.epochs,
+                }
+            )
+        )
+
+    def progress(self, report: training.Progress, log_every: int) -> None:
+        """A report of the trainer: a row now and then, and the heartbeat."""
+        stride = max(1, report.iterations // (_ROWS * log_every)) * log_every
+        if report.iteration % stride == 0 or report.iteration == report.iterations:
+            self._add(report.iteration, _training_row(report))
+        if self._epoch is not None and int(report.epoch) > self._epoch:
+            self._close_epoch(self._epoch)
+            self._epoch = int(report.epoch)
+        self._beat(
+            self._progress.model_copy(
+                update={
+                    "iteration": report.iteration,
+                    "epoch": report.epoch,
+                    "loss": report.loss,
+                    "images_per_second": report.images_per_second,
+                    "eta_seconds": report.eta_seconds,
+                }
+            )
+        )
+
+    def evaluation(self, evaluation: Evaluation, trainer: Trainer) -> None:
+        """An evaluation: its row, its film strip, and the newest error in the heartbeat."""
+        scores = {metric_name(name): value for name, value in evaluation.metrics().items()}
+        self._add(evaluation.iteration, scores | {"test/epoch": evaluation.epoch})
+        buffer = io.BytesIO()
+        _film(trainer).save(buffer, "PNG")
+        write_atomically(self._attempt.frames / f"{evaluation.iteration}.png", buffer.getvalue())
+        self._write(self._progress.model_copy(update={"test_mse": evaluation.test_mse}))
+
+    def finalizing(self) -> None:
+        self._write(self._progress.model_copy(update={"phase": Phase.FINALIZING, "eta_seconds": 0.0}))
+
+    def _close_epoch(self, epoch: int) -> None:
+        # Out of the rows rather than out of memory: a run that resumed has the epoch's first part in an older attempt.
+        rows = [row.metrics for row in self._folder.history() if "train/loss" in row.metrics]
+        losses = [row["train/loss"] for row in rows if epoch < row["train/epoch"] <= epoch + 1]
+        if losses:
+            self._add(epoch + 1, {"epoch/loss": sum(losses) / len(losses)})
+
+    def _add(self, step: int, metrics: Mapping[str, float]) -> None:
+        # An average over no scenes is NaN, which says nothing and which JSON can't hold.
+        self._attempt.add_metrics(step, {name: value for name, value in metrics.items() if math.isfinite(value)})
+
+    def _beat(self, progress: Progress) -> None:
+        if time.monotonic() - self._written >= _BEAT_EVERY or progress.iteration == progress.iterations:
+            self._write(progress)
+        else:
+            self._progress = progress
+
+    def _write(self, progress: Progress) -> None:
+        now = time.time()
+        self._progress = progress.model_copy(update={"time": now, "moved_at": now})
+        self._attempt.write_progress(self._progress)
+        self._written = time.monotonic()
+
+
+def _training_row(report: training.Progress) -> dict[str, float]:
+    return {
+        "train/loss": report.loss,
+        "train/region_loss": report.region,
+        "train/mseot": report.mseot,
+        "train/mse": report.mse,
+        "train/separation": report.separation,
+        "train/location": report.location,
+        "train/active_writes": report.presence,
+        "train/learning_rate": report.learning_rate,
+        "train/gradient_norm": report.gradient_norm,
+        "train/images_per_second": report.images_per_second,
+        "train/epoch": report.epoch,
+        **_system_row(),
+    }
+
+
+def _system_row() -> dict[str, float]:
+    """This machine's load, by the names under which MLflow shows system metrics."""
+    import torch
+
+    memory = psutil.virtual_memory()
+    row = {
+        "system/cpu_utilization_percentage": psutil.cpu_percent(),
+        "system/system_memory_usage_megabytes": memory.used / 1e6,
+        "system/system_memory_usage_percentage": memory.percent,
+        "system/process_memory_megabytes": psutil.Process().memory_info().rss / 1e6,
+    }
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        row["system/gpu_0_memory_usage_megabytes"] = (total - free) / 1e6
+        row["system/gpu_0_memory_usage_percentage"] = 100 * (total - free) / total
+    return row
+
+
+def _film(trainer: Trainer) -> Image.Image:
+    """The first test scenes as the model rebuilds them now, one film strip below the other."""
+    scenes = np.moveaxis(np.asarray(trainer.data.test.images[:_FILM_SCENES]), 1, -1)
+    strips = [filmstrip(made) for made in Reconstructor(trainer.model, trainer.config).reconstruct_arrays(scenes)]
+    return contact_sheet(strips)

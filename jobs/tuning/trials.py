@@ -1,0 +1,92 @@
+"""A search's trials as data: what each one tries, how each one ended, which one wins. No cluster, no training."""
+
+from typing import Any
+
+import numpy as np
+
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import Outcome, TrialRow, metric_name
+from jobs.specs import FloatRange, TrainSpec, TuneSpec
+
+__all__ = ["better", "params_of", "row_of", "trial_spec", "winner"]
+
+
+def params_of(spec: TuneSpec, trial: int) -> dict[str, int | float]:
+    """What a trial changes, by the dotted name of the field; a function of the search's seed and the trial's number.
+
+    Drawn here rather than by Tune, so that a search that is taken up again goes on with the same trials.
+    """
+    rng = np.random.default_rng((spec.seed, trial))
+    space = spec.space
+    fields: dict[str, FloatRange | tuple[int, ...] | None] = {
+        "loss.alpha_region": space.alpha_region,
+        "loss.alpha_mseot": space.alpha_mseot,
+        "model.coder.bottleneck": space.bottleneck,
+        "model.attention.kernel_size": space.kernel_size,
+    }
+    drawn: dict[str, int | float] = {}
+    for name, values in fields.items():
+        if isinstance(values, FloatRange):
+            drawn[name] = float(np.exp(rng.uniform(np.log(values.low), np.log(values.high))))
+        elif values:
+            drawn[name] = int(rng.choice(values))
+    return drawn
+
+
+def trial_spec(spec: TuneSpec, trial: int) -> TrainSpec:
+    """The training run of a trial. It makes a checkpoint at each evaluation, since ASHA may stop it at any."""
+    fields: dict[str, Any] = spec.base.model_dump(mode="json")
+    for name, value in params_of(spec, trial).items():
+        *path, last = name.split(".")
+        part = fields
+        for key in path:
+            part = part[key]
+        part[last] = value
+    fields["schedule"]["checkpoint_every"] = fields["schedule"]["evaluate_every"]
+    return TrainSpec.model_validate(fields)
+
+
+def row_of(spec: TuneSpec, folder: JobFolder, trial: int, attempt: int) -> TrialRow:
+    """How a trial that does not run stands, read from its folder.
+
+    Args:
+        spec: the search.
+        folder: the search's.
+        trial: its number.
+        attempt: the search's attempt. A trial that it paused waits; one that has reported but not ended was stopped.
+    """
+    own = folder.trial(trial)
+    metrics: dict[str, float] = {}
+    for row in own.history():
+        if metric_name("test_mse") in row.metrics:
+            metrics = row.metrics
+    epoch = metrics.get("test/epoch", 0.0)
+    ends = [result for one in own.attempts() if (result := one.read_result())]
+    now = own.attempt(attempt).read_result()
+    failed = next((result for result in ends if result.outcome is Outcome.FAILED), None)
+    if failed is not None:
+        state = "failed"
+    # ASHA ends a trial at its last evaluation, before it can write its result.
+    elif any(result.outcome is Outcome.SUCCEEDED for result in ends) or epoch >= spec.base.schedule.epochs:
+        state = "succeeded"
+    else:
+        state = "stopped" if metrics and now is None else "pending"
+    message = failed.error.message if failed and failed.error else None
+    found = {"trial": trial, "state": state, "params": params_of(spec, trial), "metrics": metrics}
+    return TrialRow.model_validate(found | {"epoch": epoch, "message": message})
+
+
+def better(spec: TuneSpec, one: float, other: float) -> bool:
+    """Whether one value of the search's metric is better than another."""
+    return one > other if spec.metric == "fg_ari" else one < other
+
+
+def winner(spec: TuneSpec, rows: dict[int, TrialRow]) -> TrialRow | None:
+    """The trial with the best newest value of the search's metric, whether it trained to the end or was stopped."""
+    name = metric_name(spec.metric)
+    best: TrialRow | None = None
+    for row in rows.values():
+        usable = row.state in ("succeeded", "stopped") and name in row.metrics
+        if usable and (best is None or better(spec, row.metrics[name], best.metrics[name])):
+            best = row
+    return best

@@ -1,0 +1,1 @@
+"""Checkpoint folders, and the manifests that verify them."""

@@ -1,0 +1,248 @@
+"""The front door to data: made or decoded once into a cache folder, and memory-mapped from there ever after."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+
+from seqae.config import DataConfig, ImagesConfig, MnistScenesConfig, ModelConfig
+from seqae.data import image_folder as images
+from seqae.data.digits import Digits, load_digits
+from seqae.data.mnist_scenes import make_scenes
+from seqae.data.scenes import Scenes
+from seqae.errors import DataError
+
+__all__ = ["Dataset", "Scenes", "load_data"]
+
+FORMAT_VERSION = 1
+"""Goes up whenever the same settings would give other bytes, so that an older cache is left alone."""
+
+_MANIFEST = "manifest.json"
+_CHUNK = 500  # scenes that a process makes at a time
+_log = logging.getLogger(__name__)
+
+Report = Callable[[str, int, int], None]
+Split = Literal["train", "test"]
+Built = tuple[dict[Split, Scenes], str, dict[str, str]]  # the scenes; their source in words; files skipped, and why
+
+_SPLITS: tuple[Split, ...] = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and test images, with no image in both."""
+
+    train: Scenes
+    """What the model learns from."""
+
+    test: Scenes
+    """What it is evaluated on."""
+
+    source: str
+    """In words: which digits or which folder were used, and how many files were skipped."""
+
+    checksum: str
+    """SHA-256 of all content: equal for equal data, on every machine."""
+
+
+def load_data(
+    data: DataConfig,
+    model: ModelConfig,
+    cache_dir: Path,
+    data_dir: Path | None = None,
+    progress: Report | None = None,
+) -> Dataset:
+    """The images that `data` asks for, in the model's size and channels.
+
+    They are built once, into a folder of `cache_dir` named from everything that decides the bytes, and checked against
+    its checksums whenever they are opened. A damaged folder is reported in the log and built again. Several processes
+    may ask for the same data at once: one builds, the others wait.
+
+    Args:
+        data: which images.
+        model: gives height, width and channels.
+        cache_dir: folder for caches; it is made if need be.
+        data_dir: where MNIST and image folders are looked for; may be read-only.
+        progress: called while building, with (split, done, all).
+
+    Raises:
+        DataError: the source is missing, damaged or empty, the scenes asked for can't be made, or `cache_dir` can't be
+            written.
+    """
+    settings: dict[str, Any] = {
+        "format": FORMAT_VERSION,
+        "data": data.model_dump(mode="json"),
+        "height": model.height,
+        "width": model.width,
+        "channels": model.channels,
+    }
+    build: Callable[[Path, Report | None], Built]
+    if isinstance(data, ImagesConfig):
+        folder = images.locate(data.path, data_dir)
+        annotations = images.locate(data.annotations, data_dir) if data.annotations else None
+        settings["files"] = images.fingerprint(folder, images.find_images(folder), annotations)
+        build = partial(images.build_images, data, model, folder, annotations)
+    else:
+        build = partial(_build_scenes, data, model, cache_dir, data_dir)
+    name = f"{data.kind}-{hashlib.sha256(_canonical(settings).encode()).hexdigest()[:16]}"
+    return _cached(cache_dir / name, settings, build, progress)
+
+
+def _cached(
+    folder: Path,
+    settings: dict[str, Any],
+    build: Callable[[Path, Report | None], Built],
+    progress: Report | None,
+) -> Dataset:
+    """What is in `folder`, after building it where that is needed."""
+    cached = _open(folder)
+    if cached:
+        return cached
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.with_name(f"{folder.name}.lock")):
+            # Another process may have built it while this one waited.
+            cached = _open(folder)
+            if cached is None:
+                _store(folder, settings, build, progress)
+                cached = _open(folder)
+    except OSError as error:
+        raise DataError(f"data could not be put into {folder.parent}: {error}") from error
+    if cached is None:
+        raise DataError(f"{folder} was damaged while it was written")
+    return cached
+
+
+def _build_scenes(
+    data: MnistScenesConfig,
+    model: ModelConfig,
+    cache_dir: Path,
+    data_dir: Path | None,
+    _scratch: Path,
+    progress: Report | None,
+) -> Built:
+    with _locked(cache_dir / "digits.lock"):
+        digits = load_digits(data.digits, cache_dir, data_dir)
+    built: dict[Split, Scenes] = {}
+    for split, source in zip(_SPLITS, (digits.train, digits.test), strict=True):
+        report = partial(progress, split) if progress else None
+        built[split] = _make_in_parallel(data, model, source, split, report)
+    return built, digits.description, {}
+
+
+def _make_in_parallel(
+    data: MnistScenesConfig, model: ModelConfig, digits: Digits, split: Split, report: Callable[[int, int], None] | None
+) -> Scenes:
+    """`make_scenes` by as many processes as there are cores. Scenes don't depend on which process makes them."""
+    total = data.train_scenes if split == "train" else data.test_scenes
+    chunks = [range(first, min(first + _CHUNK, total)) for first in range(0, total, _CHUNK)]
+    one = joblib.delayed(make_scenes)
+    calls = (one(data, model.height, model.width, model.channels, digits, split, chunk) for chunk in chunks)
+    parts: list[Scenes] = []
+    for part in joblib.Parallel(n_jobs=min(joblib.cpu_count(), len(chunks)), return_as="generator")(calls):
+        parts.append(part)
+        if report:
+            report(min(len(parts) * _CHUNK, total), total)
+    return Scenes.joined(parts)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds an exclusive lock on `path`; the system gives it back when the process dies."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _store(
+    folder: Path,
+    settings: dict[str, Any],
+    build: Callable[[Path, Report | None], Built],
+    progress: Report | None,
+) -> None:
+    """Builds into a folder beside `folder` and renames it, so that `folder` is whole or absent. The lock is held."""
+    for left in folder.parent.glob(f"{folder.name}.building-*"):
+        shutil.rmtree(left)
+    building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.building-", dir=folder.parent))
+    try:
+        scratch = building / "scratch"
+        scratch.mkdir()
+        built, source, skipped = build(scratch, progress)
+        arrays = {}
+        for split, scenes in built.items():
+            for name, array in _arrays(scenes):
+                file = f"{split}-{name}.npy"
+                np.save(building / file, array)
+                arrays[file] = {"sha256": _digest(array), "shape": list(array.shape), "dtype": str(array.dtype)}
+        shutil.rmtree(scratch)
+        manifest = {
+            "settings": settings,
+            "source": source,
+            "skipped": skipped,
+            "checksum": _checksum(arrays),
+            "arrays": arrays,
+        }
+        (building / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        building.chmod(0o755)  # mkdtemp keeps others out
+        if folder.exists():
+            shutil.rmtree(folder)
+        building.rename(folder)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+
+
+def _open(folder: Path) -> Dataset | None:
+    """The data in a cache folder; None where there is none, or where it is not what its manifest says."""
+    if not folder.exists():
+        return None
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        expected: dict[str, dict[str, Any]] = manifest["arrays"]
+        if manifest["checksum"] != _checksum(expected):
+            raise ValueError(f"the checksum in {_MANIFEST} is wrong")
+        splits: dict[str, dict[str, Any]] = {split: {} for split in _SPLITS}
+        for file, entry in expected.items():
+            # "c": writing to the array is allowed (torch asks for that) and never reaches the file.
+            array = np.load(folder / file, mmap_mode="c", allow_pickle=False)
+            if _digest(array) != entry["sha256"]:
+                raise ValueError(f"{file} is not what was written")
+            split, name = file.removesuffix(".npy").split("-")
+            splits[split][name] = array
+        train, test = (Scenes(**splits[split]) for split in _SPLITS)
+        return Dataset(train, test, str(manifest["source"]), str(manifest["checksum"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _log.warning("cached data in %s is damaged, it is built again: %s", folder, error)
+        return None
+
+
+def _arrays(scenes: Scenes) -> list[tuple[str, NDArray[Any]]]:
+    given = [(field.name, getattr(scenes, field.name)) for field in fields(scenes)]
+    return [(name, array) for name, array in given if array is not None]
+
+
+def _digest(array: NDArray[Any]) -> str:
+    """SHA-256 of an array's type, shape and bytes."""
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _checksum(arrays: dict[str, dict[str, Any]]) -> str:
+    return hashlib.sha256(_canonical({file: entry["sha256"] for file, entry in arrays.items()}).encode()).hexdigest()
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,53 @@
+"""Images of one split with what is known about their objects, whatever data set they come from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Scenes"]
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Images of one split, and what is known about them: for evaluation only, never for training.
+
+    Where an image folder has no annotations, everything but `images` is None.
+    """
+
+    images: NDArray[np.uint8]
+    """[M, C, H, W], 0..255. From a cache it is a copy-on-write memory map: writing to it never changes the file."""
+
+    masks: NDArray[np.uint8] | None = None
+    """[M, H, W]: 0 is background, k is the k-th object, counted from 1; under several objects, the topmost."""
+
+    overlap: NDArray[np.bool_] | None = None
+    """[M, H, W]: pixels of more than one object, or of a crowd; they are left out of the segmentation's metrics."""
+
+    boxes: NDArray[np.float32] | None = None
+    """[M, K, 4]: left, top, right, bottom in pixels, right and bottom outside the object; NaN where there is none."""
+
+    labels: NDArray[np.int64] | None = None
+    """[M, K]: what the object is (a digit, a COCO category); -1 where there is none."""
+
+    counts: NDArray[np.int64] | None = None
+    """[M]: objects in the image."""
+
+    def first(self, count: int) -> "Scenes":
+        """The first `count` images, or all where there are fewer."""
+        parts: dict[str, Any] = {}
+        for field in fields(self):
+            part = getattr(self, field.name)
+            parts[field.name] = None if part is None else part[:count]
+        return Scenes(**parts)
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Scenes]") -> "Scenes":
+        """Parts laid end to end; what one of them does not know is None."""
+        joined: dict[str, Any] = {}
+        for field in fields(cls):
+            arrays = [getattr(part, field.name) for part in parts]
+            joined[field.name] = None if any(array is None for array in arrays) else np.concatenate(arrays)
+        return cls(**joined)

@@ -1,0 +1,1 @@
+"""Reconstruction errors and segmentation scores on held-out images."""

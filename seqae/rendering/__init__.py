@@ -1,0 +1,1 @@
+"""Pictures of reconstructions: panels, film strips, animations."""

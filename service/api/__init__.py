@@ -1,0 +1,1 @@
+"""The HTTP API: routes, what they depend on, and how requests and errors are read and written."""

@@ -1,0 +1,58 @@
+"""What routes work with: made by `create_app`, found through FastAPI's dependencies."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import anyio
+from fastapi import Depends, Request
+
+from jobs.interfaces import Launcher, Tracking
+from service.db.store import Store
+from service.inference.model_pool import ModelPool
+from service.scheduling.job_service import JobService
+from service.settings import Settings
+
+__all__ = ["AppContext", "Jobs", "Parts"]
+
+
+@dataclass
+class AppContext:
+    """The wired parts of one app."""
+
+    settings: Settings
+    launcher: Launcher
+    store: Store
+    tracking: Tracking
+    jobs: JobService
+    inference: ModelPool | None
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server begins to stop: streams end then, instead of holding it up."""
+    reconstructing: int = 0
+    """Requests for the model in progress; touched by the event loop only."""
+    decoders: anyio.CapacityLimiter | None = None
+    """Bounds how many pictures are decoded at once, each of which may take hundreds of MB."""
+
+    async def closes_within(self, seconds: float) -> bool:
+        """Waits so long, or until the server begins to stop; whether it does."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.closing.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+def _context(request: Request) -> AppContext:
+    context = request.app.state.context
+    if not isinstance(context, AppContext):
+        raise TypeError("the app was not made by create_app")
+    return context
+
+
+def _jobs(context: Annotated[AppContext, Depends(_context)]) -> JobService:
+    return context.jobs
+
+
+Parts = Annotated[AppContext, Depends(_context)]
+Jobs = Annotated[JobService, Depends(_jobs)]

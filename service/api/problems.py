@@ -1,0 +1,200 @@
+"""Every answer that is not a success: problem details (RFC 9457) that name what is wrong, and where."""
+
+import json
+import logging
+import re
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Match
+
+from seqae.errors import Error
+from service.api.json_pointers import MOST_PROBLEMS, body_problems
+from service.errors import STATUS, FieldProblem, SpecRefusedError, UploadError
+from service.schemas.problems import FieldError, Problem
+
+__all__ = ["describe", "documented", "install", "problem_responses", "render"]
+
+_log = logging.getLogger(__name__)
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 2
+"""What `Retry-After` says where trying again helps."""
+
+
+def install(app: FastAPI) -> None:
+    """Makes an app answer every error, its own and the framework's, with a problem."""
+    app.add_exception_handler(Error, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses`: these statuses answer with a problem."""
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: schema}} for status in statuses}
+
+
+def documented(app: FastAPI) -> dict[str, Any]:
+    """The app's OpenAPI document, with problems where FastAPI would describe its own errors. Made once."""
+    if app.openapi_schema is None:
+        schema = FastAPI.openapi(app)
+        components = schema["components"]["schemas"]
+        own = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        components.update(own.pop("$defs"), Problem=own)
+        for name in ("HTTPValidationError", "ValidationError"):
+            components.pop(name, None)
+        for operations in schema["paths"].values():
+            for operation in operations.values():
+                if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                    operation["responses"] |= {"422": problem_responses(422)[422]}
+    return app.openapi_schema or {}
+
+
+def render(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    """A problem as a response."""
+    # Escaped to ASCII: a client's own field name may hold half of a surrogate pair, which UTF-8 can't carry.
+    content = json.dumps(problem.model_dump(mode="python", exclude_none=True), ensure_ascii=True)
+    return Response(content, problem.status, headers, media_type=MEDIA_TYPE)
+
+
+def describe(path: str, error: Error) -> Problem:
+    """The problem for an error of our own tree."""
+    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    errors: tuple[FieldError, ...] | None = None
+    detail = str(error)
+    if isinstance(error, SpecRefusedError):
+        errors = _fields(error.problems)
+    elif isinstance(error, UploadError):
+        errors = (FieldError(pointer=error.pointer or None, parameter=error.part or None, detail=detail),)
+        detail = f"{_place(errors[0])}: {detail}"
+    name = re.sub(r"Error$", "", type(error).__name__)
+    words = re.findall(r"[A-Z][a-z]*", name)
+    title = (type(error).__doc__ or name).split("\n")[0].partition(". ")[0].rstrip(".")
+    return Problem(
+        type=f"urn:seqae:problem:{'-'.join(words).lower()}",
+        title=title,
+        status=status,
+        detail=detail or title,
+        instance=path,
+        errors=errors,
+    )
+
+
+def _fields(problems: Iterable[FieldProblem]) -> tuple[FieldError, ...]:
+    return tuple(FieldError(pointer=problem.pointer, detail=problem.detail) for problem in problems)
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, Error):
+        raise TypeError(f"not one of our errors: {error!r}")
+    problem = describe(request.url.path, error)
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.warning("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
+    if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        problem = _internal(request.url.path)
+    return render(problem, _retry_headers(problem.status))
+
+
+def _retry_headers(status: int) -> dict[str, str]:
+    helps = status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+    return {"Retry-After": str(RETRY_SECONDS)} if helps else {}
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise TypeError(f"not a validation error: {error!r}")
+    raw = list(error.errors()[: 4 * MOST_PROBLEMS])
+    if any(item["type"] == "json_invalid" for item in raw):
+        return render(_not_json(request.url.path, _where(error)))
+    in_body = [{**item, "loc": item["loc"][1:]} for item in raw if item["loc"][0] == "body"]
+    elsewhere = [item for item in raw if item["loc"][0] != "body"]
+    fields = tuple(FieldError(parameter=str(item["loc"][1]), detail=item["msg"]) for item in elsewhere)
+    fields += _fields(body_problems(in_body, error.body))
+    return render(invalid(request.url.path, fields))
+
+
+def invalid(path: str, fields: tuple[FieldError, ...]) -> Problem:
+    """The problem of a request whose fields are at fault."""
+    first = fields[0]
+    more = f", and {len(fields) - 1} more" if len(fields) > 1 else ""
+    return Problem(
+        type="urn:seqae:problem:invalid-request",
+        title="Invalid request",
+        status=HTTPStatus.UNPROCESSABLE_ENTITY,
+        detail=f"{_place(first)}: {first.detail}{more}",
+        instance=path,
+        errors=fields,
+    )
+
+
+def _place(field: FieldError) -> str:
+    if field.pointer is None:
+        return str(field.parameter)
+    return field.pointer.removeprefix("#/") if field.pointer != "#" else "the body"
+
+
+def _where(error: RequestValidationError) -> str:
+    item = error.errors()[0]
+    text, position = str(error.body), int(item["loc"][-1])
+    line, column = text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
+    return f"{item['ctx']['error']} at line {line}, column {column}"
+
+
+def _not_json(path: str, why: str) -> Problem:
+    detail = f"the body is not JSON: {why}"
+    return Problem(
+        type="urn:seqae:problem:malformed-body",
+        title="Malformed body",
+        status=HTTPStatus.BAD_REQUEST,
+        detail=detail,
+        instance=path,
+        errors=(FieldError(pointer="#", detail=detail),),
+    )
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise TypeError(f"not an HTTP error: {error!r}")
+    status = HTTPStatus(error.status_code)
+    if isinstance(error.__cause__, ValueError | RecursionError):
+        # Not text, an endless number, a thousand brackets: what FastAPI doesn't take for an error of JSON itself.
+        return render(_not_json(request.url.path, str(error.__cause__)))
+    detail, headers = str(error.detail), dict(error.headers or {})
+    if status == HTTPStatus.NOT_FOUND:
+        detail = f"there is nothing at {request.url.path}; /docs lists what there is"
+    elif status == HTTPStatus.METHOD_NOT_ALLOWED:
+        detail = f"{request.url.path} does not take {request.method}"
+        headers["Allow"] = ", ".join(_methods(request))
+    problem = Problem(type="about:blank", title=status.phrase, status=status, detail=detail, instance=request.url.path)
+    return render(problem, headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What the request's address takes, over all routes: the framework names those of one route only."""
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    routes = request.app.routes
+    return [name for name, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in routes)]
+
+
+async def _on_unexpected(request: Request, _error: Exception) -> Response:
+    # Starlette raises the exception again after this answer, and the server logs it with its traceback.
+    return render(_internal(request.url.path))
+
+
+def _internal(path: str) -> Problem:
+    return Problem(
+        type="about:blank",
+        title=HTTPStatus.INTERNAL_SERVER_ERROR.phrase,
+        status=HTTPStatus.INTERNAL_SERVER_ERROR,
+        detail="the service failed to do this; its log says why",
+        instance=path,
+    )

@@ -1,0 +1,1 @@
+"""Alembic's scripts; `service.db.engine.Database.migrate` runs them."""

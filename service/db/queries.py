@@ -1,0 +1,162 @@
+"""Reading the job database."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from service.db.engine import Database
+from service.db.models import AttemptRow, EventRow, JobRow
+from service.errors import ConflictError, CursorError, JobNotFoundError, StaleRowError
+from service.job_state import State
+
+__all__ = ["Clock", "Queries", "find_job", "find_known", "utc_now"]
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Queries:
+    """What can be asked of the job database. Rows are copies: changing one changes nothing.
+
+    Args:
+        database: where the rows are.
+        clock: tells the time, in UTC.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self.database = database
+        self.now = clock
+
+    def job(self, job_id: str) -> JobRow:
+        """Raises: JobNotFoundError."""
+        with self.database.read() as session:
+            return find_job(session, job_id)
+
+    def again(self, job: JobRow) -> JobRow:
+        """A row read again while its lease is held. Raises: StaleRowError: it is not."""
+        found = self.job(job.id)
+        if found.lease_token != job.lease_token:
+            raise StaleRowError(f"the lease of job {job.id} was lost")
+        return found
+
+    def jobs(self, job_ids: Collection[str]) -> dict[str, JobRow]:
+        """Those that exist, by id."""
+        with self.database.read() as session:
+            found = session.scalars(select(JobRow).where(JobRow.id.in_(job_ids)))
+            return {job.id: job for job in found}
+
+    def page(
+        self, states: Collection[State] = (), owner: str | None = None, cursor: str | None = None, limit: int = 50
+    ) -> tuple[list[JobRow], str | None]:
+        """Jobs, newest first, and the cursor of the next page, None at the end.
+
+        Args:
+            states: only jobs in these; empty: all.
+            owner: only this owner's; None: everybody's.
+            cursor: as an earlier page gave it.
+
+        Raises:
+            CursorError: the cursor is not one of ours.
+        """
+        query = select(JobRow).order_by(JobRow.number.desc()).limit(limit + 1)
+        if states:
+            query = query.where(JobRow.state.in_(states))
+        if owner is not None:
+            query = query.where(JobRow.owner == owner)
+        if cursor is not None:
+            query = query.where(JobRow.number < _decode(cursor))
+        with self.database.read() as session:
+            rows = list(session.scalars(query))
+        more = len(rows) > limit
+        return rows[:limit], _encode(rows[limit - 1].number) if more else None
+
+    def counts(self) -> dict[State, int]:
+        """How many jobs are in each state."""
+        with self.database.read() as session:
+            rows = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
+            return {State(state): int(number) for state, number in rows}
+
+    def attempts(self, job_id: str) -> list[AttemptRow]:
+        """Oldest first."""
+        with self.database.read() as session:
+            query = select(AttemptRow).where(AttemptRow.job_id == job_id).order_by(AttemptRow.number)
+            return list(session.scalars(query))
+
+    def attempt(self, job_id: str, number: int) -> AttemptRow:
+        """Raises: JobNotFoundError."""
+        with self.database.read() as session:
+            found = session.get(AttemptRow, (job_id, number))
+        if found is None:
+            raise JobNotFoundError(f"job {job_id} has no attempt {number}")
+        return found
+
+    def events(self, after_id: int = 0, job_id: str | None = None, limit: int = 500) -> list[EventRow]:
+        """Events with a larger id than `after_id`, in order."""
+        query = select(EventRow).where(EventRow.id > after_id).order_by(EventRow.id).limit(limit)
+        if job_id is not None:
+            query = query.where(EventRow.job_id == job_id)
+        with self.database.read() as session:
+            return list(session.scalars(query))
+
+    def known(self, job: JobRow) -> JobRow | None:
+        """The job that the same owner sent before with the same idempotency key.
+
+        Raises:
+            ConflictError: the key was used for another body.
+        """
+        with self.database.read() as session:
+            return find_known(session, job)
+
+    def has_queue(self) -> bool:
+        """Whether anybody waits in the queue."""
+        with self.database.read() as session:
+            return session.scalar(select(JobRow.id).where(JobRow.state == State.QUEUED).limit(1)) is not None
+
+    def overdue(self, queued_before: datetime, limit: int = 100) -> list[JobRow]:
+        """Jobs that have waited in the queue since before a time."""
+        query = select(JobRow).where(JobRow.state == State.QUEUED, JobRow.queued_at < queued_before)
+        with self.database.read() as session:
+            return list(session.scalars(query.order_by(JobRow.queued_at).limit(limit)))
+
+
+def find_job(session: Session, job_id: str) -> JobRow:
+    """Raises: JobNotFoundError."""
+    query = select(JobRow).where(JobRow.id == job_id).execution_options(populate_existing=True)
+    found = session.scalars(query).first()
+    if found is None:
+        raise JobNotFoundError(f"there is no job {job_id}")
+    return found
+
+
+def find_known(session: Session, job: JobRow) -> JobRow | None:
+    """See `Queries.known`."""
+    if job.idempotency_key is None:
+        return None
+    query = select(JobRow).where(JobRow.owner == job.owner, JobRow.idempotency_key == job.idempotency_key)
+    found = session.scalars(query).first()
+    if found is not None and found.body_hash != job.body_hash:
+        raise ConflictError(f"this Idempotency-Key was used with another body, for job {found.id}")
+    return found
+
+
+def _encode(number: int) -> str:
+    return urlsafe_b64encode(f"jobs:{number}".encode()).decode().rstrip("=")
+
+
+def _decode(cursor: str) -> int:
+    try:
+        kind, _, number = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii").partition(":")
+        if kind != "jobs":
+            raise ValueError(kind)
+        found = int(number)
+        if not 0 < found < 2**63:
+            raise ValueError(number)
+        return found
+    except ValueError as error:
+        raise CursorError(f"not a cursor of this service: {cursor[:100]!r}") from error

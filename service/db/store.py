@@ -1,0 +1,257 @@
+"""The job database: every read and write of the control plane. See `service.job_state` for what may follow what."""
+
+import json
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, CursorResult, and_, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from jobs.interfaces import submission_id
+from service.db.engine import Database
+from service.db.models import AttemptRow, DeliveryRow, EventRow, JobRow
+from service.db.queries import Clock, Queries, find_job, find_known, utc_now
+from service.errors import StaleRowError
+from service.job_state import ACTIVE, ENDED, State, reason_for
+
+__all__ = ["Clock", "NewEvent", "Store", "new_job_id", "utc_now"]
+
+
+def new_job_id() -> str:
+    """ "job_" and 12 characters: 48 random bits."""
+    return f"job_{secrets.token_hex(6)}"
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """An event to be written: see `EventRow.type` for the types."""
+
+    type: str
+    data: Mapping[str, Any]
+
+
+class Store(Queries):
+    """Jobs, attempts and events.
+
+    Rows that methods return are copies: changing one changes nothing. All methods raise StoreUnavailableError when the
+    database does not answer.
+
+    Args:
+        url: SQLAlchemy URL.
+        webhook_urls: receivers of transitions; a delivery for each is written with the transition itself.
+        clock: tells the time, in UTC.
+    """
+
+    def __init__(self, url: str, *, webhook_urls: Sequence[str] = (), clock: Clock = utc_now) -> None:
+        super().__init__(Database(url), clock)
+        self._webhook_urls = tuple(webhook_urls)
+
+    def migrate(self) -> None:
+        self.database.migrate()
+
+    def close(self) -> None:
+        self.database.close()
+
+    def add(self, job: JobRow, check: Callable[[int, int], None] | None = None) -> tuple[JobRow, bool]:
+        """Adds a job in QUEUED, or finds the one that the same owner sent with the same idempotency key.
+
+        Args:
+            job: all but its times and number.
+            check: called with how many jobs of the owner and of all have not ended; raises to refuse the job.
+
+        Returns:
+            The job, and whether it is new.
+
+        Raises:
+            ConflictError: the key was used for another body.
+        """
+        now = self.now()
+        with self.database.write() as session:
+            known = find_known(session, job)
+            if known is not None:
+                return known, False
+            if check is not None:
+                live = JobRow.state.not_in(ENDED)
+                query_all = select(func.count()).select_from(JobRow).where(live)
+                of_owner = session.scalar(query_all.where(JobRow.owner == job.owner)) or 0
+                check(of_owner, session.scalar(query_all) or 0)
+            job.created_at = job.queued_at = job.updated_at = job.state_since = now
+            session.add(job)
+            session.flush()
+            self._write_event(session, job, None, State.QUEUED, "submitted")
+            return job, True
+
+    def transition(
+        self,
+        job: JobRow,
+        to: State,
+        reason: str | None = None,
+        *,
+        leased: bool = False,
+        outcome: str | None = None,
+        **changes: Any,
+    ) -> JobRow:
+        """Moves a job from the state and version it was read in to another state, with the event of it.
+
+        Args:
+            job: as it was read.
+            to: the new state.
+            reason: why; None: the usual reason.
+            leased: only as long as the lease that the row was read with is held.
+            outcome: closes the newest attempt with this outcome.
+            changes: other columns.
+
+        Raises:
+            StaleRowError: somebody else changed the row meanwhile; nothing was written.
+            KeyError: the table of states does not allow this step; nothing was written.
+        """
+        with self.database.write() as session:
+            return self._move(session, job, to, reason, leased=leased, outcome=outcome, **changes)
+
+    def want(self, job: JobRow, **changes: Any) -> JobRow:
+        """Changes what a person decides (desired state, priority), from the version that was read.
+
+        Raises:
+            StaleRowError: somebody else changed the row meanwhile; nothing was written.
+        """
+        with self.database.write() as session:
+            same = and_(JobRow.id == job.id, JobRow.version == job.version)
+            values = {"version": job.version + 1, "updated_at": self.now(), "not_before": None, **changes}
+            _update_one(session, same, values)
+            return find_job(session, job.id)
+
+    def note(self, job: JobRow, happenings: Iterable[NewEvent] = (), **changes: Any) -> JobRow:
+        """Writes down what a look at a job has shown: columns other than the state, and events.
+
+        Raises:
+            StaleRowError: the lease was lost.
+        """
+        now = self.now()
+        with self.database.write() as session:
+            held = and_(JobRow.id == job.id, JobRow.version == job.version, JobRow.lease_token == job.lease_token)
+            _update_one(session, held, {"updated_at": now, **changes})
+            for happening in happenings:
+                session.add(EventRow(job_id=job.id, at=now, type=happening.type, data=dict(happening.data)))
+                session.flush()
+            return find_job(session, job.id)
+
+    def set_attempt(self, job: JobRow, **changes: Any) -> None:
+        """Changes the row of the newest attempt, as long as the lease is held. Raises: StaleRowError."""
+        with self.database.write() as session:
+            held = and_(JobRow.id == job.id, JobRow.version == job.version, JobRow.lease_token == job.lease_token)
+            if session.scalar(select(func.count()).select_from(JobRow).where(held)) != 1:
+                raise StaleRowError(f"job {job.id} has changed")
+            self._set_attempt(session, job, changes)
+
+    def admit(self, choose: Callable[[list[JobRow], list[JobRow]], list[JobRow]], most: int = 200) -> list[JobRow]:
+        """Lets jobs out of the queue, and writes their next attempts before any cluster is asked.
+
+        Args:
+            choose: gets the jobs that hold a place on the cluster and the head of the queue, best first; returns
+                those of the queue that may go. No other process admits meanwhile.
+            most: length of the head of the queue.
+        """
+        holding = ACTIVE - {State.FINALIZING}
+        with self.database.write() as session:
+            queued = select(JobRow).where(JobRow.state == State.QUEUED)
+            order = (JobRow.priority.desc(), JobRow.number)
+            queue = list(session.scalars(queued.order_by(*order).limit(most)))
+            if not queue:
+                return []
+            placed = list(session.scalars(select(JobRow).where(JobRow.state.in_(holding))))
+            return [self._admit(session, job) for job in choose(placed, queue)]
+
+    def _admit(self, session: Session, job: JobRow) -> JobRow:
+        number = job.attempt + 1
+        session.add(
+            AttemptRow(job_id=job.id, number=number, submission_id=submission_id(job.id, number), created_at=self.now())
+        )
+        fresh: dict[str, Any] = {"alive_at": None, "moved_at": None, "told": None}
+        return self._move(session, job, State.SUBMITTING, attempt=number, **fresh)
+
+    def delete(self, job: JobRow) -> None:
+        """Removes an ended job and its attempts; its events stay, with one more that says so.
+
+        Raises:
+            StaleRowError: somebody else changed the row meanwhile; nothing was written.
+        """
+        with self.database.write() as session:
+            same = and_(JobRow.id == job.id, JobRow.version == job.version, JobRow.state.in_(ENDED))
+            if _affected(session.execute(delete(JobRow).where(same))) != 1:
+                raise StaleRowError(f"job {job.id} has changed")
+            session.execute(delete(AttemptRow).where(AttemptRow.job_id == job.id))
+            session.add(EventRow(job_id=job.id, at=self.now(), type="deleted", data={"state": job.state.value}))
+
+    def forget(self, before: datetime) -> None:
+        """Removes beats of progress and done deliveries from before a time."""
+        beats = and_(EventRow.type == "progress", EventRow.at < before)
+        done = and_(DeliveryRow.done.is_(True), DeliveryRow.next_at < before)
+        with self.database.read() as session:
+            if session.scalar(select(EventRow.id).where(beats).limit(1)) is None:
+                return
+        with self.database.write() as session:
+            session.execute(delete(EventRow).where(beats).execution_options(synchronize_session=False))
+            session.execute(delete(DeliveryRow).where(done).execution_options(synchronize_session=False))
+
+    # --- inside a transaction
+
+    def _move(
+        self,
+        session: Session,
+        job: JobRow,
+        to: State,
+        reason: str | None = None,
+        *,
+        leased: bool = False,
+        outcome: str | None = None,
+        **changes: Any,
+    ) -> JobRow:
+        now = self.now()
+        before = job.state
+        usual = reason_for(before, to)
+        same = and_(JobRow.id == job.id, JobRow.state == before, JobRow.version == job.version)
+        if leased:
+            same = and_(same, JobRow.lease_token == job.lease_token)
+        values = {"state": to, "version": job.version + 1, "updated_at": now, "state_since": now, "not_before": None}
+        if to.is_terminal:
+            # Without an attempt there is nothing to tidy up.
+            values |= {"finished_at": now, "tidy": job.attempt == 0}
+        _update_one(session, same, values | changes)
+        moved = find_job(session, job.id)
+        if outcome is not None:
+            error = {"error_class": moved.error_class, "error_message": moved.error_message}
+            self._set_attempt(session, moved, {"outcome": outcome, "ended_at": now, **error})
+        self._write_event(session, moved, before, to, reason or usual)
+        return moved
+
+    def _set_attempt(self, session: Session, job: JobRow, changes: Mapping[str, Any]) -> None:
+        newest = and_(AttemptRow.job_id == job.id, AttemptRow.number == job.attempt, AttemptRow.outcome.is_(None))
+        session.execute(update(AttemptRow).where(newest).values(**changes))
+
+    def _write_event(self, session: Session, job: JobRow, before: State | None, to: State, reason: str) -> None:
+        data: dict[str, Any] = {"from": before, "to": to.value, "reason": reason, "attempt": job.attempt}
+        if to in (State.FAILED, State.LOST) and job.error_class is not None:
+            data["error"] = {"class": job.error_class, "message": job.error_message}
+        now = self.now()
+        row = EventRow(job_id=job.id, at=now, type="transition", data=data)
+        session.add(row)
+        session.flush()
+        about = {"id": job.id, "name": job.name, "kind": job.kind, "owner": job.owner}
+        body = {"id": row.id, "type": "transition", "at": now.isoformat(), "job": about, "data": data}
+        for url in self._webhook_urls:
+            session.add(DeliveryRow(event_id=row.id, url=url, body=json.dumps(body), next_at=now))
+
+
+def _affected(result: Any) -> int:
+    if not isinstance(result, CursorResult):
+        raise TypeError(f"not the result of a change: {result!r}")
+    return result.rowcount
+
+
+def _update_one(session: Session, where: ColumnElement[bool], values: Mapping[str, Any]) -> None:
+    statement = update(JobRow).where(where).values(**values).execution_options(synchronize_session=False)
+    if _affected(session.execute(statement)) != 1:
+        raise StaleRowError("the job has changed since it was read")

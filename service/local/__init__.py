@@ -1,0 +1,1 @@
+"""The embedded stack: MLflow, Ray and the control plane as daemons of one machine."""

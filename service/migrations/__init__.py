@@ -1,1 +1,0 @@
-"""Alembic's scripts; `service.database.Database.migrate` runs them."""

@@ -1,0 +1,1 @@
+"""What clients can do with jobs, and which job may run next."""

@@ -1,0 +1,327 @@
+"""What a client can do with jobs. Methods block for a moment; routes call them from a thread."""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from jobs.directory.layout import JobFolder
+from jobs.errors import LauncherUnavailable
+from jobs.interfaces import Capacity, Launcher
+from jobs.specs import AnySpec, JobSpec, job_spec
+from service.db.models import JobRow
+from service.db.store import Store, new_job_id
+from service.errors import ConflictError, QuotaError, SpecRefusedError, StaleRowError
+from service.job_state import Desired, State
+from service.scheduling import resources
+from service.scheduling.dry_run import preview
+from service.scheduling.job_views import attempt_view, event_view, job_view
+from service.scheduling.log_reader import LogEnd, after, last_lines, tail
+from service.schemas.jobs import AttemptView, Event, JobView, Page, Validation
+from service.settings import ReconcilerSettings
+from service.upstream.cluster_monitor import ClusterMonitor
+
+__all__ = ["JobService"]
+
+log = logging.getLogger(__name__)
+
+# Where a request moves a job at once; from other states the reconciler brings it there when it can.
+_ON_CANCEL = {
+    State.QUEUED: State.CANCELLED,
+    State.RETRY_WAIT: State.CANCELLED,
+    State.PAUSED: State.CANCELLED,
+    State.SUBMITTING: State.CANCELLING,
+    State.STARTING: State.CANCELLING,
+    State.RUNNING: State.CANCELLING,
+    State.PAUSING: State.CANCELLING,
+}
+_ON_PAUSE = {
+    State.QUEUED: State.PAUSED,
+    State.RETRY_WAIT: State.PAUSED,
+    State.SUBMITTING: State.PAUSING,
+    State.STARTING: State.PAUSING,
+    State.RUNNING: State.PAUSING,
+}
+
+
+class JobService:
+    """The use cases of jobs.
+
+    Every method raises StoreUnavailableError when the database does not answer, and JobNotFoundError for an unknown id.
+
+    Args:
+        store: the job database.
+        launcher: asked for the cluster's size and for logs; it may be unreachable.
+        jobs_dir: folder with a folder for each job.
+        limits: of the queue.
+    """
+
+    def __init__(
+        self, store: Store, launcher: Launcher, jobs_dir: Path, limits: ReconcilerSettings | None = None
+    ) -> None:
+        self._store = store
+        self._launcher = launcher
+        self._cluster = ClusterMonitor(launcher, store.now)
+        self._jobs_dir = jobs_dir
+        self._limits = limits or ReconcilerSettings()
+
+    # --- submitting
+
+    def submit(
+        self, spec: JobSpec, *, idempotency_key: str | None = None, owner: str = "", priority: int = 0
+    ) -> JobView:
+        """Accepts a job into the queue.
+
+        Args:
+            spec: what to run.
+            idempotency_key: with the same key and spec, the same owner gets the same job again.
+            owner: who asks; quotas count by it.
+            priority: higher goes first.
+
+        Raises:
+            SpecRefusedError: the cluster can never run it. An unreachable cluster refuses nothing.
+            ConflictError: the key was used for another spec.
+            QuotaError: too many jobs have not ended.
+        """
+        job = _new_job(spec, owner, priority)
+        job.idempotency_key = idempotency_key
+        job.body_hash = _hash(spec, priority)
+        known = self._store.known(job)
+        if known is not None:
+            return job_view(known)
+        self._refuse_the_impossible(spec)
+        added, _ = self._store.add(job, self._check_quota)
+        return job_view(added)
+
+    def validate(self, spec: JobSpec) -> Validation:
+        """What `submit` would do with a spec, and about what it would cost. Changes nothing."""
+        return preview(spec, self._capacity(), self._store.page((State.SUCCEEDED,), limit=200)[0])
+
+    # --- reading
+
+    def get(self, job_id: str) -> JobView:
+        return job_view(self._store.job(job_id))
+
+    def list(
+        self,
+        states: Collection[State] = (),
+        cursor: str | None = None,
+        limit: int = 50,
+        owner: str | None = None,
+    ) -> Page:
+        """Jobs, newest first. Raises: CursorError."""
+        rows, following = self._store.page(states, owner, cursor, limit)
+        return Page(items=tuple(job_view(row) for row in rows), next_cursor=following)
+
+    def attempts(self, job_id: str) -> tuple[AttemptView, ...]:
+        """Oldest first."""
+        self._store.job(job_id)
+        return tuple(attempt_view(row) for row in self._store.attempts(job_id))
+
+    def events(self, after_id: int = 0, job_id: str | None = None, limit: int = 500) -> tuple[Event, ...]:
+        """Events after one, in order; of one job or of all. Events outlive their job."""
+        return tuple(event_view(row) for row in self._store.events(after_id, job_id, limit))
+
+    def logs(self, job_id: str, attempt: int | None = None, lines: int | None = None) -> LogEnd:
+        """What an attempt's driver printed last: the newest attempt's, or the one asked for.
+
+        Args:
+            job_id: of the job.
+            attempt: its number.
+            lines: at most so many; in any case no more than `service.scheduling.log_reader.MOST_BYTES`.
+
+        Raises:
+            LauncherUnavailable: the driver has printed nothing yet, and the cluster does not say why.
+        """
+        job = self._store.job(job_id)
+        number = job.attempt if attempt is None else attempt
+        if number == 0:
+            return LogEnd(b"", 0, 0)
+        row = self._store.attempt(job_id, number)
+        try:
+            content, end = tail(self.folder(job_id).attempt(number).log, lines)
+        except FileNotFoundError:
+            # Before the driver: what the cluster says of its preparations.
+            content, end = last_lines(self._launcher.logs(row.submission_id).encode(), lines), 0
+        return LogEnd(content, number, end)
+
+    def log_after(self, job_id: str, attempt: int, start: int) -> bytes:
+        """What an attempt's driver printed from byte `start` on, a piece of it; empty where there is no more yet."""
+        return after(self.folder(job_id).attempt(attempt).log, start)
+
+    def folder(self, job_id: str) -> JobFolder:
+        """Where a job's files are; it may not exist yet."""
+        return JobFolder(self._jobs_dir / job_id)
+
+    # --- changing
+
+    def cancel(self, job_id: str) -> JobView:
+        """Ends a job; one that runs is asked to leave, and stopped by force after a while.
+
+        Raises:
+            ConflictError: it has ended in another way.
+        """
+
+        def step(job: JobRow) -> JobRow:
+            if job.desired == Desired.CANCEL and job.state not in (State.SUCCEEDED, State.FAILED):
+                return job
+            self._refuse_ended(job, "cancelled")
+            if job.state in _ON_CANCEL:
+                return self._store.transition(job, _ON_CANCEL[job.state], desired=Desired.CANCEL)
+            return self._store.want(job, desired=Desired.CANCEL)
+
+        return self._change(job_id, step)
+
+    def pause(self, job_id: str) -> JobView:
+        """Takes a job off the cluster, with a checkpoint, until it is resumed.
+
+        Raises:
+            ConflictError: it has ended, is being cancelled, or has trained to the end.
+        """
+
+        def step(job: JobRow) -> JobRow:
+            self._refuse_ended(job, "paused")
+            if job.desired == Desired.CANCEL or job.state in (State.CANCELLING, State.FINALIZING):
+                raise ConflictError(f"job {job.id} is {job.state} and can't be paused")
+            if job.desired == Desired.PAUSE:
+                return job
+            if job.state in _ON_PAUSE:
+                return self._store.transition(job, _ON_PAUSE[job.state], desired=Desired.PAUSE)
+            return self._store.want(job, desired=Desired.PAUSE)
+
+        return self._change(job_id, step)
+
+    def resume(self, job_id: str) -> JobView:
+        """Puts a paused job back into the queue; it goes on from its newest checkpoint.
+
+        Raises:
+            ConflictError: it has ended or is being cancelled.
+        """
+
+        def step(job: JobRow) -> JobRow:
+            self._refuse_ended(job, "resumed")
+            if job.desired == Desired.CANCEL or job.state == State.CANCELLING:
+                raise ConflictError(f"job {job.id} is being cancelled and can't be resumed")
+            if job.state == State.PAUSED:
+                now = self._store.now()
+                return self._store.transition(job, State.QUEUED, desired=Desired.RUN, queued_at=now)
+            if job.desired == Desired.RUN:
+                return job
+            return self._store.want(job, desired=Desired.RUN)
+
+        return self._change(job_id, step)
+
+    def retry(self, job_id: str) -> JobView:
+        """Tries a job again: one that waits for its next attempt goes at once, and one that failed or was cancelled
+        gets a new job, which goes on from its newest checkpoint. A second call gives the same new job.
+
+        Raises:
+            ConflictError: it has succeeded.
+            QuotaError: too many jobs have not ended.
+        """
+        job = self._store.job(job_id)
+        if job.state == State.SUCCEEDED:
+            raise ConflictError(f"job {job_id} has succeeded")
+        if job.state.is_terminal:
+            return self._repeat(job)
+
+        def step(job: JobRow) -> JobRow:
+            if job.state == State.RETRY_WAIT:
+                return self._store.transition(job, State.QUEUED, "tried again at once by request")
+            return job
+
+        return self._change(job_id, step)
+
+    def set_priority(self, job_id: str, priority: int) -> JobView:
+        """Raises: ConflictError: it has ended."""
+
+        def step(job: JobRow) -> JobRow:
+            self._refuse_ended(job, "moved in the queue")
+            return job if job.priority == priority else self._store.want(job, priority=priority)
+
+        return self._change(job_id, step)
+
+    def delete(self, job_id: str) -> None:
+        """Removes an ended job with its files. Its events and its registered model stay.
+
+        Raises:
+            ConflictError: it has not ended, or what it left on the cluster and in MLflow is still being closed.
+        """
+        job = self._store.job(job_id)
+        if not job.state.is_terminal:
+            raise ConflictError(f"job {job_id} is {job.state}: cancel it first")
+        if not job.tidy:
+            raise ConflictError(f"what job {job_id} left on the cluster and in MLflow is still being closed: try again")
+        # First out of the way, then the row, then the files: a crash in between leaves what the sweep removes.
+        bin_ = self._jobs_dir / ".deleted" / job_id
+        folder = self._jobs_dir / job_id
+        if folder.exists():
+            bin_.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(bin_)
+        self._store.delete(job)
+        if bin_.exists():
+            shutil.rmtree(bin_)
+
+    # --- helpers
+
+    def _change(self, job_id: str, step: Callable[[JobRow], JobRow]) -> JobView:
+        """Repeats a step until nobody has changed the row in between."""
+        for _ in range(20):
+            try:
+                return job_view(step(self._store.job(job_id)))
+            except StaleRowError:
+                log.debug("job %s changed meanwhile: reading it again", job_id)
+        raise ConflictError(f"job {job_id} keeps changing: try again")
+
+    def _refuse_ended(self, job: JobRow, done: str) -> None:
+        if job.state.is_terminal:
+            raise ConflictError(f"job {job.id} has ended ({job.state}) and can't be {done}")
+
+    def _refuse_the_impossible(self, spec: AnySpec) -> None:
+        capacity = self._capacity()
+        found = () if capacity is None else resources.problems(spec, capacity)
+        if found:
+            raise SpecRefusedError(found)
+
+    def _capacity(self) -> Capacity | None:
+        """None: the cluster does not answer, and nothing is refused."""
+        try:
+            return self._cluster.capacity()
+        except LauncherUnavailable as error:
+            log.info("the size of the cluster is not known: %s", error)
+            return None
+
+    def _check_quota(self, of_owner: int, of_all: int) -> None:
+        if of_owner >= self._limits.max_jobs_per_owner:
+            raise QuotaError(f"you have {of_owner} jobs that have not ended, as many as is allowed")
+        if of_all >= self._limits.max_jobs:
+            raise QuotaError(f"the queue is full: {of_all} jobs have not ended")
+
+    def _repeat(self, job: JobRow) -> JobView:
+        spec = job_spec.validate_python(job.spec)
+        again = _new_job(spec, job.owner, job.priority)
+        again.retry_of = job.id
+        again.idempotency_key = f"retry of {job.id}"
+        again.body_hash = _hash(spec, job.priority)
+        added, _ = self._store.add(again, self._check_quota)
+        return job_view(added)
+
+
+def _new_job(spec: AnySpec, owner: str, priority: int) -> JobRow:
+    return JobRow(
+        id=new_job_id(),
+        name=spec.name,
+        kind=spec.kind,
+        owner=owner,
+        spec=spec.model_dump(mode="json"),
+        priority=priority,
+        state=State.QUEUED,
+        desired=Desired.RUN,
+    )
+
+
+def _hash(spec: AnySpec, priority: int) -> str:
+    body = {"spec": spec.model_dump(mode="json"), "priority": priority}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

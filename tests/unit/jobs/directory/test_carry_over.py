@@ -1,0 +1,116 @@
+"""A job that repeats an ended one goes on with what that one got done."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs.directory.carry_over import inherit_run, inherit_search
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import Failure, Outcome, Result
+from jobs.specs import TuneSpec
+from jobs.training.checkpoints import CheckpointManager
+from jobs.training.worker import DistributedContext, TrainingTask, train
+from jobs.tuning.trial_table import TrialTable
+from jobs.tuning.trials import trial_spec
+from seqae.checkpoints import manifest
+
+FAILED = Result(outcome=Outcome.FAILED, error=Failure.model_validate({"class": "diverged", "message": "nan"}))
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> JobFolder:
+    return JobFolder(tmp_path / "jobs" / "job_2")
+
+
+def _checkpoint(folder: JobFolder, step: int, attempt: int = 1) -> None:
+    path = folder.attempt(attempt).checkpoints / str(step)
+    path.mkdir(parents=True)
+    (path / "model.safetensors").write_text(f"step {step} of attempt {attempt}")
+    manifest.write(path, iteration=step, metrics={})
+
+
+def _evaluate(folder: JobFolder, step: int, error: float, attempt: int = 1) -> None:
+    folder.attempt(attempt).add_metrics(step, {"test/mse": error, "test/fg_ari": 0.5, "test/epoch": step / 4})
+
+
+def _half_done_search(search: JobFolder, spec: TuneSpec) -> None:
+    """Of four trials 0 was stopped, 1 has succeeded without the driver knowing, 2 has failed, 3 was cut short."""
+    ledger = TrialTable(spec, search, search.attempt(1))
+    for trial in range(4):
+        ledger.running(trial)
+        folder = search.trial(trial)
+        for step, error in ((4, 0.3 + trial / 100), (8, 0.4)):
+            _evaluate(folder, step, error)
+            _checkpoint(folder, step)
+        ledger.running(trial)
+    ledger.ended(0)
+    search.trial(1).attempt(1).write_result(Result(outcome=Outcome.SUCCEEDED, checkpoint="attempts/1/checkpoints/4"))
+    search.trial(2).attempt(1).write_result(FAILED)
+    ledger.ended(2)
+    # What came after the checkpoint is repeated.
+    _evaluate(search.trial(3), 10, 0.1)
+
+
+def test_a_search_keeps_the_trials_that_are_done(folder: JobFolder, mine: JobFolder, tune_spec: TuneSpec) -> None:
+    spec = tune_spec.model_copy(update={"trials": 5})
+    _half_done_search(folder, spec)
+    inherit_search(folder, mine)
+    inherit_search(folder, mine)
+    ledger = TrialTable(spec, mine, mine.attempt(1))
+    assert [row.state for row in ledger.rows.values()] == ["stopped", "succeeded", "pending", "pending", "pending"]
+    assert [row.epoch for row in ledger.rows.values()] == [2.0, 2.0, 2.0, 2.0, 0.0]
+    for trial in range(4):
+        keeper = CheckpointManager(mine.trial(trial), mine.trial(trial).attempt(1))
+        best, newest = keeper.best(), keeper.newest()
+        assert best is not None
+        assert newest is not None
+        assert (best.name, newest.name) == ("4", "8")
+    assert not mine.trial(4).path.exists()
+    assert mine.trial(1).attempt(0).read_result() == Result(outcome=Outcome.SUCCEEDED)
+
+
+def test_a_search_that_was_interrupted_while_it_took_over_begins_again(
+    folder: JobFolder, mine: JobFolder, tune_spec: TuneSpec
+) -> None:
+    spec = tune_spec.model_copy(update={"trials": 4})
+    _half_done_search(folder, spec)
+    inherit_run(folder.trial(3), mine.trial(3))
+    (mine.trial(0).path / "attempts" / ".0.tmp" / "checkpoints" / "8").mkdir(parents=True)
+    inherit_search(folder, mine)
+    states = [row.state for row in TrialTable(spec, mine, mine.attempt(1)).rows.values()]
+    assert states == ["stopped", "succeeded", "pending", "pending"]
+
+
+def test_of_two_checkpoints_of_a_step_the_later_attempts_is_taken(folder: JobFolder, mine: JobFolder) -> None:
+    _checkpoint(folder, 4, attempt=1)
+    _checkpoint(folder, 8, attempt=1)
+    _checkpoint(folder, 8, attempt=2)
+    inherit_run(folder, mine)
+    assert [path.name for path in mine.checkpoint_paths()] == ["8", "4"]
+    assert (mine.checkpoint_paths()[0] / "model.safetensors").read_text() == "step 8 of attempt 2"
+
+
+def test_nothing_is_taken_from_a_job_that_left_nothing(folder: JobFolder, mine: JobFolder) -> None:
+    inherit_run(folder, mine)
+    inherit_search(folder, mine)
+    assert mine.attempts() == [] or mine.trials() == {}
+
+
+def test_an_unfinished_trial_goes_on_from_its_checkpoint(
+    folder: JobFolder, mine: JobFolder, tune_spec: TuneSpec, make_task: Callable[[int], TrainingTask]
+) -> None:
+    before = folder.trial(0)
+    before.write_spec(trial_spec(tune_spec, 0))
+    task = make_task(1)
+    train(TrainingTask(before.path, folder.path, 1, task.cache_dir, None), DistributedContext())
+    for left in before.checkpoint_paths():
+        if left.name == "12":
+            (left / "model.safetensors").write_bytes(b"damaged")
+    (before.attempt(1).path / "result.json").unlink(missing_ok=True)
+    inherit_search(folder, mine)
+    own = mine.trial(0)
+    own.write_spec(trial_spec(tune_spec, 0))
+    assert train(TrainingTask(own.path, mine.path, 1, task.cache_dir, None), DistributedContext()).iterations == 12
+    notes = [note.text for note in own.attempt(1).notes() if note.kind == "resumed"]
+    assert notes == ["from iteration 8 of 12"]

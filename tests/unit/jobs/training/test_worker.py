@@ -1,0 +1,304 @@
+"""Real training of a tiny model in this process: stopping, resuming, fencing, and what is left in the folder."""
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import Control, Outcome, Phase, Result, Want
+from jobs.errors import DiskFullError, FencedError
+from jobs.specs import TrainSpec
+from jobs.training.checkpoints import CheckpointManager
+from jobs.training.metrics_writer import MetricsWriter
+from jobs.training.worker import DistributedContext, TrainingTask, train
+from seqae.checkpoints.manifest import Manifest, verify
+from seqae.data.cache import load_data
+from seqae.errors import DataError, DivergedError
+from seqae.training import Progress, Trainer
+
+MakeTask = Callable[[int], TrainingTask]
+MakeSpec = Callable[..., TrainSpec]
+
+
+def _control_after(folder: JobFolder, control: Control, evaluations: int = 1) -> Callable[[], None]:
+    """Sets what is wanted after so many evaluations."""
+    seen = 0
+
+    def on_evaluation() -> None:
+        nonlocal seen
+        seen += 1
+        if seen == evaluations:
+            folder.write_control(control)
+
+    return on_evaluation
+
+
+def _losses(folder: JobFolder) -> dict[int, float]:
+    rows = [row for row in folder.history() if "train/loss" in row.metrics]
+    assert len({row.step for row in rows}) == len(rows)
+    return {row.step: row.metrics["train/loss"] for row in rows}
+
+
+def test_a_run_leaves_everything_behind(folder: JobFolder, make_task: MakeTask) -> None:
+    result = train(make_task(1), DistributedContext())
+    attempt = folder.attempt(1)
+    assert result.outcome is Outcome.SUCCEEDED
+    assert result.iterations == 12
+    assert result.checkpoint is not None
+    manifest = verify(folder.path / result.checkpoint)
+    assert result.metrics == manifest.metrics
+    assert set(result.metrics) >= {"test_mse", "empty_mse", "mse_step_0", "mse_step_2", "fg_ari"}
+    assert result.evaluation_set is not None
+    assert len(result.evaluation_set) == 64
+    assert list(_losses(folder)) == list(range(1, 13))
+    rows = list(folder.history())
+    assert [row.step for row in rows if "test/mse" in row.metrics] == [4, 8, 12]
+    assert [row.step for row in rows if "epoch/loss" in row.metrics] == [1, 2, 3]
+    assert all(row.metrics["system/process_memory_megabytes"] > 0 for row in rows if "train/loss" in row.metrics)
+    assert attempt.frame_steps() == [4, 8, 12]
+    with Image.open(attempt.frames / "12.png") as film:
+        assert film.height > 4 * 32
+    assert "digits" in next(note.text for note in attempt.notes() if note.kind == "data")
+    progress = attempt.read_progress()
+    assert progress is not None
+    assert (progress.phase, progress.iteration, progress.iterations) == (Phase.FINALIZING, 12, 12)
+    assert (progress.epoch, progress.epochs, progress.workers) == (3.0, 3.0, 1)
+    assert progress.test_mse == pytest.approx(rows[-1].metrics.get("test/mse", progress.test_mse))
+
+
+def test_the_epochs_loss_is_the_mean_of_its_iterations(folder: JobFolder, make_task: MakeTask) -> None:
+    train(make_task(1), DistributedContext())
+    losses = _losses(folder)
+    epochs = {row.step: row.metrics["epoch/loss"] for row in folder.history() if "epoch/loss" in row.metrics}
+    for epoch in (1, 2, 3):
+        own = [losses[step] for step in range(4 * epoch - 3, 4 * epoch + 1)]
+        assert epochs[epoch] == pytest.approx(sum(own) / 4)
+
+
+def test_a_run_that_was_paused_gives_what_an_unbroken_one_gives(
+    folder: JobFolder, make_task: MakeTask, tmp_path: Path, make_spec: MakeSpec
+) -> None:
+    paused = train(make_task(1), DistributedContext(), _control_after(folder, Control(attempt=1, want=Want.PAUSE)))
+    assert paused.outcome is Outcome.PAUSED
+    # One report after the wish, at the next iteration.
+    assert paused.iterations == 5
+    assert paused.checkpoint == "attempts/1/checkpoints/5"
+    folder.write_control(Control(attempt=2))
+    resumed = train(make_task(2), DistributedContext())
+    notes = folder.attempt(2).notes()
+    assert [note.text for note in notes if note.kind == "resumed"] == ["from iteration 5 of 12"]
+
+    other = JobFolder(tmp_path / "unbroken")
+    other.write_spec(make_spec())
+    task = make_task(1)
+    unbroken = train(TrainingTask(other.path, other.path, 1, task.cache_dir, None), DistributedContext())
+    assert resumed.metrics == pytest.approx(unbroken.metrics, rel=1e-5)
+    assert _losses(folder) == pytest.approx(_losses(other), rel=1e-5)
+
+
+def test_a_cancelled_run_stops_at_the_next_report(folder: JobFolder, make_task: MakeTask) -> None:
+    result = train(make_task(1), DistributedContext(), _control_after(folder, Control(attempt=1, want=Want.CANCEL)))
+    assert (result.outcome, result.iterations) == (Outcome.CANCELLED, 5)
+    assert result.checkpoint == "attempts/1/checkpoints/4"
+
+
+def test_a_stale_attempt_stops_and_commits_nothing(folder: JobFolder, make_task: MakeTask) -> None:
+    def overtake() -> None:
+        folder.write_control(Control(attempt=2))
+
+    with pytest.raises(FencedError, match="attempt 1"):
+        train(make_task(1), DistributedContext(), overtake)
+    assert folder.attempt(1).checkpoint_steps() == [4]
+    with pytest.raises(FencedError):
+        train(make_task(1), DistributedContext())
+
+
+def test_a_fence_that_falls_while_a_checkpoint_is_written_cancels_it(
+    folder: JobFolder, make_task: MakeTask, cache_dir: Path, make_spec: MakeSpec
+) -> None:
+    spec = make_spec()
+    trainer = Trainer(spec, load_data(spec.data, spec.model, cache_dir))
+    keeper = CheckpointManager(folder, folder.attempt(1))
+    folder.write_control(Control(attempt=2))
+    with pytest.raises(FencedError):
+        keeper.save(trainer)
+    assert folder.checkpoint_paths() == []
+    assert list(folder.attempt(1).checkpoints.iterdir()) == []
+
+
+def test_a_damaged_checkpoint_is_skipped_and_told(folder: JobFolder, make_task: MakeTask) -> None:
+    train(
+        make_task(1), DistributedContext(), _control_after(folder, Control(attempt=1, want=Want.PAUSE), evaluations=2)
+    )
+    newest, before = folder.checkpoint_paths()[:2]
+    assert (newest.name, before.name) == ("9", "8")
+    weights = newest / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    folder.write_control(Control(attempt=2))
+    result = train(make_task(2), DistributedContext())
+    assert result.outcome is Outcome.SUCCEEDED
+    notes = {note.kind: note.text for note in folder.attempt(2).notes()}
+    assert "model.safetensors" in notes["checkpoint_damaged"]
+    assert notes["resumed"] == "from iteration 8 of 12"
+    assert list(_losses(folder)) == list(range(1, 13))
+
+
+def test_a_manifest_with_a_wrong_hash_is_skipped(folder: JobFolder, make_task: MakeTask) -> None:
+    train(make_task(1), DistributedContext(), _control_after(folder, Control(attempt=1, want=Want.PAUSE)))
+    manifest = folder.checkpoint_paths()[0] / "manifest.json"
+    content = json.loads(manifest.read_bytes())
+    content["files"]["model.safetensors"]["sha256"] = "0" * 64
+    manifest.write_text(json.dumps(content))
+    assert CheckpointManager(folder, folder.attempt(1)).newest() == folder.attempt(1).checkpoints / "4"
+
+
+def test_retention_keeps_the_newest_two_and_the_best(
+    folder: JobFolder, make_task: MakeTask, make_spec: MakeSpec
+) -> None:
+    folder.write_spec(make_spec(checkpoint_every=1))
+    train(make_task(1), DistributedContext())
+    scores = {row.step: row.metrics["test/mse"] for row in folder.history() if "test/mse" in row.metrics}
+    best = min(scores, key=lambda step: scores[step])
+    assert set(folder.attempt(1).checkpoint_steps()) == {11, 12, best}
+
+
+def test_the_best_by_another_metric(folder: JobFolder, make_task: MakeTask) -> None:
+    attempt = folder.attempt(1)
+    train(make_task(1), DistributedContext())
+    for path in folder.checkpoint_paths():
+        path.rename(path.with_name(f"{int(path.name) + 100}"))
+    steps = attempt.checkpoint_steps()
+    for step, score in zip(steps, (0.5, 0.9, 0.7), strict=False):
+        attempt.add_metrics(step, {"test/fg_ari": score, "test/mse": score})
+    assert CheckpointManager(folder, attempt, "fg_ari").best() == attempt.checkpoints / str(steps[1])
+    assert CheckpointManager(folder, attempt, "test_mse").best() == attempt.checkpoints / str(steps[0])
+
+
+def test_a_finished_run_that_is_run_again_gives_the_same_result(folder: JobFolder, make_task: MakeTask) -> None:
+    """The driver may die between the last checkpoint and the result."""
+    first = train(make_task(1), DistributedContext())
+    folder.write_control(Control(attempt=2))
+    second = train(make_task(2), DistributedContext())
+    assert second == first
+    assert folder.attempt(2).checkpoint_steps() == []
+
+
+class _FullDisk(CheckpointManager):
+    """A disk without room for the first so many checkpoints."""
+
+    full_for = 0
+
+    def _write(self, trainer: object, path: Path) -> None:
+        if type(self).full_for:
+            type(self).full_for -= 1
+            raise DiskFullError(f"{path}: no space left")
+        super()._write(trainer, path)  # type: ignore[arg-type]
+
+
+def test_on_a_full_disk_older_checkpoints_make_room(
+    folder: JobFolder, make_task: MakeTask, cache_dir: Path, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(checkpoint_every=1, evaluate_every=100)
+    trainer = Trainer(spec, load_data(spec.data, spec.model, cache_dir))
+    keeper = _FullDisk(folder, folder.attempt(1))
+    for _, _ in zip(range(2), trainer.run(), strict=False):
+        keeper.save(trainer)
+    assert folder.attempt(1).checkpoint_steps() == [1, 2]
+    trainer.iteration = 3
+    _FullDisk.full_for = 1
+    keeper.save(trainer)
+    assert folder.attempt(1).checkpoint_steps() == [2, 3]
+    trainer.iteration = 4
+    _FullDisk.full_for = 2
+    with pytest.raises(DiskFullError):
+        keeper.save(trainer)
+    # The one before is still there to resume from, and the event says so.
+    assert folder.attempt(1).checkpoint_steps() == [3]
+    assert [note.kind for note in folder.attempt(1).notes()] == ["checkpoint_failed"]
+
+
+def test_a_write_error_is_told_as_a_full_disk(folder: JobFolder, cache_dir: Path, make_spec: MakeSpec) -> None:
+    class Full(Trainer):
+        def save(self, path: Path, before_commit: Callable[[], None] | None = None) -> Manifest:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    spec = make_spec()
+    trainer = Full(spec, load_data(spec.data, spec.model, cache_dir))
+    with pytest.raises(DiskFullError, match="no space left"):
+        CheckpointManager(folder, folder.attempt(1)).save(trainer)
+
+
+def test_half_written_checkpoints_of_killed_processes_are_swept(folder: JobFolder, make_task: MakeTask) -> None:
+    draft = folder.attempt(1).checkpoints / ".8.4711.tmp"
+    draft.mkdir(parents=True)
+    (draft / "model.safetensors").write_bytes(b"half")
+    train(make_task(1), DistributedContext())
+    assert not draft.exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(folder: JobFolder, make_task: MakeTask, make_spec: MakeSpec) -> None:
+    fields = make_spec().model_dump(mode="json")
+    # More than a float32 can hold.
+    fields["loss"]["alpha_region"] = 1e300
+    folder.write_spec(TrainSpec.model_validate(fields))
+    with pytest.raises(DivergedError, match="iteration"):
+        train(make_task(1), DistributedContext())
+
+
+def test_missing_data_is_the_users_error(folder: JobFolder, make_task: MakeTask, make_spec: MakeSpec) -> None:
+    fields = folder.read_spec().model_dump(mode="json")
+    fields["data"] = {"kind": "images", "path": "/nowhere"}
+    folder.write_spec(TrainSpec.model_validate(fields))
+    with pytest.raises(DataError):
+        train(make_task(1), DistributedContext())
+
+
+def test_a_search_is_not_trained(folder: JobFolder, make_task: MakeTask, tune_spec: object) -> None:
+    folder.write_spec(tune_spec)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="not a training run"):
+        train(make_task(1), DistributedContext())
+
+
+def test_long_runs_write_few_rows(folder: JobFolder, make_task: MakeTask) -> None:
+    recorder = MetricsWriter(folder, folder.attempt(1), workers=1)
+    iterations = 100_000
+    for iteration in range(10, iterations + 1, 10):
+        losses = ("loss", "region", "mseot", "mse", "separation", "location", "presence")
+        values = dict.fromkeys((*losses, "learning_rate", "gradient_norm", "images_per_second"), 1.0)
+        report = Progress(
+            iteration=iteration,
+            iterations=iterations,
+            epoch=0.1,
+            epochs=1.0,
+            eta_seconds=1.0,
+            checkpoint_due=False,
+            **values,
+        )
+        recorder.progress(report, log_every=10)
+    steps = [row.step for row in folder.history()]
+    assert 1500 <= len(steps) <= 2500
+    assert steps[-1] == iterations
+
+
+def test_a_metric_that_is_not_a_number_is_left_out(folder: JobFolder) -> None:
+    recorder = MetricsWriter(folder, folder.attempt(1), workers=1)
+    recorder._add(1, {"test/fg_ari": float("nan"), "test/mse": 0.5})
+    assert [row.metrics for row in folder.history()] == [{"test/mse": 0.5}]
+
+
+def test_results_are_comparable_by_their_scenes(folder: JobFolder, make_task: MakeTask, make_spec: MakeSpec) -> None:
+    def evaluation_set(seed: int, attempt: int) -> str | None:
+        fields = make_spec(epochs=0.25).model_dump(mode="json")
+        fields["data"]["seed"] = seed
+        other = JobFolder(folder.path.parent / f"other-{attempt}")
+        other.write_spec(TrainSpec.model_validate(fields))
+        result: Result = train(
+            TrainingTask(other.path, other.path, 1, make_task(1).cache_dir, None), DistributedContext()
+        )
+        return result.evaluation_set
+
+    assert evaluation_set(0, 1) == evaluation_set(0, 2) != evaluation_set(1, 3)

@@ -1,0 +1,151 @@
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from seqae.config import ModelConfig, TrainConfig
+from seqae.data.cache import Dataset
+from seqae.data.scenes import Scenes
+from seqae.evaluation.evaluate import Evaluation, evaluate
+from seqae.evaluation.segmentation import score_segments
+from seqae.model import Output, SequentialAutoEncoder
+from tests.untrained import awake
+
+
+@pytest.fixture(scope="module")
+def config(small_config: Callable[..., TrainConfig]) -> TrainConfig:
+    return small_config(data={"test_scenes": 53})
+
+
+@pytest.fixture(scope="module")
+def scenes(config: TrainConfig, small_data: Callable[[TrainConfig], Dataset]) -> Scenes:
+    """More than fit into one batch of an evaluation."""
+    return small_data(config).test
+
+
+@pytest.fixture(scope="module")
+def model(config: TrainConfig) -> SequentialAutoEncoder:
+    """Untrained, but with writes bright enough to be scored."""
+    torch.manual_seed(0)
+    made = awake(SequentialAutoEncoder(config.model))
+    nn.init.constant_(made.coder.decoder[-1].bias, 0.3)  # type: ignore[arg-type]
+    return made
+
+
+def score(model: SequentialAutoEncoder, scenes: Scenes, **given: Any) -> Evaluation:
+    return evaluate(model, scenes, **{"steps": 3, "limit": 1000, "iteration": 7, "epoch": 1.5} | given)
+
+
+def rebuilt(model: SequentialAutoEncoder, scenes: Scenes) -> tuple[Tensor, Output]:
+    image = torch.from_numpy(np.array(scenes.images)).float() / 255
+    with torch.no_grad():
+        output: Output = model.eval()(image)
+    return image, output
+
+
+def test_errors_are_means_over_all_images(model: SequentialAutoEncoder, scenes: Scenes) -> None:
+    image, output = rebuilt(model, scenes)
+    found = score(model, scenes)
+    assert len(found.step_mse) == 4
+    for t, canvas in enumerate(output.canvases):
+        assert found.step_mse[t] == pytest.approx(float((image - canvas).square().mean()), rel=1e-5)
+    assert found.test_mse == found.step_mse[-1]
+    assert found.empty_mse == pytest.approx(float(image.square().mean()), rel=1e-5)
+    assert (found.iteration, found.epoch) == (7, 1.5)
+
+
+def test_segments_are_scored_from_the_writes(model: SequentialAutoEncoder, scenes: Scenes) -> None:
+    _, output = rebuilt(model, scenes)
+    writes, canvas = output.writes[:, :, 0].abs().movedim(0, 1).numpy(), output.canvas[:, 0].numpy()
+    found = score(model, scenes).segments
+    expected = score_segments(writes, canvas, scenes)
+    assert found is not None
+    assert found.fg_ari == pytest.approx(expected.fg_ari)
+    assert found.miou == pytest.approx(expected.miou)
+    assert found.purity == pytest.approx(expected.purity, rel=1e-4)
+    assert 0 < found.miou < 1, "a case that can tell"
+
+
+def test_colours_are_summed(small_config: Callable[..., TrainConfig]) -> None:
+    """A red write and a blue one on the same object must not cancel, nor be taken from one channel alone."""
+
+    class Painter(SequentialAutoEncoder):
+        """Writes the red and blue of the image with opposite signs, object by object."""
+
+        def forward(self, image: Tensor, steps: int | None = None) -> Output:
+            output: Output = super().forward(image, steps)
+            left = torch.zeros_like(image)
+            left[:, 0, :, :12], left[:, 2, :, :12] = 0.5, -0.5
+            right = torch.zeros_like(image)
+            right[:, 1, :, 12:] = 0.5
+            writes = (left, right, torch.zeros_like(image))
+            steps_ = zip(output.steps, writes, (left, left + right, left + right), strict=True)
+            records = tuple(step._replace(write=write, canvas=canvas.abs()) for step, write, canvas in steps_)
+            return output._replace(steps=records)
+
+    masks = np.ones((4, 24, 28), np.uint8)
+    masks[:, :, 12:] = 2
+    images = np.full((4, 3, 24, 28), 128, np.uint8)
+    halves = Scenes(images, masks, np.zeros(masks.shape, np.bool_), None, None, np.full(4, 2))
+    found = score(Painter(small_config(model={"channels": 3}).model), halves)
+    assert found.segments is not None
+    assert found.segments.fg_ari == 1
+
+
+def test_only_the_first_images_are_used(model: SequentialAutoEncoder, scenes: Scenes) -> None:
+    assert score(model, scenes, limit=10) == score(model, scenes.first(10))
+    assert score(model, scenes, limit=10).test_mse != score(model, scenes).test_mse
+
+
+def test_fewer_steps(model: SequentialAutoEncoder, scenes: Scenes) -> None:
+    assert score(model, scenes, steps=2).step_mse == pytest.approx(score(model, scenes).step_mse[:3])
+
+
+def test_images_without_masks_are_not_segmented(model: SequentialAutoEncoder, scenes: Scenes) -> None:
+    bare = Scenes(scenes.images)
+    found = score(model, bare)
+    assert found.segments is None
+    assert found.test_mse == score(model, scenes).test_mse
+    assert set(found.metrics()) == {"empty_mse", "test_mse", *(f"mse_step_{t}" for t in range(4))}
+
+
+def test_metrics_are_flat_numbers(model: SequentialAutoEncoder, scenes: Scenes) -> None:
+    found = score(model, scenes)
+    metrics = found.metrics()
+    assert metrics["mse_step_2"] == found.step_mse[2]
+    assert found.segments is not None
+    assert metrics["fg_ari"] == found.segments.fg_ari
+    assert all(isinstance(value, float) and np.isfinite(value) for value in metrics.values())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_models_mode_comes_back_and_its_statistics_stay(scenes: Scenes, training: bool) -> None:
+    made = SequentialAutoEncoder(
+        ModelConfig.model_validate(
+            {
+                "height": 24,
+                "width": 28,
+                "steps": 2,
+                "attention": {"kernel_size": 10},
+                "localizer": {"kind": "improved"},
+                "coder": {"kind": "variational", "bottleneck": 4},
+            }
+        )
+    ).train(training)
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    first = score(made, scenes, steps=2)
+    assert made.training is training
+    assert score(made, scenes, steps=2) == first, "nothing is drawn at random"
+    for name, value in made.state_dict().items():
+        torch.testing.assert_close(value, before[name], msg=name)
+
+
+def test_a_scene_without_objects_is_no_trouble(model: SequentialAutoEncoder, scenes: Scenes) -> None:
+    assert scenes.masks is not None
+    empty = replace(scenes.first(3), images=np.zeros_like(scenes.images[:3]), masks=np.zeros_like(scenes.masks[:3]))
+    empty = replace(empty, counts=np.zeros(3, np.int64))
+    assert all(np.isfinite(value) for value in score(model, empty).metrics().values())

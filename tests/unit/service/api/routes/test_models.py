@@ -1,0 +1,435 @@
+"""Pictures in, frames and attention out: with a real model, small and untrained."""
+
+import base64
+import json
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from jobs.backends.fakes import FakeTracking
+from seqae.checkpoints import checkpoint
+from seqae.config import TrainConfig
+from seqae.model import SequentialAutoEncoder
+from seqae.reconstructor import Reconstruction
+from service.inference.model_pool import ModelPool
+from service.settings import Settings
+from tests.untrained import awake
+
+CONFIG = TrainConfig.model_validate(
+    {
+        "model": {"height": 16, "width": 16, "steps": 3, "attention": {"kernel_size": 8}, "coder": {"bottleneck": 4}},
+        "data": {"min_scale": 0.5, "max_scale": 0.5},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a model that was never trained."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("checkpoint") / "1"
+    checkpoint.save(path, awake(SequentialAutoEncoder(CONFIG.model)), CONFIG, iteration=1, metrics={"test_mse": 0.1})
+    return path
+
+
+def register(tracking: FakeTracking, job_id: str, path: Path, test_mse: float) -> None:
+    run = tracking.create_run(job_id, "digits", "train", {})
+    tracking.register(job_id, run.run_id, path, {"test_mse": test_mse}, "scenes")
+
+
+def wait_until_served(inference: ModelPool, version: str) -> None:
+    while inference.champion is None or inference.champion.version.version != version:
+        assert inference.wait_for_round(60), inference.detail
+
+
+@pytest.fixture
+def client(make_app: Any, serve: Any, tracking: FakeTracking, settings: Settings, trained: Path) -> httpx.Client:
+    """A client of a server that serves version 1, and knows a version 2."""
+    register(tracking, "job_000000000001", trained, 0.1)
+    register(tracking, "job_000000000002", trained, 0.2)
+    inference = ModelPool(tracking, settings)
+    found: httpx.Client = serve(make_app(inference))
+    wait_until_served(inference, "1")
+    return found
+
+
+@pytest.fixture
+def bare(make_app: Any, serve: Any) -> httpx.Client:
+    """A client of a server without a model."""
+    found: httpx.Client = serve(make_app())
+    return found
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def scene(width: int = 40, height: int = 30) -> Image.Image:
+    image = Image.new("L", (width, height))
+    image.paste(255, (width // 2, height // 4, width // 2 + 6, height // 4 + 6))
+    return image
+
+
+def send(client: httpx.Client, data: bytes, accept: str = "*/*", **query: str) -> httpx.Response:
+    return client.post("/reconstruct", files={"file": ("scene", data)}, headers={"accept": accept}, params=query)
+
+
+def opened(text: str) -> Image.Image:
+    return Image.open(BytesIO(base64.b64decode(text)))
+
+
+def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    return dict(answer.json())
+
+
+# --- answers
+
+
+def test_json(client: httpx.Client) -> None:
+    answer = send(client, encode(scene()))
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert found["model"] == {
+        "name": "seqae",
+        "version": "1",
+        "run_id": "run-job_000000000001",
+        "job_id": "job_000000000001",
+        "metrics": {"test_mse": 0.1},
+    }
+    assert len(found["frames"]) == CONFIG.model.steps + 1
+    assert len(found["error"]) == CONFIG.model.steps + 1
+    assert len(found["steps"]) == CONFIG.model.steps
+    assert {opened(frame).size for frame in [found["input"], *found["frames"]]} == {(16, 16)}
+    assert [step["error"] for step in found["steps"]] == found["error"][1:]
+
+
+def test_a_step_is_told_in_pixels_of_the_picture_and_of_the_model(client: httpx.Client) -> None:
+    width, height = 96, 64  # the centred square is 64 wide and begins at 16; the model's image is 16 wide
+    for step in send(client, encode(scene(width, height))).json()["steps"]:
+        inside = step["in_model"]
+        # Pixel centres: 0 is the centre of the first pixel, so both sides move by a half.
+        assert step["x"] + 0.5 == pytest.approx(16 + 4 * (inside["x"] + 0.5))
+        assert step["y"] + 0.5 == pytest.approx(4 * (inside["y"] + 0.5))
+        assert step["stride"] == pytest.approx(4 * inside["stride"])
+        assert step["sigma"] == pytest.approx(4 * inside["sigma"])
+        assert step["window"]["left"] == pytest.approx(16 + 4 * inside["window"]["left"])
+        assert step["window"]["bottom"] == pytest.approx(4 * inside["window"]["bottom"])
+        middle = (step["window"]["left"] + step["window"]["right"]) / 2
+        assert step["x"] + 0.5 == pytest.approx(middle)
+
+
+def test_gif_png_and_npz(client: httpx.Client) -> None:
+    data = encode(scene())
+    gif = send(client, data, "image/gif")
+    assert gif.headers["content-type"] == "image/gif"
+    with Image.open(BytesIO(gif.content)) as animation:
+        assert animation.format == "GIF"
+        assert getattr(animation, "n_frames", 1) == CONFIG.model.steps + 1
+    png = send(client, data, "image/png")
+    assert png.headers["content-type"] == "image/png"
+    with Image.open(BytesIO(png.content)) as strip:
+        assert strip.width > 3 * strip.height / 2
+    npz = send(client, data, "application/x-npz")
+    with np.load(BytesIO(npz.content), allow_pickle=False) as arrays:
+        assert arrays["frames"].shape == (4, 16, 16, 1)
+        assert arrays["window"].shape == (3, 4)
+        assert arrays["patch_written"].shape == (3, 8, 8, 1)
+        assert list(arrays["model"]) == ["seqae", "1", "run-job_000000000001"]
+    assert problem(send(client, data, "text/html"), 406)
+
+
+def test_base64_in_json_gives_the_same(client: httpx.Client) -> None:
+    data = encode(scene())
+    text = base64.b64encode(data).decode()
+    expected = send(client, data).json()
+    assert client.post("/reconstruct", json={"image": text}).json() == expected
+    assert client.post("/reconstruct", json={"image": f"data:image/png;base64,{text}"}).json() == expected
+
+
+def test_a_version_or_a_job_can_be_asked_for(client: httpx.Client) -> None:
+    data = encode(scene())
+    assert send(client, data, model="2").json()["model"]["version"] == "2"
+    assert send(client, data, model="job_000000000002").json()["model"]["version"] == "2"
+    assert send(client, data, model="champion").json()["model"]["version"] == "1"
+    assert client.get("/models").json()["loaded"][0]["version"] == "2"
+    problem(send(client, data, model="77"), 404)
+    problem(send(client, data, model="job_0000000000ff"), 404)
+    for nonsense in ("", "../1", "latest", "1" * 50, "\x00"):
+        assert problem(send(client, data, model=nonsense), 422)["errors"][0]["parameter"] == "model"
+
+
+def rainbow() -> Image.Image:
+    ramp = np.linspace(0, 255, 30 * 40 * 4).reshape(30, 40, 4).astype(np.uint8)
+    return Image.fromarray(ramp)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16"])
+def test_every_mode_of_png(client: httpx.Client, mode: str) -> None:
+    if mode == "I;16":
+        image = Image.fromarray(np.linspace(0, 65535, 1200).reshape(30, 40).astype(np.uint16))
+    elif mode == "PA":
+        image = rainbow().quantize(16)
+        image.info["transparency"] = 3
+    else:
+        image = rainbow().convert("L").convert(mode) if mode == "1" else rainbow().convert(mode)
+    assert send(client, encode(image)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        ("JPEG", "L"),
+        ("JPEG", "CMYK"),
+        ("WEBP", "RGBA"),
+        ("GIF", "P"),
+        ("BMP", "RGB"),
+        ("TIFF", "F"),
+        ("TIFF", "RGBA"),
+        ("PPM", "RGB"),
+    ],
+)
+def test_other_formats(client: httpx.Client, kind: str, mode: str) -> None:
+    colour = rainbow().convert("RGB")
+    image = colour.convert("L").convert("F") if mode == "F" else colour.convert(mode)
+    assert send(client, encode(image, kind)).status_code == 200
+
+
+def test_a_mode_that_only_goes_through_rgb(client: httpx.Client) -> None:
+    assert send(client, encode(Image.new("LAB", (40, 30)), "TIFF")).status_code == 200
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (7, 3), (1600, 1200)])
+def test_any_size(client: httpx.Client, size: tuple[int, int]) -> None:
+    assert send(client, encode(Image.new("L", size, 128))).status_code == 200
+
+
+def test_exif_rotation_counts(client: httpx.Client) -> None:
+    picture = scene(40, 40)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned clockwise by a quarter
+    turned = encode(picture.transpose(Image.Transpose.ROTATE_90), exif=exif)
+    assert send(client, turned).json()["input"] == send(client, encode(picture)).json()["input"]
+
+
+# --- bad input
+
+
+def header_only(width: int, height: int) -> bytes:
+    """A PNG that says it is large, and holds next to nothing."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", zlib.compress(b"\x00" * 100))]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in [*chunks, (b"IEND", b"")]
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+BAD_PICTURES = {
+    "not an image": b"hello, I am a text",
+    "empty": b"",
+    "html": b"<html><body>404</body></html>",
+    "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",
+    "truncated png": encode(rainbow().resize((400, 300)))[:600],
+    "truncated jpeg": encode(rainbow().convert("RGB").resize((400, 300)), "JPEG")[:700],
+    "only a signature": b"\x89PNG\r\n\x1a\n",
+    "a bomb": header_only(30_000, 30_000),
+    "a small bomb": header_only(9_000, 9_000),
+    "a bomb of zero width": header_only(0, 10),
+    "a wrong check sum": encode(rainbow()).replace(b"IDAT", b"IDAT\x00", 1),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PICTURES)
+def test_a_bad_picture_names_the_field(client: httpx.Client, name: str) -> None:
+    found = problem(send(client, BAD_PICTURES[name]), 422)
+    assert found["errors"][0]["parameter"] == "file"
+    text = base64.b64encode(BAD_PICTURES[name]).decode()
+    found = problem(client.post("/reconstruct", json={"image": text}), 422)
+    assert found["errors"][0]["pointer"] == "#/image"
+
+
+def test_a_bomb_is_refused_by_its_header(client: httpx.Client) -> None:
+    began = time.perf_counter()
+    detail = problem(send(client, header_only(30_000, 30_000)), 422)["detail"]
+    assert "pixels" in detail
+    # Decoding 900 million pixels takes seconds and 900 MB.
+    assert time.perf_counter() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"image": "###"}, "#/image"),
+        ({"image": "aGk"}, "#/image"),
+        ({"image": 5}, "#/image"),
+        ({"image": None}, "#/image"),
+        ({"image": "é"}, "#/image"),
+        ({}, "#/image"),
+        ({"picture": "aGk="}, "#/picture"),
+        ({"image": "aGk=", "a/b": 1}, "#/a~1b"),
+        (["aGk="], "#"),
+        ("aGk=", "#"),
+    ],
+)
+def test_bad_json_around_a_picture(client: httpx.Client, body: object, pointer: str) -> None:
+    assert problem(client.post("/reconstruct", json=body), 422)["errors"][0]["pointer"] == pointer
+
+
+@pytest.mark.parametrize("body", [b"{", b"", b"\xff", b"[" * 100_000])
+def test_json_that_is_none(client: httpx.Client, body: bytes) -> None:
+    problem(client.post("/reconstruct", content=body, headers={"content-type": "application/json"}), 400)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        (b"--x\r\nnonsense", "multipart/form-data; boundary=x", 422),
+        (b"nonsense", "multipart/form-data", 400),
+        (b"nonsense", "multipart/form-data; boundary=x", 400),
+        (b"--x--\r\n", "multipart/form-data; boundary=x", 422),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nhi\r\n--x--\r\n',
+            "multipart/form-data; boundary=x",
+            422,
+        ),
+        (b"GIF89a", "image/gif", 415),
+        (b"a=b", "application/x-www-form-urlencoded", 415),
+        (b"", "", 415),
+    ],
+)
+def test_bad_multipart_and_other_types(client: httpx.Client, body: bytes, content_type: str, status: int) -> None:
+    problem(client.post("/reconstruct", content=body, headers={"content-type": content_type}), status)
+
+
+def test_damaged_bytes_never_crash(client: httpx.Client) -> None:
+    generator = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    kinds = [("PNG", {}), ("JPEG", {"exif": exif}), ("GIF", {}), ("TIFF", {}), ("BMP", {}), ("WEBP", {"exif": exif})]
+    for kind, options in kinds:
+        whole = np.frombuffer(encode(rainbow().convert("RGB"), kind, **options), dtype=np.uint8)
+        for _ in range(15):
+            damaged = whole.copy()
+            damaged[generator.integers(0, len(whole), 8)] = generator.integers(0, 256, 8)
+            assert send(client, damaged.tobytes()).status_code in (200, 422)
+
+
+# --- without a model, and with too much to do
+
+
+def test_no_model_yet_says_how_to_get_one(bare: httpx.Client) -> None:
+    answer = send(bare, encode(scene()))
+    assert "POST a job to /jobs" in problem(answer, 503)["detail"]
+    assert "retry-after" in answer.headers
+    assert bare.get("/models").json()["champion"] is None
+
+
+def test_a_bad_picture_is_the_clients_fault_with_or_without_a_model(bare: httpx.Client) -> None:
+    problem(send(bare, b"no image"), 422)
+
+
+def test_ready_without_a_model(bare: httpx.Client) -> None:
+    ready = bare.get("/readyz")
+    assert ready.status_code == 200, ready.text
+    assert ready.json()["parts"]["model"]["ok"] is False
+
+
+class SlowModel:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.config = CONFIG
+        self.may_run = threading.Event()
+        self.running = threading.Event()
+
+    def reconstruct_arrays(
+        self, inputs: np.ndarray, sizes: Sequence[tuple[int, int]] | None = None
+    ) -> list[Reconstruction]:
+        if sizes is not None:  # the check before it is served has none
+            self.running.set()
+            assert self.may_run.wait(30)
+        return [Reconstruction(image, image[None], (), (0.5,)) for image in inputs]
+
+
+@pytest.fixture
+def slow() -> Iterator[SlowModel]:
+    model = SlowModel()
+    yield model
+    model.may_run.set()
+
+
+def test_while_the_model_is_busy_the_service_answers_and_refuses_too_much(
+    make_app: Any, serve: Any, tracking: FakeTracking, settings: Settings, slow: SlowModel
+) -> None:
+    register(tracking, "job_000000000001", Path("anywhere"), 0.1)
+    limits = settings.model_copy(update={"inference_queue": 2})
+    inference = ModelPool(tracking, limits, lambda _: slow)
+    app = make_app(inference, inference_queue=2)
+    client = serve(app)
+    wait_until_served(inference, "1")
+    statuses: list[int] = []
+
+    def ask() -> None:
+        statuses.append(send(client, encode(scene())).status_code)
+
+    senders = [threading.Thread(target=ask) for _ in range(2)]
+    for sender in senders:
+        sender.start()
+    assert slow.running.wait(30)
+    times = []
+    for _ in range(20):
+        began = time.perf_counter()
+        assert client.get("/healthz").status_code == 200
+        times.append(time.perf_counter() - began)
+    assert sorted(times)[10] < 0.5
+    while app.state.context.reconstructing < 2:
+        assert client.get("/healthz").status_code == 200
+    refused = send(client, encode(scene()))
+    assert "wait for the model" in problem(refused, 503)["detail"]
+    assert "retry-after" in refused.headers
+    slow.may_run.set()
+    for sender in senders:
+        sender.join(30)
+    assert statuses == [200, 200]
+
+
+def test_a_model_that_hangs_is_given_up(
+    make_app: Any, serve: Any, tracking: FakeTracking, settings: Settings, slow: SlowModel
+) -> None:
+    register(tracking, "job_000000000001", Path("anywhere"), 0.1)
+    inference = ModelPool(tracking, settings, lambda _: slow)
+    client = serve(make_app(inference, inference_timeout=0.2))
+    wait_until_served(inference, "1")
+    assert "in time" in problem(send(client, encode(scene())), 503)["detail"]
+    slow.may_run.set()
+
+
+def test_rollback_over_http(
+    make_app: Any, serve: Any, tracking: FakeTracking, settings: Settings, slow: SlowModel
+) -> None:
+    slow.may_run.set()
+    inference = ModelPool(tracking, settings, lambda _: slow)
+    client = serve(make_app(inference))
+    problem(client.post("/models:rollback"), 409)
+    register(tracking, "job_000000000001", Path("anywhere"), 0.2)
+    wait_until_served(inference, "1")
+    register(tracking, "job_000000000002", Path("anywhere"), 0.1)
+    wait_until_served(inference, "2")
+    assert client.post("/models:rollback").json()["champion"]["version"] == "1"
+    assert json.loads(send(client, encode(scene())).content)["model"]["version"] == "1"
