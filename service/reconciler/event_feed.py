@@ -18,7 +18,7 @@ _MOST_AT_ONCE = 1000
 """Evaluations taken into one transaction; the rest come with the next look."""
 
 # Their own clocks; that they change is no news.
-_CLOCKS = {"time", "moved_at"}
+_CLOCKS = {"time", "last_progress_at"}
 
 
 def news(

@@ -69,7 +69,7 @@ def _signs(job: JobRow, progress: Progress | None, now: datetime) -> dict[str, A
     known = job.progress or {}
     changes: dict[str, Any] = {}
     if progress.time != known.get("time"):
-        changes = {"progress": progress.model_dump(mode="json"), "alive_at": now}
-    if job.moved_at is None or progress.moved_at != known.get("moved_at"):
+        changes = {"progress": progress.model_dump(mode="json", by_alias=True), "alive_at": now}
+    if job.moved_at is None or progress.last_progress_at != known.get("moved_at"):
         changes["moved_at"] = now
     return changes

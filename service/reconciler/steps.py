@@ -281,7 +281,7 @@ class Steps:
 
 
 def _infrastructure(message: str) -> Failure:
-    return Failure.model_validate({"class": ErrorClass.INFRASTRUCTURE, "message": message})
+    return Failure(error_class=ErrorClass.INFRASTRUCTURE, message=message)
 
 
 def _error(error_class: str, message: str) -> dict[str, str]:
