@@ -3,7 +3,6 @@
 What is sent is a projection of the job folders, so everything here may be repeated, late, or done by someone else.
 """
 
-import fcntl
 import json
 import os
 import tempfile
@@ -13,6 +12,8 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 from jobs.backends.provenance import provenance
 from jobs.directory.layout import JobFolder
@@ -116,8 +117,7 @@ class MlflowTracking:
 
     def _ship_folder(self, folder: JobFolder, run_id: str) -> None:
         # Two shippers of one folder would each send what the other has not yet recorded as sent.
-        with (folder.path / "shipped.lock").open("w") as lock, _answers():
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(folder.path / "shipped.lock"), _answers():
             shipped = folder.read_shipped()
             if shipped.get("run_id", run_id) != run_id:
                 # The server had lost the run, and this is the one that was made in its place: it has nothing yet.

@@ -8,7 +8,7 @@ from typing import Any
 from jobs import crash_diagnosis
 from jobs.backends.provenance import flat_params
 from jobs.directory.carry_over import inherit_run, inherit_search
-from jobs.directory.fencing import tell
+from jobs.directory.fencing import issue_control
 from jobs.directory.files import write_atomically
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control, Failure, Result, Want
@@ -145,7 +145,7 @@ class Endings:
         """Makes sure that an ended job leaves no process, no open run and no log behind."""
         folder = self._folder(job)
         if job.attempt > 0:
-            tell(folder, Control(attempt=job.attempt + 1, want=Want.CANCEL))
+            issue_control(folder, Control(attempt=job.attempt + 1, want=Want.CANCEL))
             word = self._cluster.word(self._store.attempt(job.id, job.attempt))
             if word == ClusterStatus.UNKNOWN:
                 return self._settings.cluster_poll

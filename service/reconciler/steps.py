@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from jobs.directory.fencing import tell
+from jobs.directory.fencing import issue_control
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control, Failure, Outcome, Result, Want
 from jobs.errors import ErrorClass, SubmissionRefused
@@ -87,7 +87,7 @@ class Steps:
         folder = self._folder(job)
         spec = job_spec.validate_python(job.spec)
         folder.write_spec(spec)
-        tell(folder, Control(attempt=job.attempt))
+        issue_control(folder, Control(attempt=job.attempt))
         self._endings.inherit(job)
         job = self._endings.ensure_run(job)
         attempt = self._store.attempt(job.id, job.attempt)
@@ -210,7 +210,7 @@ class Steps:
 
     def _fence(self, job: JobRow) -> float | None:
         """Makes sure that the lost attempt can do no harm if it wakes up, then lets the next one wait its turn."""
-        tell(self._folder(job), Control(attempt=job.attempt + 1))
+        issue_control(self._folder(job), Control(attempt=job.attempt + 1))
         self._endings.try_to_stop(job)
         self._endings.try_to_keep_logs(job)
         if job.desired == Desired.CANCEL:
@@ -247,7 +247,7 @@ class Steps:
                 return self._take_result(job, result)
         if not self._has_left(job, evidence):
             return self._settings.reconcile_every
-        tell(self._folder(job), Control(attempt=job.attempt + 1))
+        issue_control(self._folder(job), Control(attempt=job.attempt + 1))
         self._endings.try_to_keep_logs(job)
         self._store.transition(job, State.PAUSED, leased=True, outcome="paused")
         return None
@@ -256,7 +256,7 @@ class Steps:
         job, evidence = self._lookout.look(job, ask=True)
         if not self._has_left(job, evidence):
             return self._settings.reconcile_every
-        tell(self._folder(job), Control(attempt=job.attempt + 1, want=Want.CANCEL))
+        issue_control(self._folder(job), Control(attempt=job.attempt + 1, want=Want.CANCEL))
         by_limit = job.error_class == "time_limit" and job.desired != Desired.CANCEL
         to = State.FAILED if by_limit else State.CANCELLED
         self._endings.end(job, to, outcome="cancelled")
@@ -269,7 +269,7 @@ class Steps:
             return True  # No cluster was ever asked to run it.
         now = self._store.now()
         want = Want.PAUSE if job.state == State.PAUSING else Want.CANCEL
-        tell(self._folder(job), Control(attempt=job.attempt, want=want))
+        issue_control(self._folder(job), Control(attempt=job.attempt, want=want))
         if has_left(evidence, now - (job.alive_at or job.state_since), self._settings):
             return True
         if now - job.state_since >= timedelta(seconds=self._settings.stop_grace):
