@@ -36,4 +36,4 @@ def explain(text: str) -> Failure:
 
 
 def _failure(error_class: ErrorClass, message: str) -> Failure:
-    return Failure.model_validate({"class": error_class, "message": message[:4000]})
+    return Failure(error_class=error_class, message=message[:4000])

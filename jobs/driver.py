@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from jobs.backends.mlflow import MlflowTracking
 from jobs.directory.layout import AttemptFolder, JobFolder
-from jobs.directory.records import Control, Failure, Outcome, Phase, Progress, Result, Want
+from jobs.directory.records import Failure, NoteKind, Outcome, Phase, Progress, Result
 from jobs.error_classes import classify
 from jobs.errors import ErrorClass, FencedError, FolderError, NoRun, TrackingUnavailable
 from jobs.interfaces import Tracking
@@ -46,6 +46,10 @@ class DriverContext:
     """None where no run was given: then the control plane alone ships."""
     run_id: str | None
 
+    def is_fenced(self) -> bool:
+        """Whether a newer attempt exists: then this one commits nothing more."""
+        return self.folder.read_control().fences(self.attempt.number)
+
 
 def drive(work: Callable[[DriverContext], Result], argv: Sequence[str] | None = None) -> int:
     """Runs an attempt's work to a result file, whatever happens short of SIGKILL.
@@ -67,7 +71,7 @@ def drive(work: Callable[[DriverContext], Result], argv: Sequence[str] | None = 
     except FencedError as error:
         watch.stop(ship=False)
         logger.warning("%s", error)
-        context.attempt.add_note("fenced", str(error))
+        context.attempt.add_note(NoteKind.FENCED, str(error))
         return 0
     except SystemExit:
         # SIGTERM: three seconds are left, and the metrics can be shipped by the control plane.
@@ -152,7 +156,7 @@ class _Watch:
 
     def start(self) -> None:
         now = time.time()
-        self._context.attempt.write_progress(Progress(time=now, moved_at=now, phase=Phase.STARTING))
+        self._context.attempt.write_progress(Progress(time=now, last_progress_at=now, phase=Phase.STARTING))
         self._thread.start()
         self._shipper.start()
 
@@ -180,7 +184,7 @@ class _Watch:
 
     def _obey(self) -> None:
         control = self._context.folder.read_control()
-        if not _asks_to_stop(control, self._context.attempt):
+        if not control.stops(self._context.attempt.number):
             return
         if self._asked_at is None:
             self._asked_at = time.monotonic()
@@ -197,7 +201,7 @@ class _Watch:
 
     def _ship(self) -> None:
         tracking, run_id = self._context.tracking, self._context.run_id
-        if tracking is None or run_id is None or _is_fenced(self._context.folder.read_control(), self._context.attempt):
+        if tracking is None or run_id is None or self._context.is_fenced():
             return
         try:
             tracking.ship(self._context.folder.path, run_id)
@@ -205,26 +209,17 @@ class _Watch:
             logger.warning("metrics are kept for later: %s", error)
 
 
-def _is_fenced(control: Control, attempt: AttemptFolder) -> bool:
-    return control.attempt > attempt.number
-
-
-def _asks_to_stop(control: Control, attempt: AttemptFolder) -> bool:
-    return control.want is not Want.RUN or _is_fenced(control, attempt)
-
-
 def _stopped(context: DriverContext) -> Result:
     """The result of an attempt that SIGTERM ended: as it was asked for, or else the cluster's doing."""
-    want = context.folder.read_control().want
-    if want is Want.RUN:
-        message = "stopped from outside (SIGTERM)"
-        error = Failure.model_validate({"class": ErrorClass.INFRASTRUCTURE, "message": message})
+    outcome = context.folder.read_control().want.outcome
+    if outcome is None:
+        error = Failure(error_class=ErrorClass.INFRASTRUCTURE, message="stopped from outside (SIGTERM)")
         return Result(outcome=Outcome.FAILED, error=error)
-    return Result(outcome=Outcome.PAUSED if want is Want.PAUSE else Outcome.CANCELLED)
+    return Result(outcome=outcome)
 
 
 def _write(context: DriverContext, result: Result) -> None:
-    if _is_fenced(context.folder.read_control(), context.attempt):
+    if context.is_fenced():
         return
     try:
         context.attempt.write_result(result)

@@ -74,7 +74,7 @@ def out_of_memory_kills(counters: Path = Path("/proc/vmstat")) -> int:
 
 def classify(error: BaseException) -> Failure:
     """The class and the message of a failed attempt."""
-    return Failure.model_validate({"class": _class_of(error), "message": f"{type(error).__name__}: {error}"[:4000]})
+    return Failure(error_class=_class_of(error), message=f"{type(error).__name__}: {error}"[:4000])
 
 
 def _class_of(error: BaseException) -> ErrorClass:

@@ -52,7 +52,7 @@ def _run(context: DriverContext) -> Result:
 
 def _tell(attempt: AttemptFolder, phase: Phase, done: int) -> None:
     now = time.time()
-    attempt.write_progress(Progress(time=now, moved_at=now, phase=phase, iteration=done, iterations=1))
+    attempt.write_progress(Progress(time=now, last_progress_at=now, phase=phase, iteration=done, iterations=1))
 
 
 def _keep(attempt: AttemptFolder, name: FigureName, figure: Figure) -> None:

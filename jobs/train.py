@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import Result
+from jobs.directory.records import NoteKind, Result
 from jobs.driver import DriverContext, connect, drive
 from jobs.error_classes import classify, out_of_memory_kills
 from jobs.errors import ErrorClass, FencedError, OutOfMemoryError, WorkersLostError
@@ -62,7 +62,7 @@ def fit(task: TrainingTask, scaling: ScalingConfig) -> Result:
             logger.warning("%s", error)
             if restarts > _MAX_RESTARTS:
                 raise
-            attempt.add_note("workers_lost", str(error)[:1000])
+            attempt.add_note(NoteKind.WORKERS_LOST, str(error)[:1000])
 
 
 def _fit_once(task: TrainingTask, scaling: ScalingConfig) -> Result:

@@ -12,7 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from jobs.directory.records import Outcome, Phase, Result, Want
+from jobs.directory.records import NoteKind, Outcome, Phase, Result
 from jobs.driver import DriverContext, connect, drive
 from jobs.errors import FencedError, WorkersLostError
 from jobs.specs import ScalingConfig, TuneSpec
@@ -56,7 +56,7 @@ def _run(context: DriverContext) -> Result:
     ledger = TrialTable(spec, context.folder, context.attempt)
     # Once here, rather than by all first trials at the same time.
     data = load_data(spec.base.data, spec.base.model, context.cache_dir, context.data_dir)
-    context.attempt.add_note("data", data.source)
+    context.attempt.add_note(NoteKind.DATA, data.source)
     _search(context, spec, ledger)
     return _result(context, spec, ledger, data.checksum)
 
@@ -178,7 +178,7 @@ def _stopper(context: DriverContext, ledger: TrialTable) -> Any:
 
         def stop_all(self) -> bool:
             control = context.folder.read_control()
-            if control.want is Want.RUN and control.attempt <= context.attempt.number:
+            if not control.stops(context.attempt.number):
                 return False
             self._asked_at = self._asked_at or time.monotonic()
             return ledger.is_idle or time.monotonic() - self._asked_at > _STOP_GRACE
@@ -188,11 +188,10 @@ def _stopper(context: DriverContext, ledger: TrialTable) -> Any:
 
 def _result(context: DriverContext, spec: TuneSpec, ledger: TrialTable, checksum: str) -> Result:
     control = context.folder.read_control()
-    if control.attempt > context.attempt.number:
+    if control.fences(context.attempt.number):
         raise FencedError(f"attempt {control.attempt} has taken over")
-    if control.want is not Want.RUN:
-        outcome = Outcome.PAUSED if control.want is Want.PAUSE else Outcome.CANCELLED
-        return Result(outcome=outcome, evaluation_set=checksum)
+    if control.want.outcome is not None:
+        return Result(outcome=control.want.outcome, evaluation_set=checksum)
     ledger.write_progress(Phase.FINALIZING)
     if any(not row.is_over for row in ledger.rows.values()):
         raise WorkersLostError("trials ended before they were done")

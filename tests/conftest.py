@@ -77,7 +77,7 @@ class Driver:
         """A heartbeat; on the cluster the attempt runs."""
         now = self._world.now.timestamp()
         known = self.folder.read_progress()
-        moved_at = now if moved or known is None else known.moved_at
+        moved_at = now if moved or known is None else known.last_progress_at
         progress = {"time": now, "moved_at": moved_at, "phase": phase, "iteration": iteration, "iterations": 100}
         self.folder.write_progress(Progress.model_validate(progress | {"epochs": 1.0} | fields))
         if self._world.launcher.submissions.get(self.name) is not None and self._known():
@@ -101,7 +101,7 @@ class Driver:
             self._world.launcher.finish(self.name)
 
     def fail(self, error_class: ErrorClass = ErrorClass.DIVERGED, message: str = "the loss is NaN") -> None:
-        self.finish(Outcome.FAILED, Failure.model_validate({"class": error_class, "message": message}))
+        self.finish(Outcome.FAILED, Failure(error_class=error_class, message=message))
 
     def print(self, text: str) -> None:
         self.folder.path.mkdir(parents=True, exist_ok=True)

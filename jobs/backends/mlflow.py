@@ -3,7 +3,6 @@
 What is sent is a projection of the job folders, so everything here may be repeated, late, or done by someone else.
 """
 
-import fcntl
 import json
 import os
 import tempfile
@@ -14,9 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from jobs.backends.provenance import provenance
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import MetricRow, TrialRow
+from jobs.directory.records import MetricRow, NoteKind, TrialRow, TrialState
 from jobs.errors import NoModel, NoRun, TrackingUnavailable
 from jobs.interfaces import ModelVersion, OpenRun, RunRef, RunStatus
 
@@ -34,7 +35,11 @@ _EVALUATION_SET = "seqae.evaluation_set"
 _DATASET = "seqae.dataset"
 
 # A trial that the search stopped early has not failed.
-_TRIAL_STATUS = {"succeeded": RunStatus.FINISHED, "stopped": RunStatus.KILLED, "failed": RunStatus.FAILED}
+_TRIAL_STATUS = {
+    TrialState.SUCCEEDED: RunStatus.FINISHED,
+    TrialState.STOPPED: RunStatus.KILLED,
+    TrialState.FAILED: RunStatus.FAILED,
+}
 
 _IMPORTING = threading.Lock()
 
@@ -100,7 +105,7 @@ class MlflowTracking:
         self._ship_folder(folder, run_id)
         for index, row in folder.trials().items():
             trial = folder.trial(index)
-            if row.state != "pending" and trial.read_shipped().get("closed_below") != run_id:
+            if row.state is not TrialState.PENDING and trial.read_shipped().get("closed_below") != run_id:
                 self._ship_trial(trial, row, run_id)
 
     def _ship_trial(self, trial: JobFolder, row: TrialRow, parent_run_id: str) -> None:
@@ -112,8 +117,7 @@ class MlflowTracking:
 
     def _ship_folder(self, folder: JobFolder, run_id: str) -> None:
         # Two shippers of one folder would each send what the other has not yet recorded as sent.
-        with (folder.path / "shipped.lock").open("w") as lock, _answers():
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(folder.path / "shipped.lock"), _answers():
             shipped = folder.read_shipped()
             if shipped.get("run_id", run_id) != run_id:
                 # The server had lost the run, and this is the one that was made in its place: it has nothing yet.
@@ -322,7 +326,7 @@ def _new_artifacts(folder: JobFolder, sent: Sequence[str]) -> list[Path]:
 
 def _dataset(folder: JobFolder) -> str | None:
     notes = (note for attempt in folder.attempts() for note in attempt.notes())
-    return next((note.text for note in notes if note.kind == "data"), None)
+    return next((note.text for note in notes if note.kind is NoteKind.DATA), None)
 
 
 def _model_version(entity: Any, path: Path) -> ModelVersion:

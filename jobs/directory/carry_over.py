@@ -35,7 +35,7 @@ def inherit_search(before: JobFolder, mine: JobFolder) -> None:
     """
     if mine.attempt(0).path.exists():
         return
-    done = {number: row for number, row in before.trials().items() if row.state in ("succeeded", "stopped")}
+    done = {number: row for number, row in before.trials().items() if row.state.has_model}
     for folder in sorted((before.path / "trials").glob("*")):
         number = int(folder.name)
         trial = before.trial(number)

@@ -27,7 +27,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from jobs.directory.files import append_record, read_record, read_records, write_atomically
-from jobs.directory.records import Control, MetricRow, Note, Progress, Result, TrialRow
+from jobs.directory.records import Control, MetricRow, Note, NoteKind, Progress, Result, TrialRow
 from jobs.errors import FolderError
 from jobs.specs import AnySpec, job_spec
 
@@ -49,7 +49,7 @@ class AttemptFolder:
         return read_record(self.path / "progress.json", Progress)
 
     def write_progress(self, progress: Progress) -> None:
-        write_atomically(self.path / "progress.json", progress.model_dump_json())
+        write_atomically(self.path / "progress.json", progress.model_dump_json(by_alias=True))
 
     def read_result(self) -> Result | None:
         return read_record(self.path / "result.json", Result)
@@ -65,8 +65,8 @@ class AttemptFolder:
         """Rows as written: after a restart of the workers steps may appear twice; see `JobFolder.history`."""
         return read_records(self.path / "metrics.jsonl", MetricRow)
 
-    def add_note(self, kind: str, text: str) -> None:
-        append_record(self.path / "notes.jsonl", Note.model_validate({"time": time.time(), "kind": kind, "text": text}))
+    def add_note(self, kind: NoteKind, text: str) -> None:
+        append_record(self.path / "notes.jsonl", Note(time=time.time(), kind=kind, text=text))
 
     def notes(self) -> list[Note]:
         return list(read_records(self.path / "notes.jsonl", Note))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jobs.directory.layout import AttemptFolder, JobFolder
-from jobs.directory.records import metric_name
+from jobs.directory.records import NoteKind, metric_name
 from jobs.error_classes import is_disk_full
 from jobs.errors import DiskFullError, FencedError
 from seqae.checkpoints.manifest import verify
@@ -39,9 +39,9 @@ class CheckpointManager:
 
     def check_fence(self) -> None:
         """Raises: FencedError when a newer attempt exists."""
-        newest = self._folder.read_control().attempt
-        if newest > self._attempt.number:
-            raise FencedError(f"attempt {newest} has taken over from attempt {self._attempt.number}")
+        control = self._folder.read_control()
+        if control.fences(self._attempt.number):
+            raise FencedError(f"attempt {control.attempt} has taken over from attempt {self._attempt.number}")
 
     def newest(self) -> Path | None:
         """The newest checkpoint that is whole. Damaged ones are skipped, and each is noted."""
@@ -70,7 +70,7 @@ class CheckpointManager:
             try:
                 self._write(trainer, path)
             except DiskFullError as error:
-                self._attempt.add_note("checkpoint_failed", f"iteration {trainer.iteration}: {error}")
+                self._attempt.add_note(NoteKind.CHECKPOINT_FAILED, f"iteration {trainer.iteration}: {error}")
                 raise
         self._prune(_KEEP_NEWEST)
 
@@ -111,6 +111,6 @@ class CheckpointManager:
         except CheckpointError as error:
             if path not in self._damaged:
                 self._damaged.add(path)
-                self._attempt.add_note("checkpoint_damaged", f"{error}; the one before is used")
+                self._attempt.add_note(NoteKind.CHECKPOINT_DAMAGED, f"{error}; the one before is used")
             return False
         return True

@@ -40,7 +40,7 @@ class MetricsWriter:
         self._folder = folder
         self._attempt = attempt
         self._workers = workers
-        self._progress = Progress(time=time.time(), moved_at=time.time(), phase=Phase.DATA, workers=workers)
+        self._progress = Progress(time=time.time(), last_progress_at=time.time(), phase=Phase.DATA, workers=workers)
         self._written = 0.0
         self._epoch: int | None = None
         self._write(self._progress)
@@ -115,7 +115,7 @@ class MetricsWriter:
 
     def _write(self, progress: Progress) -> None:
         now = time.time()
-        self._progress = progress.model_copy(update={"time": now, "moved_at": now})
+        self._progress = progress.model_copy(update={"time": now, "last_progress_at": now})
         self._attempt.write_progress(self._progress)
         self._written = time.monotonic()
 

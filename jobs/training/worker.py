@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 from jobs.directory.layout import AttemptFolder, JobFolder
-from jobs.directory.records import Outcome, Result, Want
+from jobs.directory.records import NoteKind, Outcome, Result, Want
 from jobs.errors import FencedError
 from jobs.specs import TrainSpec
 from jobs.training.checkpoints import CheckpointManager, Metric
@@ -47,16 +46,9 @@ class DistributedContext:
     device: str = "cpu"
 
 
-class _Stop(IntEnum):
-    """What rank 0 tells the others at each report."""
-
-    GO_ON = 0
-    PAUSE = 1
-    CANCEL = 2
-    FENCED = 3
-
-
-_STOPS = {Want.RUN: _Stop.GO_ON, Want.PAUSE: _Stop.PAUSE, Want.CANCEL: _Stop.CANCEL}
+_WANTS = tuple(Want)
+_FENCED = len(_WANTS)
+"""What rank 0 broadcasts at each report: the index of what is wanted, or this."""
 
 
 def train(task: TrainingTask, place: DistributedContext, on_evaluation: Callable[[], None] | None = None) -> Result:
@@ -88,29 +80,27 @@ def train(task: TrainingTask, place: DistributedContext, on_evaluation: Callable
     trainer = Trainer(spec, data, device=place.device, rank=place.rank, world=place.world, wrap=_wrapper(place))
     _resume(trainer, lead, place)
     if lead:
-        attempt.add_note("data", data.source)
+        attempt.add_note(NoteKind.DATA, data.source)
         lead.recorder.start(trainer)
-    stop, evaluated = _Stop.GO_ON, False
+    want, evaluated = Want.RUN, False
     for event in trainer.run():
         if isinstance(event, Evaluation):
             if lead:
                 lead.recorder.evaluation(event, trainer)
             evaluated = True
             continue
-        stop = _agree(lead, place)
-        if lead and stop is not _Stop.FENCED:
+        want = _agree(lead, place, task.attempt)
+        if lead:
             # Rows before the checkpoint: what a resumed run would not repeat must be written already.
             lead.recorder.progress(event, spec.schedule.log_every)
-            if event.checkpoint_due or stop is _Stop.PAUSE:
+            if event.checkpoint_due or want is Want.PAUSE:
                 lead.keeper.save(trainer)
-        if stop is not _Stop.GO_ON:
+        if want is not Want.RUN:
             break
         if evaluated and on_evaluation is not None:
             on_evaluation()
         evaluated = False
-    if stop is _Stop.FENCED:
-        raise FencedError(f"attempt {task.attempt} stops: a newer one exists")
-    return lead.result(stop, trainer, data.checksum) if lead else Result(outcome=Outcome.SUCCEEDED)
+    return lead.result(want, trainer, data.checksum) if lead else Result(outcome=Outcome.SUCCEEDED)
 
 
 class _Lead:
@@ -126,13 +116,13 @@ class _Lead:
         self.keeper.check_fence()
         self.keeper.sweep()
 
-    def wanted(self) -> _Stop:
+    def wanted(self) -> int:
         control = self.folder.read_control()
-        return _Stop.FENCED if control.attempt > self.attempt.number else _STOPS[control.want]
+        return _FENCED if control.fences(self.attempt.number) else _WANTS.index(control.want)
 
-    def result(self, stop: _Stop, trainer: Trainer, checksum: str) -> Result:
+    def result(self, want: Want, trainer: Trainer, checksum: str) -> Result:
         self.recorder.finalizing()
-        outcome = {_Stop.PAUSE: Outcome.PAUSED, _Stop.CANCEL: Outcome.CANCELLED}.get(stop, Outcome.SUCCEEDED)
+        outcome = want.outcome or Outcome.SUCCEEDED
         chosen = self.keeper.best() if outcome is Outcome.SUCCEEDED else self.keeper.newest()
         return Result(
             outcome=outcome,
@@ -160,14 +150,20 @@ def _resume(trainer: Trainer, lead: _Lead | None, place: DistributedContext) -> 
         return
     trainer.load(path)
     if lead:
-        lead.attempt.add_note("resumed", f"from iteration {trainer.iteration} of {trainer.iterations}")
+        lead.attempt.add_note(NoteKind.RESUMED, f"from iteration {trainer.iteration} of {trainer.iterations}")
 
 
-def _agree(lead: _Lead | None, place: DistributedContext) -> _Stop:
-    """Rank 0 looks at what is wanted and tells the others, so that all stop at the same iteration."""
-    stop = lead.wanted() if lead else _Stop.GO_ON
-    if place.world == 1:
-        return stop
-    told = torch.tensor(int(stop), device=place.device)
-    dist.broadcast(told, src=0)
-    return _Stop(int(told))
+def _agree(lead: _Lead | None, place: DistributedContext, attempt: int) -> Want:
+    """What is wanted, as rank 0 reads it and the others hear of it, so that all stop at the same iteration.
+
+    Raises:
+        FencedError: a newer attempt exists.
+    """
+    code = lead.wanted() if lead else 0
+    if place.world > 1:
+        shared = torch.tensor(code, device=place.device)
+        dist.broadcast(shared, src=0)
+        code = int(shared)
+    if code == _FENCED:
+        raise FencedError(f"attempt {attempt} stops: a newer one exists")
+    return _WANTS[code]

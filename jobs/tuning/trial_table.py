@@ -3,7 +3,7 @@
 import time
 
 from jobs.directory.layout import AttemptFolder, JobFolder
-from jobs.directory.records import Phase, Progress, TrialRow, metric_name
+from jobs.directory.records import Phase, Progress, TrialRow, TrialState, metric_name
 from jobs.specs import TuneSpec
 from jobs.tuning.trials import row_of, winner
 
@@ -28,23 +28,23 @@ class TrialTable:
         self.rows = {trial: self._row(trial) for trial in range(spec.trials)}
         before = folder.trials()
         for trial, row in self.rows.items():
-            if row.state == "stopped" and not (trial in before and before[trial].is_over):
+            if row.state is TrialState.STOPPED and not (trial in before and before[trial].is_over):
                 # The attempt before ended while it ran.
-                self.rows[trial] = row.model_copy(update={"state": "pending"})
+                self.rows[trial] = row.model_copy(update={"state": TrialState.PENDING})
         self._share_at_start = self._share()
 
     def running(self, trial: int) -> None:
         """A trial starts, or has reported."""
         self._running.add(trial)
         if not self.rows[trial].is_over:
-            self._put(self._row(trial).model_copy(update={"state": "running"}))
+            self._put(self._row(trial).model_copy(update={"state": TrialState.RUNNING}))
 
     def ended(self, trial: int, error: str | None = None) -> None:
         """A trial's process has ended; with an error when that was given up."""
         self._running.discard(trial)
         if not self.rows[trial].is_over:
             row = self._row(trial)
-            self._put(row if error is None else row.model_copy(update={"state": "failed", "message": error}))
+            self._put(row if error is None else row.model_copy(update={"state": TrialState.FAILED, "message": error}))
 
     @property
     def is_idle(self) -> bool:
@@ -62,7 +62,7 @@ class TrialTable:
         now = time.time()
         progress = Progress(
             time=now,
-            moved_at=now,
+            last_progress_at=now,
             phase=phase,
             iteration=sum(row.is_over for row in self.rows.values()),
             iterations=len(self.rows),

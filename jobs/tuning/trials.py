@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import Outcome, TrialRow, metric_name
+from jobs.directory.records import Outcome, TrialRow, TrialState, metric_name
 from jobs.specs import FloatRange, TrainSpec, TuneSpec
 
 __all__ = ["better", "params_of", "row_of", "trial_spec", "winner"]
@@ -65,15 +65,16 @@ def row_of(spec: TuneSpec, folder: JobFolder, trial: int, attempt: int) -> Trial
     now = own.attempt(attempt).read_result()
     failed = next((result for result in ends if result.outcome is Outcome.FAILED), None)
     if failed is not None:
-        state = "failed"
+        state = TrialState.FAILED
     # ASHA ends a trial at its last evaluation, before it can write its result.
     elif any(result.outcome is Outcome.SUCCEEDED for result in ends) or epoch >= spec.base.schedule.epochs:
-        state = "succeeded"
+        state = TrialState.SUCCEEDED
     else:
-        state = "stopped" if metrics and now is None else "pending"
+        state = TrialState.STOPPED if metrics and now is None else TrialState.PENDING
     message = failed.error.message if failed and failed.error else None
-    found = {"trial": trial, "state": state, "params": params_of(spec, trial), "metrics": metrics}
-    return TrialRow.model_validate(found | {"epoch": epoch, "message": message})
+    return TrialRow(
+        trial=trial, state=state, params=params_of(spec, trial), metrics=metrics, epoch=epoch, message=message
+    )
 
 
 def better(spec: TuneSpec, one: float, other: float) -> bool:
@@ -86,7 +87,7 @@ def winner(spec: TuneSpec, rows: dict[int, TrialRow]) -> TrialRow | None:
     name = metric_name(spec.metric)
     best: TrialRow | None = None
     for row in rows.values():
-        usable = row.state in ("succeeded", "stopped") and name in row.metrics
+        usable = row.state.has_model and name in row.metrics
         if usable and (best is None or better(spec, row.metrics[name], best.metrics[name])):
             best = row
     return best

@@ -92,13 +92,19 @@ def judge(
         _seconds(settings.heartbeat_stale) if has_beaten else _FILE_DELAY
     ):
         return Verdict.LOST
-    if observation.status == ClusterStatus.GONE and quiet >= _seconds(max(settings.lost_after, settings.heartbeat_stale)):
+    if observation.status == ClusterStatus.GONE and quiet >= _seconds(
+        max(settings.lost_after, settings.heartbeat_stale)
+    ):
         return Verdict.LOST
     if observation.status == ClusterStatus.UNKNOWN and quiet >= _seconds(settings.heartbeat_stale):
         return Verdict.FINE
     if has_beaten and last_progress_at is not None and now - last_progress_at >= _seconds(settings.stall_after):
         return Verdict.STALLED
-    if not has_beaten and observation.status == ClusterStatus.ALIVE and now - since >= _seconds(settings.start_deadline):
+    if (
+        not has_beaten
+        and observation.status == ClusterStatus.ALIVE
+        and now - since >= _seconds(settings.start_deadline)
+    ):
         return Verdict.NOT_STARTED
     return Verdict.FINE
 

@@ -80,7 +80,7 @@ class Workers:
             self._launcher.finish(name)
         else:
             now = time.time()
-            attempt.write_progress(Progress(time=now, moved_at=now, phase=Phase.TRAINING, iteration=beats))
+            attempt.write_progress(Progress(time=now, last_progress_at=now, phase=Phase.TRAINING, iteration=beats))
 
     def _control(self, folder: JobFolder) -> Control:
         try:

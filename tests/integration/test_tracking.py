@@ -12,7 +12,7 @@ from PIL import Image
 from jobs.backends.mlflow import MlflowTracking
 from jobs.backends.provenance import flat_params
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import TrialRow
+from jobs.directory.records import TrialRow, TrialState
 from jobs.errors import NoModel, NoRun, TrackingUnavailable
 from jobs.interfaces import RunStatus
 from jobs.specs import job_spec
@@ -100,7 +100,7 @@ def test_shipping_twice_doubles_nothing(own: MlflowTracking, job_id: str, folder
 
 
 def test_a_run_made_in_place_of_a_lost_one_gets_everything(own: MlflowTracking, job_id: str, folder: JobFolder) -> None:
-    folder.attempt(1).add_trial(TrialRow(trial=0, state="succeeded", params={}))
+    folder.attempt(1).add_trial(TrialRow(trial=0, state=TrialState.SUCCEEDED, params={}))
     folder.attempt(1).add_metrics(1, {"loss": 1.0})
     folder.trial(0).attempt(1).add_metrics(4, {"test/mse": 0.1})
     for name in ("lost", "new"):

@@ -99,7 +99,7 @@ def test_sigterm_without_a_wish_is_the_clusters_doing(run: Drive, folder: JobFol
 def test_sigterm_after_a_wish_is_what_was_wished(run: Drive, folder: JobFolder, want: Want, outcome: Outcome) -> None:
     def work(context: DriverContext) -> Result:
         # While workers train, they are given time: the driver does not end by itself yet.
-        context.attempt.write_progress(Progress(time=time.time(), moved_at=0.0, phase=Phase.TRAINING))
+        context.attempt.write_progress(Progress(time=time.time(), last_progress_at=0.0, phase=Phase.TRAINING))
         folder.write_control(Control(attempt=1, want=want))
         os.kill(os.getpid(), signal.SIGTERM)
         return _wait_for_ever(context)
@@ -171,7 +171,7 @@ def test_the_heartbeat_goes_on_while_nothing_moves(run: Drive, folder: JobFolder
         pytest.fail("the heartbeat stands still")
 
     run(work)
-    assert first[-1].moved_at == first[0].moved_at
+    assert first[-1].last_progress_at == first[0].last_progress_at
 
 
 def test_without_mlflow_the_work_is_done_all_the_same(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from jobs.backends.fakes import FakeTracking
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import Control, Outcome, Phase, Result, TrialRow
+from jobs.directory.records import Control, Outcome, Phase, Result, TrialRow, TrialState
 from jobs.errors import ErrorClass, NoModel
 from jobs.figure import find_material, main, material_of
 from jobs.specs import FigureSpec, TrainSpec, job_spec
@@ -142,7 +142,7 @@ def test_a_search_gives_its_winner(tune_spec: Any, base: Material, tmp_path: Pat
         trial = search.trial(index)
         trial.write_spec(tune_spec.base)
         trial.attempt(1).add_metrics(4, {"test/mse": 0.1 * (index + 1)})
-        search.attempt(1).add_trial(TrialRow(trial=index, state="succeeded", params={}))
+        search.attempt(1).add_trial(TrialRow(trial=index, state=TrialState.SUCCEEDED, params={}))
     chosen = "trials/1/attempts/1/checkpoints/4"
     search.attempt(1).write_result(Result(outcome=Outcome.SUCCEEDED, checkpoint=chosen))
     found = material_of(search, base)

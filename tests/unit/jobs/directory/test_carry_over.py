@@ -8,6 +8,7 @@ import pytest
 from jobs.directory.carry_over import inherit_run, inherit_search
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Failure, Outcome, Result
+from jobs.errors import ErrorClass
 from jobs.specs import TuneSpec
 from jobs.training.checkpoints import CheckpointManager
 from jobs.training.worker import DistributedContext, TrainingTask, train
@@ -15,7 +16,7 @@ from jobs.tuning.trial_table import TrialTable
 from jobs.tuning.trials import trial_spec
 from seqae.checkpoints import manifest
 
-FAILED = Result(outcome=Outcome.FAILED, error=Failure.model_validate({"class": "diverged", "message": "nan"}))
+FAILED = Result(outcome=Outcome.FAILED, error=Failure(error_class=ErrorClass.DIVERGED, message="nan"))
 
 
 @pytest.fixture

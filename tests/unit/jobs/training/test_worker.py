@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import Control, Outcome, Phase, Result, Want
+from jobs.directory.records import Control, NoteKind, Outcome, Phase, Result, Want
 from jobs.errors import DiskFullError, FencedError
 from jobs.specs import TrainSpec
 from jobs.training.checkpoints import CheckpointManager
@@ -142,8 +142,8 @@ def test_a_damaged_checkpoint_is_skipped_and_told(folder: JobFolder, make_task: 
     result = train(make_task(2), DistributedContext())
     assert result.outcome is Outcome.SUCCEEDED
     notes = {note.kind: note.text for note in folder.attempt(2).notes()}
-    assert "model.safetensors" in notes["checkpoint_damaged"]
-    assert notes["resumed"] == "from iteration 8 of 12"
+    assert "model.safetensors" in notes[NoteKind.CHECKPOINT_DAMAGED]
+    assert notes[NoteKind.RESUMED] == "from iteration 8 of 12"
     assert list(_losses(folder)) == list(range(1, 13))
 
 

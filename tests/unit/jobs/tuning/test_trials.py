@@ -6,12 +6,13 @@ import pytest
 
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Failure, Outcome, Phase, Result, TrialRow
+from jobs.errors import ErrorClass
 from jobs.specs import TuneSpec
 from jobs.tuning.trial_table import TrialTable
 from jobs.tuning.trials import params_of, row_of, trial_spec, winner
 
 SUCCEEDED = Result(outcome=Outcome.SUCCEEDED)
-FAILED = Result(outcome=Outcome.FAILED, error=Failure.model_validate({"class": "diverged", "message": "nan"}))
+FAILED = Result(outcome=Outcome.FAILED, error=Failure(error_class=ErrorClass.DIVERGED, message="nan"))
 
 
 def _evaluate(folder: JobFolder, trial: int, epoch: float, error: float, attempt: int = 1) -> None:

@@ -14,7 +14,7 @@ from service.upstream.cluster_monitor import ClusterMonitor, ClusterStatus
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SETTINGS = ReconcilerSettings(heartbeat_stale=20, lost_after=65, stall_after=1800, start_deadline=900)
-BEAT = Progress(time=0, moved_at=0, phase=Phase.TRAINING)
+BEAT = Progress(time=0, last_progress_at=0, phase=Phase.TRAINING)
 
 
 def verdict(word: ClusterStatus, quiet: float, *, beaten: bool = True, still: float = 0, since: float = 0) -> Verdict:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from jobs.directory.records import Outcome, Result, Want
+from jobs.directory.records import NoteKind, Outcome, Result, Want
 from jobs.errors import ErrorClass
 from jobs.interfaces import Capacity, NodeCapacity, ProcessState, RunStatus
 from jobs.specs import job_spec
@@ -532,7 +532,7 @@ def test_progress_evaluations_frames_and_notes_become_events_once(world: World) 
     driver.folder.add_metrics(10, {"test/mse": 0.02})
     driver.folder.frames.mkdir()
     (driver.folder.frames / "10.png").write_bytes(b"png")
-    driver.folder.add_note("workers_lost", "worker 1 died")
+    driver.folder.add_note(NoteKind.WORKERS_LOST, "worker 1 died")
     world.tick(3)
     world.reconciler = world.another_reconciler()
     driver.beat(11)
