@@ -8,12 +8,13 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
+from httpx_sse import EventSource
 from pydantic import BaseModel, ValidationError
 
 from jobs.specs import AnySpec
 from seqae.config import Config
 from service.errors import ApiError
-from service.schemas.jobs import Event, FrameList, JobView, Page, Validation
+from service.schemas.jobs import END_OF_EVENTS, Event, FrameList, JobView, Page, Validation
 from service.schemas.models import ModelStatus, ReconstructionView
 
 __all__ = ["Client"]
@@ -150,19 +151,18 @@ class Client:
         """
         wanted = {"follow": follow, "attempt": attempt, "tail": tail}
         params = {name: value for name, value in wanted.items() if value is not None}
-        with self._stream(f"{_path(job_id)}/logs", params) as lines:
-            yield from lines.iter_text()
+        with self._stream(f"{_path(job_id)}/logs", params) as response:
+            yield from response.iter_text()
 
     def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
         """What happened to a job, and what happens from now on, until it has ended."""
-        with self._stream(f"{_path(job_id)}/events", {"after": after}) as lines:
-            kind = ""
-            for line in lines.iter_lines():
-                field, _, value = line.partition(":")
-                if field == "event":
-                    kind = value.strip()
-                elif field == "data" and kind != "end":
-                    yield Event.model_validate_json(value)
+        with self._stream(f"{_path(job_id)}/events", {"after": after}) as response:
+            if response.status_code == httpx.codes.NO_CONTENT:
+                return  # it has ended, and nothing is newer
+            for message in EventSource(response).iter_sse():
+                # A keep-alive comes out as a message without data.
+                if message.data and message.event != END_OF_EVENTS:
+                    yield Event.model_validate_json(message.data)
 
     def frames(self, job_id: str) -> tuple[int, ...]:
         """Iterations of which there is a film strip."""

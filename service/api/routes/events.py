@@ -1,4 +1,4 @@
-"""`GET /jobs/{id}/events`: what happens to a job, as server-sent events."""
+"""Route `GET /jobs/{id}/events`: a job's events as a stream of server-sent events."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from service.api.problems import problem_responses
 from service.errors import JobNotFoundError
 from service.job_state import State
 from service.scheduling.job_service import JobService
-from service.schemas.jobs import Event
+from service.schemas.jobs import END_OF_EVENTS, Event
 
 __all__ = ["router"]
 
@@ -80,7 +80,7 @@ async def _stream(job_id: str, seen: int, jobs: JobService, context: AppContext)
         if len(found) == _PAGE:
             continue
         if state is None or state.is_terminal:
-            yield format_sse_event(event="end", data_str=json.dumps({"state": state}))
+            yield format_sse_event(event=END_OF_EVENTS, data_str=json.dumps({"state": state}))
             return
         if time.monotonic() - sent_at >= _PING_SECONDS:
             # Proxies close connections that are silent.

@@ -13,8 +13,9 @@ from PIL import Image
 
 from seqae.data.preprocess import fit
 from service.api.dependencies import AppContext, Parts
+from service.api.media_types import MediaType, choose_media_type
 from service.api.problems import problem_responses
-from service.api.renderings import MEDIA_TYPES, choose_media_type, model_ref, render_reconstruction
+from service.api.renderings import model_ref, render_reconstruction
 from service.api.uploads import REQUEST_BODY, Upload, decode, read_upload
 from service.errors import ModelTimeoutError, OverloadedError, SlowBodyError
 from service.inference.batcher import Model
@@ -25,14 +26,14 @@ __all__ = ["router"]
 
 router = APIRouter(tags=["models"])
 
-_ANSWERS: dict[str, dict[str, str]] = {media_type: {} for media_type in MEDIA_TYPES[1:]}
+_OTHER_ANSWERS: dict[str, dict[str, str]] = {kind.value: {} for kind in MediaType if kind is not MediaType.JSON}
 
 
 @router.post(
     "/reconstruct",
     openapi_extra={"requestBody": REQUEST_BODY},
     response_model=ReconstructionView,
-    responses={200: {"content": _ANSWERS}, **problem_responses(400, 404, 406, 408, 413, 415, 422, 503)},
+    responses={200: {"content": _OTHER_ANSWERS}, **problem_responses(400, 404, 406, 408, 413, 415, 422, 503)},
 )
 async def reconstruct(
     request: Request,
