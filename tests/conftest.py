@@ -20,6 +20,7 @@ from service.job_state import State
 from service.reconciler.loop import Reconciler
 from service.scheduling.job_service import JobService
 from service.settings import ReconcilerSettings
+from service.upstream.cluster_monitor import ClusterMonitor
 from tests.postgres import NoPostgresError, PostgresServer, running_postgres
 
 # --- databases
@@ -136,16 +137,20 @@ class World:
         self.tracking = FakeTracking()
         self.store = self.another_store()
         self.store.migrate()
-        self.service = JobService(self.store, self.launcher, self.jobs_dir, settings)
+        self.service = JobService(self.store, self.another_cluster_monitor(), self.jobs_dir, settings)
         self.reconciler = self.another_reconciler()
 
     def another_store(self) -> Store:
         return Store(self.url, clock=lambda: self.now)
 
+    def another_cluster_monitor(self) -> ClusterMonitor:
+        return ClusterMonitor(self.launcher, lambda: self.now)
+
     def another_reconciler(self, store: Store | None = None, **settings: Any) -> Reconciler:
         """As another process would have it."""
         policy = self.settings.model_copy(update=settings)
-        return Reconciler(store or self.store, self.launcher, self.tracking, self.jobs_dir, policy)
+        cluster = self.another_cluster_monitor()
+        return Reconciler(store or self.store, cluster, self.tracking, self.jobs_dir, policy)
 
     def submit(self, spec: dict[str, Any] | None = None, **options: Any) -> str:
         given = job_spec.validate_python({"name": "scenes", "scaling": {"workers": 2}} | (spec or {}))

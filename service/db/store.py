@@ -176,8 +176,15 @@ class Store(Queries):
         session.add(
             AttemptRow(job_id=job.id, number=number, submission_id=submission_id(job.id, number), created_at=self.now())
         )
-        fresh: JobChanges = {"last_seen_at": None, "last_progress_at": None, "event_cursor": None}
-        return self._move(session, job, State.SUBMITTING, **fresh, attempt=number)
+        return self._move(
+            session,
+            job,
+            State.SUBMITTING,
+            attempt=number,
+            last_seen_at=None,
+            last_progress_at=None,
+            event_cursor=None,
+        )
 
     def delete(self, job: JobRow) -> None:
         """Removes an ended job and its attempts; its events stay, with one more that says so.

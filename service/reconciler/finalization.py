@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Unpack
 
-from jobs.directory.fencing import tell
+from jobs.directory.fencing import issue_control
 from jobs.directory.records import Control, Result, Want
 from jobs.errors import ErrorClass, NoRun, TrackingUnavailable
 from jobs.interfaces import RunStatus, submission_id
@@ -117,7 +117,7 @@ def end_job(
 def clean_up(context: ReconcilerContext, job: JobRow) -> Delay:
     """Ended jobs: makes sure that no process, no open run and no log is left behind."""
     if job.attempt > 0:
-        tell(context.folder(job), Control(attempt=job.attempt + 1, want=Want.CANCEL))
+        issue_control(context.folder(job), Control(attempt=job.attempt + 1, want=Want.CANCEL))
         status = cluster_status(context, job)
         if status == ClusterStatus.UNKNOWN:
             return context.settings.cluster_poll

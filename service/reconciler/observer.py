@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 
 
 def observe(context: ReconcilerContext, job: JobRow, *, ask: bool = False) -> tuple[JobRow, Observation]:
-    """Reads the files of the newest attempt, asks the cluster where these don't say enough, and writes down what is new.
+    """Observes the newest attempt, and writes down what is new of it.
+
+    Its files are read, and the cluster is asked where these don't say enough.
 
     Args:
         context: of the reconciler.

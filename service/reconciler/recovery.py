@@ -3,7 +3,7 @@
 import logging
 from datetime import timedelta
 
-from jobs.directory.fencing import tell
+from jobs.directory.fencing import issue_control
 from jobs.directory.records import Control, Failure
 from jobs.errors import ErrorClass, LauncherUnavailable
 from jobs.interfaces import submission_id
@@ -52,7 +52,7 @@ def lose_attempt(context: ReconcilerContext, job: JobRow, failure: Failure) -> N
 
 def fence_off(context: ReconcilerContext, job: JobRow) -> Delay:
     """LOST: makes sure that the lost attempt can do no harm if it wakes up, then lets the next one wait its turn."""
-    tell(context.folder(job), Control(attempt=job.attempt + 1))
+    issue_control(context.folder(job), Control(attempt=job.attempt + 1))
     _try_to_stop(context, job)
     save_driver_log(context, job)
     if job.desired == Desired.CANCEL:

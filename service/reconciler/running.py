@@ -4,7 +4,6 @@ from datetime import timedelta
 
 from jobs.directory.records import Failure, Outcome, Result
 from jobs.errors import ErrorClass
-from service.db.changes import JobChanges
 from service.db.models import JobRow
 from service.job_state import AttemptOutcome, State
 from service.reconciler.context import Delay, ReconcilerContext
@@ -59,8 +58,14 @@ def _start(context: ReconcilerContext, job: JobRow) -> Delay:
     """The first heartbeat is there."""
     now = context.now()
     context.store.update_attempt(job, started_at=now)
-    cleared: JobChanges = {"error_class": None, "error_message": None}
-    context.store.transition(job, State.RUNNING, leased=True, **cleared, started_at=job.started_at or now)
+    context.store.transition(
+        job,
+        State.RUNNING,
+        leased=True,
+        started_at=job.started_at or now,
+        error_class=None,
+        error_message=None,
+    )
     return None
 
 

@@ -5,7 +5,7 @@ TrackingUnavailable or StaleRowError. Then nothing was decided, and the reconcil
 """
 
 from jobs.directory.carry_over import inherit_run, inherit_search
-from jobs.directory.fencing import tell
+from jobs.directory.fencing import issue_control
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control
 from jobs.errors import ErrorClass, SubmissionRefused
@@ -52,7 +52,7 @@ def _write_folder(context: ReconcilerContext, job: JobRow, spec: AnySpec) -> Non
     """The files that the driver reads; those of the job that this one repeats are carried over as attempt 0."""
     folder = context.folder(job)
     folder.write_spec(spec)
-    tell(folder, Control(attempt=job.attempt))
+    issue_control(folder, Control(attempt=job.attempt))
     if job.retry_of is None:
         return
     before = JobFolder(context.jobs_dir / job.retry_of)

@@ -73,4 +73,4 @@ def _speed(row: JobRow, train: TrainSpec) -> float | None:
         return None
     same = earlier.model == train.model and earlier.scaling == train.scaling
     same = same and earlier.schedule.batch_size == train.schedule.batch_size
-    return row.progress.get("images_per_second") if same else None
+    return row.progress.images_per_second if same else None

@@ -26,7 +26,7 @@ def test_a_job_goes_all_the_way(world: World) -> None:
     assert (job.attempt, job.model.version, job.metrics) == (1, "1", {"test_mse": 0.01})
     assert world.path_of(job_id) == ["QUEUED", "SUBMITTING", "STARTING", "RUNNING", "FINALIZING", "SUCCEEDED"]
     assert world.tracking.runs[f"run-{job_id}"].status is RunStatus.FINISHED
-    assert world.store.job(job_id).tidy
+    assert world.store.job(job_id).cleaned_up
     assert world.launcher.submitted == [f"{job_id}-1"]
 
 
@@ -231,10 +231,10 @@ def test_mlflow_down_does_not_hold_up_a_cancel(world: World) -> None:
     driver.finish(Outcome.CANCELLED)
     world.until(job_id, State.CANCELLED, ticks=5)
     world.tick(10)
-    assert not world.store.job(job_id).tidy
+    assert not world.store.job(job_id).cleaned_up
     world.tracking.unreachable = False
     world.tick(10)
-    assert world.store.job(job_id).tidy
+    assert world.store.job(job_id).cleaned_up
     assert world.tracking.runs[f"run-{job_id}"].status is RunStatus.KILLED
 
 
@@ -363,7 +363,7 @@ def test_cancel_in_each_state_leaves_nothing(world: World, state: State) -> None
     world.service.cancel(job_id)
     for _ in range(60):
         world.tick()
-        if world.state(job_id) == State.CANCELLED and world.store.job(job_id).tidy:
+        if world.state(job_id) == State.CANCELLED and world.store.job(job_id).cleaned_up:
             break
     assert world.state(job_id) == State.CANCELLED
     assert world.launcher.live() == set()
@@ -513,7 +513,7 @@ def test_a_driver_that_lingers_after_its_end_is_stopped(world: World) -> None:
     assert world.launcher.stopped == []
     world.tick(10)
     assert world.launcher.live() == set()
-    assert world.store.job(job_id).tidy
+    assert world.store.job(job_id).cleaned_up
 
 
 def test_a_step_that_breaks_does_not_stop_the_others(world: World, caplog: pytest.LogCaptureFixture) -> None:

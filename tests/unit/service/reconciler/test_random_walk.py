@@ -32,6 +32,7 @@ from jobs.interfaces import ProcessState
 from service.errors import ConflictError
 from service.job_state import ENDED, State, is_legal
 from service.reconciler.loop import Reconciler
+from service.upstream.cluster_monitor import ClusterMonitor
 
 World = Any
 
@@ -97,7 +98,8 @@ class Walk(RuleBasedStateMachine):
 
     def new_process(self) -> Reconciler:
         world, wrap = self.world, self.fuse.wrap
-        return Reconciler(wrap(world.store), wrap(world.launcher), wrap(world.tracking), world.jobs_dir, world.settings)
+        cluster = ClusterMonitor(wrap(world.launcher), world.store.now)
+        return Reconciler(wrap(world.store), cluster, wrap(world.tracking), world.jobs_dir, world.settings)
 
     # --- people
 
@@ -241,7 +243,7 @@ class Walk(RuleBasedStateMachine):
                 except ConflictError:
                     assert world.state(job_id) == State.CANCELLING
         for _ in range(400):
-            if all(world.state(job_id) in ENDED and world.store.job(job_id).tidy for job_id in self.ids):
+            if all(world.state(job_id) in ENDED and world.store.job(job_id).cleaned_up for job_id in self.ids):
                 break
             for job_id in self.ids:
                 self.obey(job_id)

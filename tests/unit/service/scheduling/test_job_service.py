@@ -68,7 +68,10 @@ def test_a_repeated_request_gives_the_same_job_even_when_it_would_now_be_refused
 
 def test_quotas_count_what_has_not_ended(world: World) -> None:
     service = JobService(
-        world.store, world.launcher, world.jobs_dir, ReconcilerSettings(max_jobs_per_owner=2, max_jobs=3)
+        world.store,
+        world.another_cluster_monitor(),
+        world.jobs_dir,
+        ReconcilerSettings(max_jobs_per_owner=2, max_jobs=3),
     )
     first = service.submit(spec(), owner="ann")
     service.submit(spec(), owner="ann")
