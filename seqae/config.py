@@ -297,6 +297,14 @@ class ScheduleConfig(Config):
     checkpoint_every: int = Field(200, ge=1)
     """Iterations between two checkpoints; the end always makes one."""
 
+    def iterations(self, train_images: int) -> int:
+        """Optimizer steps of a whole run.
+
+        Args:
+            train_images: size of the training set.
+        """
+        return max(1, round(self.epochs * train_images / self.batch_size))
+
 
 # What `preset: paper` stands for; a field that the request gives as well wins over these.
 _PRESETS: dict[str, dict[str, Any]] = {

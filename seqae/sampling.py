@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from seqae.attention import Window, make_filters, write
 from seqae.errors import SamplingError
 from seqae.model import Output, SequentialAutoEncoder
+from seqae.tensors import intensities
 
 __all__ = ["Layouts", "Samples", "fit_layouts", "sample_scenes"]
 
@@ -74,7 +75,7 @@ def fit_layouts(model: SequentialAutoEncoder, images: NDArray[np.uint8]) -> Layo
     """
     windows, active, starts, codes = [], [], [], []
     for first in range(0, len(images), _BATCH):
-        given = torch.from_numpy(np.ascontiguousarray(images[first : first + _BATCH])).float() / 255
+        given = intensities(images[first : first + _BATCH])
         with torch.inference_mode():
             output: Output = model.eval()(given)
         energy = output.writes.square().sum(dim=(2, 3, 4)).T  # [b, T]

@@ -25,8 +25,9 @@ from seqae.errors import CheckpointError, DivergedError
 from seqae.evaluation.evaluate import Evaluation, evaluate
 from seqae.losses import Losses, total_loss
 from seqae.model import Output, SequentialAutoEncoder
+from seqae.tensors import intensities
 
-__all__ = ["Progress", "Trainer", "iterations_of", "with_shared_statistics"]
+__all__ = ["Progress", "Trainer", "with_shared_statistics"]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -62,11 +63,6 @@ class Progress:
     eta_seconds: float
     checkpoint_due: bool
     """The schedule asks for a checkpoint now."""
-
-
-def iterations_of(config: TrainConfig, train_images: int) -> int:
-    """Optimizer steps of a run over a training set of that many images."""
-    return max(1, round(config.schedule.epochs * train_images / config.schedule.batch_size))
 
 
 class _Order:
@@ -172,7 +168,7 @@ class Trainer:
         self._draws = config.loss.pastes or config.model.coder.kind == "variational"
         self.images = torch.from_numpy(np.ascontiguousarray(data.train.images)).to(self.device)  # uint8 [M, C, H, W]
         self._order = _Order(config.seed, len(self.images), self.device)
-        self.iterations = iterations_of(config, len(self.images))
+        self.iterations = config.schedule.iterations(len(self.images))
         self.iteration = 0
         self.evaluation: Evaluation | None = None
         self._metrics: dict[str, float] = {}  # of the newest evaluation, this process's or the one's before it
@@ -232,7 +228,7 @@ class Trainer:
         batch = self._order.batch(self.iteration, schedule.batch_size)
         share = batch[self.rank :: self.world]
         # With more workers than images one of them has none; it must take part, so it gets one that does not count.
-        image = self.images[share if len(share) else batch[:1]].float() / 255
+        image = intensities(self.images[share if len(share) else batch[:1]])
         if self._draws:
             torch.manual_seed(hash((self.config.seed, self.iteration, self.rank)) & 0x7FFFFFFF)
         self.model.train()

@@ -18,7 +18,7 @@ from seqae.errors import CheckpointError, DivergedError
 from seqae.evaluation.evaluate import Evaluation
 from seqae.losses import Losses
 from seqae.model import SequentialAutoEncoder
-from seqae.training import Progress, Trainer, iterations_of, with_shared_statistics
+from seqae.training import Progress, Trainer, with_shared_statistics
 
 Make = Callable[..., TrainConfig]
 Data = Callable[[TrainConfig], Dataset]
@@ -192,13 +192,6 @@ def test_a_batch_may_be_larger_than_the_training_set(make: Callable[..., Trainer
     losses(trainer)
     assert isinstance(trainer.module, Spy)
     assert [len(batch) for batch in trainer.module.batches] == [8]
-
-
-@pytest.mark.parametrize(
-    ("batch", "epochs", "images", "expected"), [(25, 250, 10_000, 100_000), (5, 0.5, 30, 3), (25, 0.01, 30, 1)]
-)
-def test_iterations(small_config: Make, batch: int, epochs: float, images: int, expected: int) -> None:
-    assert iterations_of(small_config(schedule={"batch_size": batch, "epochs": epochs}), images) == expected
 
 
 # --- several workers
