@@ -9,10 +9,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from seqae.config import MnistScenesConfig
-from seqae.data.digits import SIDE, Digits
+from seqae.data.digits import SIDE, Digits, cut_digit
 from seqae.data.scenes import Scenes
 from seqae.errors import DataError
 
@@ -111,17 +110,9 @@ def _draw(config: MnistScenesConfig, digits: Digits, count: int, rng: np.random.
     which = rng.integers(len(digits.images), size=count)
     sides = rng.integers(low, high + 1, size=count)
     return [
-        _Digit(_cut(digits.images[i], int(side)), int(digits.labels[i])) for i, side in zip(which, sides, strict=True)
+        _Digit(cut_digit(digits.images[i], int(side)), int(digits.labels[i]))
+        for i, side in zip(which, sides, strict=True)
     ]
-
-
-def _cut(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """A digit's image resized to `side` pixels, and of that the tight box around its ink."""
-    if side != SIDE:
-        # Bilinear: a filter that rings would leave a faint frame, and the box would not be tight.
-        image = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
-    rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
-    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _place(
@@ -196,9 +187,10 @@ def _free(
 
 def _hues(turns: NDArray[np.float64]) -> NDArray[np.uint16]:
     """Saturated, bright colours [n, 3] in 0..255 of hues `turns` [n] in 0..1 (HSV with S = V = 1)."""
-    k = (np.array([5, 3, 1]) + 6 * turns[:, None]) % 6
-    share = 1 - np.minimum(k, 4 - k).clip(0, 1)
-    return np.asarray(np.rint(255 * share), np.uint16)
+    from matplotlib.colors import hsv_to_rgb  # here: most scenes are grey, and matplotlib is slow to import
+
+    full = np.ones_like(turns)
+    return np.asarray(np.rint(255 * hsv_to_rgb(np.stack((turns, full, full), axis=-1))), np.uint16)
 
 
 def _paint(
