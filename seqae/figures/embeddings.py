@@ -7,18 +7,18 @@ from typing import Literal
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from PIL import Image
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from seqae.data.digits import SIDE, Digits
+from seqae.data.digits import SIDE, Digits, cut_digit
 from seqae.errors import FigureError
 from seqae.figures.canvases import reconstruct
 from seqae.figures.figure import Figure
-from seqae.figures.layout import BLUE, INK, ORANGE, PURPLE, new_plot, rendered
+from seqae.figures.layout import INK, new_plot, rendered
 from seqae.model import SequentialAutoEncoder
+from seqae.rendering.panels import BLUE, PURPLE, VERMILION
 
 __all__ = ["GROUPS", "Tour", "make_tour", "separation", "tour_embeddings"]
 
@@ -26,7 +26,7 @@ Group = Literal["lower", "right", "diag"]
 GROUPS: tuple[Group, ...] = ("lower", "right", "diag")
 """The paper's groups, in the order in which they are numbered."""
 
-_COLOURS = (BLUE, ORANGE, PURPLE)
+_COLOURS = (BLUE, VERMILION, PURPLE)
 _GAP = 2  # pixels between the 3 and the 6
 _NEIGHBOURS = 5
 _FOLDS = 5
@@ -94,11 +94,7 @@ def _number(digits: Digits, scale: float) -> NDArray[np.uint8]:
         found = np.flatnonzero(digits.labels == label)
         if not len(found):
             raise FigureError(f"there is no {label} among the digits")
-        side = round(SIDE * scale)
-        whole = Image.fromarray(digits.images[found[0]])
-        image = np.asarray(whole if side == SIDE else whole.resize((side, side), Image.Resampling.BILINEAR))
-        rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
-        inks.append(image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+        inks.append(cut_digit(digits.images[found[0]], round(SIDE * scale)))
     height = max(ink.shape[0] for ink in inks)
     number = np.zeros((height, inks[0].shape[1] + _GAP + inks[1].shape[1]), np.uint8)
     for ink, left in zip(inks, (0, inks[0].shape[1] + _GAP), strict=True):

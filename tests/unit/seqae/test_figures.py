@@ -20,14 +20,15 @@ from seqae.figures.curves import test_curve as plot_test
 from seqae.figures.curves import train_curve as plot_train
 from seqae.figures.embeddings import GROUPS, Tour, make_tour, separation, tour_embeddings
 from seqae.figures.figure import NAMES, Curve, Figure, FigureName
-from seqae.figures.layout import grid, heat, panel, signed, to_bytes
+from seqae.figures.layout import grid, heat, signed
 from seqae.figures.make import Material, make_figure
 from seqae.figures.readers import SETTINGS, density, readers, whole_window
 from seqae.model import SequentialAutoEncoder
+from seqae.rendering.panels import panel, to_bytes
 from seqae.training import Trainer
 from tests.untrained import awake
 
-ORANGE = (0xD5, 0x5E, 0x00)
+VERMILION = (0xD5, 0x5E, 0x00)
 PURPLE = (0xCC, 0x79, 0xA7)
 
 Config = Callable[..., TrainConfig]
@@ -146,8 +147,8 @@ def test_the_schedule_is_marked_in_the_train_curve() -> None:
     stages = {name: value for name, value in figure.numbers.items() if name.startswith("stage")}
     assert stages == pytest.approx({"stage_1": 0.4, "stage_3": 0.2, "stage_5": 0.1})
     assert figure.numbers["of_background"] == pytest.approx(0.2)
-    assert has_colour(figure, ORANGE)
-    assert not has_colour(plot_train(curve(values)), ORANGE)
+    assert has_colour(figure, VERMILION)
+    assert not has_colour(plot_train(curve(values)), VERMILION)
 
 
 def test_a_stage_that_was_not_reached_is_left_out() -> None:
