@@ -32,7 +32,7 @@ def iterations(spec: TrainSpec | FigureSpec) -> int:
     if isinstance(spec, FigureSpec):
         return 0
     number = spec.data.train_images if isinstance(spec.data, ImagesConfig) else spec.data.train_scenes
-    return max(1, round(spec.schedule.epochs * number / spec.schedule.batch_size))
+    return spec.schedule.iterations(number)
 
 
 def seconds(spec: AnySpec, demand: Demand, succeeded: Iterable[JobRow]) -> float | None:
