@@ -1,4 +1,4 @@
-"""About how long a job will train and how much memory it takes, without loading the model library."""
+"""Estimates of a job's training time and memory, without loading the model library."""
 
 import math
 from collections.abc import Iterable
