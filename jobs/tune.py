@@ -74,8 +74,8 @@ def _search(context: DriverContext, spec: TuneSpec, ledger: TrialTable) -> None:
         tune.with_resources(_run_trial, _trial_resources(spec.base.scaling)),
         param_space={"run": tune.grid_search(runs)},
         tune_config=tune.TuneConfig(
-            metric=spec.metric,
-            mode="max" if spec.metric == "fg_ari" else "min",
+            metric=spec.metric.value,
+            mode=spec.metric.mode,
             scheduler=ASHAScheduler(
                 time_attr="epoch",
                 max_t=epochs,

@@ -6,7 +6,7 @@ import socket
 import sys
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from jobs.backends.mlflow import MlflowTracking
 from jobs.backends.ray import RayLauncher
@@ -32,7 +32,7 @@ all that the process has ever loaded is searched again and again, at 0.1 s a tim
 class _Server(uvicorn.Server):
     """Ends event streams at the first sign of the end: waiting for their clients would hold up every stop."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, app: Starlette) -> None:
         super().__init__(config)
         self._app = app
 
@@ -41,7 +41,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def build(settings: Settings) -> FastAPI:
+def build(settings: Settings) -> Starlette:
     """The app with the real cluster, database and registry; the database is brought to the newest version."""
     settings.jobs_dir.mkdir(parents=True, exist_ok=True)
     (settings.home / "control").mkdir(parents=True, exist_ok=True)

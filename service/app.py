@@ -16,6 +16,7 @@ from service.api.body_limit import BodyLimit
 from service.api.dependencies import AppContext
 from service.api.problems import documented, install
 from service.api.routes import events, health, jobs, models
+from service.db.outbox import Outbox
 from service.db.store import Store
 from service.inference.model_pool import ModelPool
 from service.reconciler.loop import Reconciler
@@ -97,7 +98,7 @@ def _workers(context: AppContext) -> list[Reconciler | WebhookSender]:
         environment = _drivers_environment(settings)
         workers.append(Reconciler(store, context.cluster, context.tracking, settings.jobs_dir, settings, environment))
     if settings.webhook_urls and settings.webhook_secret is not None:
-        workers.append(WebhookSender(store, settings.webhook_secret.get_secret_value()))
+        workers.append(WebhookSender(Outbox(store.database, store.now), settings.webhook_secret.get_secret_value()))
     return workers
 
 

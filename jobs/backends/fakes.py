@@ -7,6 +7,7 @@ from typing import Any
 
 from jobs.errors import LauncherUnavailable, NoModel, NoRun, SubmissionRefused, TrackingUnavailable
 from jobs.interfaces import Capacity, ModelVersion, NodeCapacity, OpenRun, ProcessState, RunRef, RunStatus, Submission
+from jobs.specs import SelectionMetric
 
 __all__ = ["FakeLauncher", "FakeRun", "FakeTracking"]
 
@@ -171,7 +172,8 @@ class FakeTracking:
                 return version
         champion = next((version for version in self.versions if version.is_champion), None)
         wins = champion is None or (
-            self._sets[champion.version] == evaluation_set and metrics["test_mse"] < champion.metrics["test_mse"]
+            self._sets[champion.version] == evaluation_set
+            and SelectionMetric.TEST_MSE.is_better(metrics["test_mse"], champion.metrics["test_mse"])
         )
         if wins:
             self.versions = [replace(version, is_champion=False) for version in self.versions]

@@ -20,6 +20,7 @@ from jobs.directory.layout import JobFolder
 from jobs.directory.records import MetricRow, NoteKind, TrialRow, TrialState
 from jobs.errors import NoModel, NoRun, TrackingUnavailable
 from jobs.interfaces import ModelVersion, OpenRun, RunRef, RunStatus
+from jobs.specs import SelectionMetric
 
 if TYPE_CHECKING:
     import mlflow
@@ -344,4 +345,5 @@ def _model_version(entity: Any, path: Path) -> ModelVersion:
 def _is_better(entity: Any, champion: Any) -> bool:
     if entity.tags[_EVALUATION_SET] != champion.tags[_EVALUATION_SET]:
         return False
-    return bool(json.loads(entity.tags[_METRICS])["test_mse"] < json.loads(champion.tags[_METRICS])["test_mse"])
+    value, best = (json.loads(each.tags[_METRICS])[SelectionMetric.TEST_MSE] for each in (entity, champion))
+    return SelectionMetric.TEST_MSE.is_better(value, best)

@@ -2,21 +2,20 @@
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from jobs.directory.layout import AttemptFolder, JobFolder
 from jobs.directory.records import NoteKind, metric_name
 from jobs.error_classes import is_disk_full
 from jobs.errors import DiskFullError, FencedError
+from jobs.specs import SelectionMetric
 from seqae.checkpoints.manifest import verify
 from seqae.errors import CheckpointError
 
 if TYPE_CHECKING:
     from seqae.training import Trainer
 
-__all__ = ["CheckpointManager", "Metric"]
-
-Metric = Literal["test_mse", "fg_ari"]
+__all__ = ["CheckpointManager"]
 
 _KEEP_NEWEST = 2
 
@@ -27,14 +26,15 @@ class CheckpointManager:
     Args:
         folder: of the job or trial.
         attempt: the one that runs.
-        metric: by which the best is chosen: `test_mse` the lowest, `fg_ari` the highest.
+        metric: by which the best is chosen.
     """
 
-    def __init__(self, folder: JobFolder, attempt: AttemptFolder, metric: Metric = "test_mse") -> None:
+    def __init__(
+        self, folder: JobFolder, attempt: AttemptFolder, metric: SelectionMetric = SelectionMetric.TEST_MSE
+    ) -> None:
         self._folder = folder
         self._attempt = attempt
-        self._name = metric_name(metric)
-        self._sign = -1.0 if metric == "fg_ari" else 1.0
+        self._metric = metric
         self._damaged: set[Path] = set()
 
     def check_fence(self) -> None:
@@ -49,11 +49,7 @@ class CheckpointManager:
 
     def best(self) -> Path | None:
         """The best checkpoint of those that were evaluated when they were made."""
-        scores = self._scores()
-        paths = [path for path in self._folder.checkpoint_paths() if int(path.name) in scores]
-        # Of equal ones the newest, which comes first.
-        paths.sort(key=lambda path: scores[int(path.name)])
-        return next((path for path in paths if self._is_whole(path)), None)
+        return next((path for path in self._best_first() if self._is_whole(path)), None)
 
     def save(self, trainer: "Trainer") -> None:
         """Writes a checkpoint and removes those that are not needed any more.
@@ -88,18 +84,18 @@ class CheckpointManager:
                 raise DiskFullError(f"{path}: no space left for a checkpoint") from error
             raise
 
-    def _scores(self) -> dict[int, float]:
-        """Step -> how bad."""
-        rows = self._folder.history()
-        return {row.step: self._sign * row.metrics[self._name] for row in rows if self._name in row.metrics}
+    def _best_first(self) -> list[Path]:
+        """The checkpoints that were evaluated, the best first; of equal ones the newest first."""
+        name = metric_name(self._metric)
+        scores = {row.step: row.metrics[name] for row in self._folder.history() if name in row.metrics}
+        paths = [path for path in self._folder.checkpoint_paths() if int(path.name) in scores]
+        # The paths come newest first, and sorting keeps the order of equal ones, in reverse too.
+        return sorted(paths, key=lambda path: scores[int(path.name)], reverse=self._metric.higher_is_better)
 
     def _prune(self, keep_newest: int) -> None:
+        """Removes all checkpoints but the newest and the best."""
         paths = self._folder.checkpoint_paths()
-        scores = self._scores()
-        keep = set(paths[:keep_newest])
-        scored = [path for path in paths if int(path.name) in scores]
-        if scored:
-            keep.add(min(scored, key=lambda path: scores[int(path.name)]))
+        keep = {*paths[:keep_newest], *self._best_first()[:1]}
         self.check_fence()
         for path in paths:
             if path not in keep:

@@ -11,8 +11,8 @@ from torch import nn
 from jobs.directory.layout import AttemptFolder, JobFolder
 from jobs.directory.records import NoteKind, Outcome, Result, Want
 from jobs.errors import FencedError
-from jobs.specs import TrainSpec
-from jobs.training.checkpoints import CheckpointManager, Metric
+from jobs.specs import SelectionMetric, TrainSpec
+from jobs.training.checkpoints import CheckpointManager
 from jobs.training.metrics_writer import MetricsWriter
 from seqae.checkpoints.manifest import verify
 from seqae.data.cache import load_data
@@ -33,7 +33,7 @@ class TrainingTask:
     attempt: int
     cache_dir: Path
     data_dir: Path | None
-    metric: Metric = "test_mse"
+    metric: SelectionMetric = SelectionMetric.TEST_MSE
     """By which the best checkpoint is chosen."""
 
 

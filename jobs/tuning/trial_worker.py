@@ -8,7 +8,7 @@ from jobs.directory.layout import JobFolder
 from jobs.directory.records import Outcome, Result, Want, metric_name
 from jobs.error_classes import classify
 from jobs.errors import ErrorClass, FencedError
-from jobs.specs import ScalingConfig
+from jobs.specs import ScalingConfig, SelectionMetric
 from jobs.train import fit
 from jobs.training.worker import DistributedContext, TrainingTask, train
 
@@ -73,7 +73,7 @@ class _Reporter:
         from ray import tune
 
         for row in self._folder.history():
-            if row.step > self._step and metric_name("test_mse") in row.metrics:
+            if row.step > self._step and metric_name(SelectionMetric.TEST_MSE) in row.metrics:
                 self._step = row.step
-                scores = {name: row.metrics.get(metric_name(name), 0.0) for name in ("test_mse", "fg_ari")}
+                scores = {metric.value: row.metrics.get(metric_name(metric), 0.0) for metric in SelectionMetric}
                 tune.report(scores | {"epoch": row.metrics["test/epoch"]})

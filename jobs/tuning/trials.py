@@ -6,9 +6,9 @@ import numpy as np
 
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Outcome, TrialRow, TrialState, metric_name
-from jobs.specs import FloatRange, TrainSpec, TuneSpec
+from jobs.specs import FloatRange, SelectionMetric, TrainSpec, TuneSpec
 
-__all__ = ["better", "params_of", "row_of", "trial_spec", "winner"]
+__all__ = ["params_of", "row_of", "trial_spec", "winner"]
 
 
 def params_of(spec: TuneSpec, trial: int) -> dict[str, int | float]:
@@ -58,7 +58,7 @@ def row_of(spec: TuneSpec, folder: JobFolder, trial: int, attempt: int) -> Trial
     own = folder.trial(trial)
     metrics: dict[str, float] = {}
     for row in own.history():
-        if metric_name("test_mse") in row.metrics:
+        if metric_name(SelectionMetric.TEST_MSE) in row.metrics:
             metrics = row.metrics
     epoch = metrics.get("test/epoch", 0.0)
     ends = [result for one in own.attempts() if (result := one.read_result())]
@@ -77,17 +77,12 @@ def row_of(spec: TuneSpec, folder: JobFolder, trial: int, attempt: int) -> Trial
     )
 
 
-def better(spec: TuneSpec, one: float, other: float) -> bool:
-    """Whether one value of the search's metric is better than another."""
-    return one > other if spec.metric == "fg_ari" else one < other
-
-
 def winner(spec: TuneSpec, rows: dict[int, TrialRow]) -> TrialRow | None:
     """The trial with the best newest value of the search's metric, whether it trained to the end or was stopped."""
     name = metric_name(spec.metric)
     best: TrialRow | None = None
     for row in rows.values():
         usable = row.state.has_model and name in row.metrics
-        if usable and (best is None or better(spec, row.metrics[name], best.metrics[name])):
+        if usable and (best is None or spec.metric.is_better(row.metrics[name], best.metrics[name])):
             best = row
     return best

@@ -55,6 +55,7 @@ class Queries:
             states: only jobs in these; empty: all.
             owner: only this owner's; None: everybody's.
             cursor: as an earlier page gave it.
+            limit: rows at most.
 
         Raises:
             CursorError: the cursor is not one of ours.

@@ -23,7 +23,7 @@ __all__ = ["NewEvent", "Store", "new_job_id"]
 
 
 def new_job_id() -> str:
-    """ "job_" and 12 characters: 48 random bits."""
+    """A new job's id: `job_` and 12 characters, 48 random bits."""
     return f"job_{secrets.token_hex(6)}"
 
 
@@ -56,9 +56,11 @@ class Store(Queries):
         self._webhook_urls = tuple(webhook_urls)
 
     def migrate(self) -> None:
+        """Brings the tables to the newest version. Several processes may do so at once; one does the work."""
         self.database.migrate()
 
     def close(self) -> None:
+        """Closes the connections to the database."""
         self.database.close()
 
     def add(self, job: JobRow, check: Callable[[int, int], None] | None = None) -> tuple[JobRow, bool]:

@@ -16,7 +16,7 @@ from service.db.store import Store, new_job_id
 from service.errors import ConflictError, QuotaError, SpecRefusedError, StaleRowError
 from service.job_state import Desired, State
 from service.scheduling import resources
-from service.scheduling.dry_run import preview
+from service.scheduling.dry_run import dry_run
 from service.scheduling.job_views import attempt_view, event_view, job_view
 from service.scheduling.log_reader import LogEnd, after, last_lines, tail
 from service.schemas.jobs import AttemptView, Event, JobView, Page, Validation
@@ -96,11 +96,12 @@ class JobService:
 
     def validate(self, spec: JobSpec) -> Validation:
         """What `submit` would do with a spec, and about what it would cost. Changes nothing."""
-        return preview(spec, self._capacity(), self._store.page((State.SUCCEEDED,), limit=200)[0])
+        return dry_run(spec, self._capacity(), self._store.page((State.SUCCEEDED,), limit=200)[0])
 
     # --- reading
 
     def get(self, job_id: str) -> JobView:
+        """A job as it is now."""
         return job_view(self._store.job(job_id))
 
     def list(
@@ -213,8 +214,10 @@ class JobService:
         return self._change(job_id, step)
 
     def retry(self, job_id: str) -> JobView:
-        """Tries a job again: one that waits for its next attempt goes at once, and one that failed or was cancelled
-        gets a new job, which goes on from its newest checkpoint. A second call gives the same new job.
+        """Tries a job again.
+
+        One that waits for its next attempt goes at once. One that failed or was cancelled gets a new job, which goes on
+        from its newest checkpoint; a second call gives the same new job.
 
         Raises:
             ConflictError: it has succeeded.

@@ -1,4 +1,4 @@
-"""From rows of the job database to wire models."""
+"""Conversion of database rows to wire models."""
 
 from jobs.specs import job_spec
 from service.db.models import AttemptRow, EventRow, JobRow

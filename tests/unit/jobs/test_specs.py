@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from jobs.specs import job_spec
+from jobs.specs import SelectionMetric, TuneSpec, job_spec
 
 
 def _train(workers: Any, batch: int = 8) -> dict[str, Any]:
@@ -38,3 +38,19 @@ def test_more_workers_than_images_in_a_batch(spec: dict[str, Any], location: tup
 def test_as_many_workers_as_images_in_a_batch(workers: Any) -> None:
     spec = _train(workers)
     assert job_spec.validate_python(_tune(spec)).base == job_spec.validate_python(spec)  # type: ignore[union-attr]
+
+
+def test_the_selection_metric_knows_its_direction() -> None:
+    assert [(metric.higher_is_better, metric.mode) for metric in SelectionMetric] == [(False, "min"), (True, "max")]
+    assert [metric.is_better(0.1, than=0.2) for metric in SelectionMetric] == [True, False]
+    assert [metric.is_better(0.2, than=0.1) for metric in SelectionMetric] == [False, True]
+    assert not any(metric.is_better(0.2, than=0.2) for metric in SelectionMetric)
+
+
+def test_the_selection_metric_is_a_string_in_json() -> None:
+    spec = job_spec.validate_python(_tune(_train(8)) | {"metric": "fg_ari"})
+    assert isinstance(spec, TuneSpec)
+    assert spec.metric is SelectionMetric.FG_ARI
+    assert spec.model_dump(mode="json")["metric"] == "fg_ari"
+    with pytest.raises(ValidationError, match="'test_mse' or 'fg_ari'"):
+        job_spec.validate_python(_tune(_train(8)) | {"metric": "accuracy"})

@@ -18,7 +18,7 @@ from seqae.errors import CheckpointError, DivergedError
 from seqae.evaluation.evaluate import Evaluation
 from seqae.losses import Losses
 from seqae.model import SequentialAutoEncoder
-from seqae.training import Progress, Trainer, iterations_of, with_shared_statistics
+from seqae.training import Progress, Trainer, with_synchronized_batch_norm
 
 Make = Callable[..., TrainConfig]
 Data = Callable[[TrainConfig], Dataset]
@@ -194,13 +194,6 @@ def test_a_batch_may_be_larger_than_the_training_set(make: Callable[..., Trainer
     assert [len(batch) for batch in trainer.module.batches] == [8]
 
 
-@pytest.mark.parametrize(
-    ("batch", "epochs", "images", "expected"), [(25, 250, 10_000, 100_000), (5, 0.5, 30, 3), (25, 0.01, 30, 1)]
-)
-def test_iterations(small_config: Make, batch: int, epochs: float, images: int, expected: int) -> None:
-    assert iterations_of(small_config(schedule={"batch_size": batch, "epochs": epochs}), images) == expected
-
-
 # --- several workers
 
 ALONE = {"alpha_separation": 0, "alpha_location": 0}
@@ -285,7 +278,7 @@ def test_a_worker_without_images_changes_nothing(make: Callable[..., Trainer]) -
 def test_workers_on_gpus_share_the_statistics_of_batch_norm() -> None:
     def norms(device: str, world: int) -> tuple[set[type[nn.Module]], set[str]]:
         model = SequentialAutoEncoder(ModelConfig.model_validate({"localizer": {"kind": "improved"}}))
-        model = with_shared_statistics(model, torch.device(device), world)
+        model = with_synchronized_batch_norm(model, torch.device(device), world)
         found = {type(module) for module in model.modules() if isinstance(module, _BatchNorm)}
         return found, set(model.state_dict())
 

@@ -196,7 +196,7 @@ def test_an_answer_of_another_version_is_an_error() -> None:
 
 def test_waiting_outlasts_a_restart_of_the_service(api: Client) -> None:
     job = api.cancel(api.submit({"name": "x"}).id)
-    answers = iter(
+    answers: Iterator[httpx.Response | Exception] = iter(
         [
             httpx.ConnectError("refused"),
             httpx.Response(503, json={"detail": "starting"}),

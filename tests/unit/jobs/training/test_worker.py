@@ -11,7 +11,7 @@ from PIL import Image
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control, NoteKind, Outcome, Phase, Result, Want
 from jobs.errors import DiskFullError, FencedError
-from jobs.specs import TrainSpec
+from jobs.specs import SelectionMetric, TrainSpec
 from jobs.training.checkpoints import CheckpointManager
 from jobs.training.metrics_writer import MetricsWriter
 from jobs.training.worker import DistributedContext, TrainingTask, train
@@ -174,8 +174,8 @@ def test_the_best_by_another_metric(folder: JobFolder, make_task: MakeTask) -> N
     steps = attempt.checkpoint_steps()
     for step, score in zip(steps, (0.5, 0.9, 0.7), strict=False):
         attempt.add_metrics(step, {"test/fg_ari": score, "test/mse": score})
-    assert CheckpointManager(folder, attempt, "fg_ari").best() == attempt.checkpoints / str(steps[1])
-    assert CheckpointManager(folder, attempt, "test_mse").best() == attempt.checkpoints / str(steps[0])
+    assert CheckpointManager(folder, attempt, SelectionMetric.FG_ARI).best() == attempt.checkpoints / str(steps[1])
+    assert CheckpointManager(folder, attempt, SelectionMetric.TEST_MSE).best() == attempt.checkpoints / str(steps[0])
 
 
 def test_a_finished_run_that_is_run_again_gives_the_same_result(folder: JobFolder, make_task: MakeTask) -> None:

@@ -7,7 +7,7 @@ import pytest
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Failure, Outcome, Phase, Result, TrialRow
 from jobs.errors import ErrorClass
-from jobs.specs import TuneSpec
+from jobs.specs import SelectionMetric, TuneSpec
 from jobs.tuning.trial_table import TrialTable
 from jobs.tuning.trials import params_of, row_of, trial_spec, winner
 
@@ -108,8 +108,8 @@ def test_a_trial_that_was_paused_before_and_is_stopped_now_is_stopped(folder: Jo
     assert row_of(tune_spec, folder, 0, attempt=2).state == "stopped"
 
 
-@pytest.mark.parametrize(("metric", "best"), [("test_mse", 1), ("fg_ari", 2)])
-def test_the_winner_is_the_best_that_has_a_model(tune_spec: TuneSpec, metric: str, best: int) -> None:
+@pytest.mark.parametrize(("metric", "best"), [(SelectionMetric.TEST_MSE, 1), (SelectionMetric.FG_ARI, 2)])
+def test_the_winner_is_the_best_that_has_a_model(tune_spec: TuneSpec, metric: SelectionMetric, best: int) -> None:
     scores = [("failed", 0.0, 1.0), ("stopped", 0.1, 0.5), ("succeeded", 0.2, 0.9), ("running", 0.01, 0.99)]
     rows = {
         trial: TrialRow.model_validate(
