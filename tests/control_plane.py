@@ -31,6 +31,7 @@ class SettingChanges(TypedDict, total=False):
     max_losses: int
     max_retries: int
     retry_wait: float
+    retry_wait_max: float
     scheduling_deadline: float
     stall_after: float
     start_deadline: float
