@@ -215,12 +215,12 @@ def test_a_job_runs_to_its_registered_model_without_the_heavy_libraries(tmp_path
 from pathlib import Path
 from service.settings import ReconcilerSettings
 from service.job_state import State
-from tests.conftest import World
-world = World(Path({str(tmp_path)!r}), "sqlite:///{tmp_path}/jobs.db", ReconcilerSettings())
-job, driver = world.running()
+from tests.control_plane import ControlPlane
+plane = ControlPlane(Path({str(tmp_path)!r}), "sqlite:///{tmp_path}/jobs.db", ReconcilerSettings())
+job, driver = plane.running()
 driver.finish()
-world.until(job, State.SUCCEEDED)
-world.store.close()"""
+plane.until(job, State.SUCCEEDED)
+plane.store.close()"""
     assert not _imported(program).intersection(HEAVY)
 
 
