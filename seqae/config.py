@@ -1,4 +1,4 @@
-"""Every setting of a training run, once: request field, MLflow param, checkpoint content, and what builds the model.
+"""Settings of a training run. Each stands once: request field, MLflow param, checkpoint content, and what builds it.
 
 All models are frozen and refuse unknown fields. Lengths are in pixels unless a field says otherwise; coordinates are
 0-indexed. "Eq." and "Table" refer to the paper (see README.md).

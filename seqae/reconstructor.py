@@ -1,4 +1,4 @@
-"""The model as a user holds it: pictures in, canvas frames and attention out; numpy and PIL, no tensors at the edge."""
+"""Inference with a trained model: pictures in, canvas frames and attention out; numpy and PIL, no tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 @dataclass(frozen=True)
 class AttentionStep:
-    """One write: where the model looked, and what it read and wrote. Lengths are pixels of the model's image."""
+    """One write: its attention window, and what was read and written. Lengths are pixels of the model's image."""
 
     x: float
     """Column of the window's centre."""

@@ -1,4 +1,4 @@
-"""The front door to data: made or decoded once into a cache folder, and memory-mapped from there ever after."""
+"""Cache of data sets: made or decoded once into a folder, checked, and memory-mapped from there ever after."""
 
 import hashlib
 import json

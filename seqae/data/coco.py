@@ -1,4 +1,4 @@
-"""COCO's instances JSON: where the objects of an image are, as masks at the model's size. For evaluation only."""
+"""Reader of COCO's instances JSON: the objects of an image as masks at the model's size. For evaluation only."""
 
 import json
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class _Object:
 
 
 class Annotations:
-    """The objects of every image that a JSON names."""
+    """An instances JSON that was read: the objects of every image that it names."""
 
     def __init__(self, path: Path, objects: dict[str, list[dict[str, Any]]]) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""Where handwritten digits come from: scikit-learn's, or the real MNIST. One never stands in for the other."""
+"""Sources of handwritten digits: scikit-learn's, or the real MNIST. One never stands in for the other."""
 
 import gzip
 import shutil

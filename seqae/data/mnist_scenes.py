@@ -22,7 +22,7 @@ VISIBLE = 32
 
 _SPLITS = {"train": 0, "test": 1}
 _SCATTERS = 8  # tries to place one set of digits at random before packing them
-_STIRS = 3  # times every packed digit is moved to a random free place
+_SHUFFLES = 3  # times every packed digit is moved to a random free place
 _REDRAWS = 50  # sets of digits tried before the scene gets one digit less
 
 
@@ -152,7 +152,7 @@ def _pack(
         if not free.any():
             return None
         places[box] = divmod(int(free.argmax()), free.shape[1])
-    for box in np.tile(order, _STIRS):
+    for box in np.tile(order, _SHUFFLES):
         others = order[order != box]
         corners = np.flatnonzero(_free(sizes[box], shape, places[others], sizes[others], max_overlap))
         places[box] = divmod(int(corners[rng.integers(len(corners))]), shape[1] - int(sizes[box, 1]) + 1)

@@ -1,4 +1,4 @@
-"""Evaluation on the test images: errors for every step, and how object-wise the writes are."""
+"""Evaluation on the test images: reconstruction error of every step, and segmentation metrics."""
 
 from dataclasses import asdict, dataclass
 

@@ -1,4 +1,4 @@
-"""Figures 6, 7 and 10: how a canvas comes to be, write by write."""
+"""Figures 6, 7 and 10: the canvas of a reconstruction, write by write."""
 
 import numpy as np
 import torch

@@ -14,12 +14,12 @@ from seqae.figures.figure import Curve, Figure
 from seqae.figures.layout import INK, new_plot, rendered
 from seqae.rendering.panels import BLUE, PURPLE, VERMILION
 
-__all__ = ["test_curve", "train_curve"]
+__all__ = ["evaluation_curve", "training_curve"]
 
 _SMOOTHED = 0.01  # share of a curve's points to each side that its smoothed line takes the median of
 
 
-def test_curve(curve: Curve, empty: float | None = None) -> Figure:
+def evaluation_curve(curve: Curve, empty: float | None = None) -> Figure:
     """Figure 5: the error of the last canvas on the test images, on a logarithmic scale.
 
     Args:
@@ -44,7 +44,7 @@ def test_curve(curve: Curve, empty: float | None = None) -> Figure:
     return Figure(rendered(plot), caption, numbers)
 
 
-def train_curve(curve: Curve, growth: Sequence[GrowthStep] = (), background: float | None = None) -> Figure:
+def training_curve(curve: Curve, growth: Sequence[GrowthStep] = (), background: float | None = None) -> Figure:
     """Figure 9: the error of the last canvas on the training images, with the iterations at which T grew.
 
     Args:

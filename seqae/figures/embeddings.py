@@ -1,4 +1,4 @@
-"""Figure 8: what the localization network's embedding says of where a number is."""
+"""Figure 8: t-SNE of the localization network's embeddings of a number that moves along three lines."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,7 +20,7 @@ from seqae.figures.layout import INK, new_plot, rendered
 from seqae.model import SequentialAutoEncoder
 from seqae.rendering.panels import BLUE, PURPLE, VERMILION
 
-__all__ = ["GROUPS", "Tour", "make_tour", "separation", "tour_embeddings"]
+__all__ = ["GROUPS", "Trajectory", "make_trajectory", "separation", "trajectory_embeddings"]
 
 Group = Literal["lower", "right", "diag"]
 GROUPS: tuple[Group, ...] = ("lower", "right", "diag")
@@ -35,8 +35,8 @@ Points = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Tour:
-    """A number moved about an image."""
+class Trajectory:
+    """Images of one number at the places of a path, by the lines of the path."""
 
     images: NDArray[np.uint8]
     """[M, C, H, W]."""
@@ -48,7 +48,7 @@ class Tour:
     """[M]: which of GROUPS."""
 
 
-def make_tour(digits: Digits, height: int, width: int, channels: int, scale: float = 1.0) -> Tour:
+def make_trajectory(digits: Digits, height: int, width: int, channels: int, scale: float = 1.0) -> Trajectory:
     """The number 36 moved, pixel by pixel, along the sides of the lower right triangle of an image.
 
     The sides are the lower border, the right border, and the diagonal between their far ends; the three corners are
@@ -77,7 +77,7 @@ def make_tour(digits: Digits, height: int, width: int, channels: int, scale: flo
         image[:, top : top + number.shape[0], left : left + number.shape[1]] = number
     middle = places + (np.array([number.shape[1], number.shape[0]]) - 1) / 2
     groups = np.repeat(np.arange(len(GROUPS)), [len(line) for line in lines])
-    return Tour(images, middle, groups)
+    return Trajectory(images, middle, groups)
 
 
 def _line(start: tuple[int, int], end: tuple[int, int]) -> NDArray[np.int64]:
@@ -121,34 +121,37 @@ def separation(points: Points, groups: NDArray[np.int64]) -> tuple[float, float]
     return float(silhouette_score(points, groups)), float(accuracy)
 
 
-def tour_embeddings(model: SequentialAutoEncoder, tour: Tour, seed: int = 0) -> Figure:
+def trajectory_embeddings(model: SequentialAutoEncoder, trajectory: Trajectory, seed: int = 0) -> Figure:
     """Figure 8: t-SNE of the first step's localization embeddings, and the window's centre at that step.
 
     Groups of points on lines can't have a silhouette near 1, so the numbers give that of the true places as well.
 
     Args:
         model: its localization network is looked at.
-        tour: from `make_tour`, in the model's size.
+        trajectory: from `make_trajectory`, in the model's size.
         seed: of t-SNE.
     """
-    output, _ = reconstruct(model, tour.images, 1)
+    output, _ = reconstruct(model, trajectory.images, 1)
     first = output.steps[0]
     embedding = first.embedding.float().numpy()
     centres = np.stack([first.window.x.numpy(), first.window.y.numpy()], axis=1)
     plane = _plane(embedding, seed)
-    numbers = {"points": float(len(embedding)), "largest_group": float(np.bincount(tour.groups).max() / len(embedding))}
-    for name, points in (("embedding", embedding), ("tsne", plane), ("centre", centres), ("place", tour.places)):
-        numbers[f"silhouette_{name}"], numbers[f"knn_{name}"] = separation(points, tour.groups)
+    numbers = {
+        "points": float(len(embedding)),
+        "largest_group": float(np.bincount(trajectory.groups).max() / len(embedding)),
+    }
+    for name, points in (("embedding", embedding), ("tsne", plane), ("centre", centres), ("place", trajectory.places)):
+        numbers[f"silhouette_{name}"], numbers[f"knn_{name}"] = separation(points, trajectory.groups)
     plot = new_plot(9.0, 4.2, columns=2)
     left, right = plot.axes
-    _scatter(left, plane, tour.groups)
+    _scatter(left, plane, trajectory.groups)
     left.set_title(_title("t-SNE of the embedding", numbers, "tsne"), color=INK, fontsize=10)
     left.set(xticks=[], yticks=[])  # distances between clusters of a t-SNE mean nothing
     left.legend(frameon=False, fontsize=9)
-    _scatter(right, centres, tour.groups)
-    right.plot(*tour.places.T, color="#b8bcc6", linewidth=1, zorder=0)
+    _scatter(right, centres, trajectory.groups)
+    right.plot(*trajectory.places.T, color="#b8bcc6", linewidth=1, zorder=0)
     right.set_title(_title("centre of the first window", numbers, "centre"), color=INK, fontsize=10)
-    height, width = tour.images.shape[2:]
+    height, width = trajectory.images.shape[2:]
     right.set(xlim=(0, width - 1), ylim=(height - 1, 0), aspect="equal", xlabel="pixels")
     caption = (
         "The number 36 moved along the lower border, the right border and the diagonal: t-SNE of the localization "

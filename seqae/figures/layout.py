@@ -1,4 +1,4 @@
-"""From arrays to pictures: panels in a grid with titles, and matplotlib's plots. No state is shared between figures."""
+"""Layout of figures: colour maps of arrays, grids of panels with titles, matplotlib's plots without shared state."""
 
 from collections.abc import Sequence
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seqae.attention import Filters, Window, make_filters, read
 from seqae.config import ModelConfig
-from seqae.copy_paste import Composition, compose, draw, pasted_losses
+from seqae.copy_paste import Composition, compose, copy_paste_losses, sample_steps
 from seqae.model import Output, SequentialAutoEncoder, Step
 from seqae.networks import Code, Seeker
 
@@ -123,7 +123,7 @@ def test_a_copy_of_both_is_wrong_by_what_was_pasted() -> None:
     model, error, output = trained()
     window, filters = output.steps[0].window, output.steps[0].filters
     torch.manual_seed(1)
-    losses = pasted_losses(model, error, output)
+    losses = copy_paste_losses(model, error, output)
     both = read(composed(error, error, window, 1, drawn_before=2).error, filters)
     expected = (both - read(error, filters)).square().mean()
     assert float(expected) > 0
@@ -133,10 +133,10 @@ def test_a_copy_of_both_is_wrong_by_what_was_pasted() -> None:
 def test_the_background_is_not_pasted() -> None:
     model, error, output = trained()
     torch.manual_seed(1)
-    plain = pasted_losses(model, error, output)
+    plain = copy_paste_losses(model, error, output)
     painted = output._replace(start=torch.full_like(error, 0.3))
     torch.manual_seed(1)
-    torch.testing.assert_close(pasted_losses(model, error + 0.3, painted), plain)
+    torch.testing.assert_close(copy_paste_losses(model, error + 0.3, painted), plain)
 
 
 @pytest.mark.parametrize("sizes", [(20,), (12, 20, 28)])
@@ -149,9 +149,9 @@ def test_location_is_the_likelihood_of_a_choice_at_either_object(sizes: tuple[in
     window = step.window._replace(delta=torch.tensor([0.65, 1.3]))
     output = output._replace(steps=(step._replace(window=window),))
     torch.manual_seed(2)
-    losses = pasted_losses(model, error, output)
+    losses = copy_paste_losses(model, error, output)
     made = composed(error, error, window, 2, drawn_before=2)
-    logits = seeker.look(made.error).logits.detach()
+    logits = seeker.score_anchors(made.error).logits.detach()
     total = 0.0
     for b in range(2):
         objects = [(float(window.x[b]), float(window.y[b])), (float(made.x[b]), float(made.y[b]))]
@@ -179,7 +179,7 @@ def test_steps_are_drawn_for_each_image_by_presence_and_number() -> None:
     drawn = Counter[int]()
     for seed in range(300):
         torch.manual_seed(seed)
-        found = draw(error, output._replace(steps=steps))
+        found = sample_steps(error, output._replace(steps=steps))
         drawn.update(int(patch.mean()) for patch in found.patch)
     assert drawn[2] == 0
     assert drawn[1] / drawn[3] == pytest.approx(0.5 / (0.95 / 3), rel=0.25)
@@ -187,7 +187,7 @@ def test_steps_are_drawn_for_each_image_by_presence_and_number() -> None:
 
 def test_a_localizer_without_a_map_learns_from_separation_alone() -> None:
     model, error, output = trained("small")
-    losses = pasted_losses(model, error, output)
+    losses = copy_paste_losses(model, error, output)
     assert float(losses.location) == 0
     assert float(losses.separation) > 0
 
@@ -199,7 +199,7 @@ def test_what_was_found_gets_no_gradient() -> None:
     for leaf in leaves:
         leaf.requires_grad_()
     filters = Filters(*step.filters)
-    losses = pasted_losses(model, error, output._replace(steps=(step._replace(filters=filters),)))
+    losses = copy_paste_losses(model, error, output._replace(steps=(step._replace(filters=filters),)))
     torch.autograd.backward(losses.location)
     assert all(leaf.grad is None for leaf in leaves)
     assert isinstance(model.localizer, Seeker)

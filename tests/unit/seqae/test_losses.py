@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seqae.attention import Filters, Window, make_filters
 from seqae.config import LossConfig
-from seqae.copy_paste import Pasted
+from seqae.copy_paste import CopyPasteLosses
 from seqae.losses import Losses, mseot_weights, step_errors, total_loss
 from seqae.model import Output, Step
 
@@ -227,7 +227,7 @@ def test_an_image_pays_for_its_writes_by_what_they_rebuild() -> None:
 
 def test_pasted_images_count_with_their_weights() -> None:
     image, output = made(2)
-    pasted = Pasted(torch.tensor(0.25), torch.tensor(3.0))
+    pasted = CopyPasteLosses(torch.tensor(0.25), torch.tensor(3.0))
     without = total_loss(image, output, LossConfig())
     losses = total_loss(image, output, LossConfig(alpha_separation=2, alpha_location=0.1), pasted)
     assert float(losses.total - without.total) == pytest.approx(2 * 0.25 + 0.1 * 3, rel=1e-5)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from seqae.config import AttentionConfig, BackgroundConfig, CoderConfig, LocalizerConfig, ModelConfig
-from seqae.networks import AutoEncoder, Background, Located, Seeker, make_coder, make_localizer
+from seqae.networks import AutoEncoder, Background, Localization, Seeker, make_coder, make_localizer
 
 Kind = Literal["seeker", "small", "improved"]
 KINDS: tuple[Kind, ...] = ("seeker", "small", "improved")
@@ -224,7 +224,7 @@ def test_any_image_size_gives_a_window_on_the_image(
 ) -> None:
     torch.manual_seed(0)
     network = make_localizer(config(kind, height, width, channels, kernel_size=8))
-    located: Located = network(torch.rand(3, channels, height, width))
+    located: Localization = network(torch.rand(3, channels, height, width))
     assert all(value.shape == (3,) for value in located.window)
     assert located.embedding.ndim == 2
     assert len(located.embedding) == 3

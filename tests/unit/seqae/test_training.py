@@ -18,7 +18,7 @@ from seqae.errors import CheckpointError, DivergedError
 from seqae.evaluation.evaluate import Evaluation
 from seqae.losses import Losses
 from seqae.model import SequentialAutoEncoder
-from seqae.training import Progress, Trainer, with_shared_statistics
+from seqae.training import Progress, Trainer, with_synchronized_batch_norm
 
 Make = Callable[..., TrainConfig]
 Data = Callable[[TrainConfig], Dataset]
@@ -278,7 +278,7 @@ def test_a_worker_without_images_changes_nothing(make: Callable[..., Trainer]) -
 def test_workers_on_gpus_share_the_statistics_of_batch_norm() -> None:
     def norms(device: str, world: int) -> tuple[set[type[nn.Module]], set[str]]:
         model = SequentialAutoEncoder(ModelConfig.model_validate({"localizer": {"kind": "improved"}}))
-        model = with_shared_statistics(model, torch.device(device), world)
+        model = with_synchronized_batch_norm(model, torch.device(device), world)
         found = {type(module) for module in model.modules() if isinstance(module, _BatchNorm)}
         return found, set(model.state_dict())
 
