@@ -298,7 +298,7 @@ def test_whatever_the_last_layer_says_the_window_is_within_its_bounds(
         (window.gamma.log(), -5, 5),
     ):
         assert bool(((value >= least - 1e-4) & (value <= most + 1e-4)).all())
-    sum(window).sum().backward()  # type: ignore[union-attr]
+    torch.autograd.backward(torch.stack([*window]).sum())
     gradients = [parameter.grad for parameter in network.head.parameters()]  # type: ignore[union-attr]
     assert all(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients)
 
@@ -419,8 +419,8 @@ def test_the_window_teaches_every_parameter(kind: Kind) -> None:
     error = torch.rand(4, 1, 24, 32)
     for _ in range(2):
         optimizer.zero_grad()
-        window: Any = network(error).window
-        torch.stack([value.square().mean() for value in window]).sum().backward()
+        located: Localization = network(error)
+        torch.autograd.backward(torch.stack([value.square().mean() for value in located.window]).sum())
         optimizer.step()
     without = [name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()]
     assert without == []
