@@ -105,7 +105,7 @@ class TrialState(StrEnum):
 class Progress(Config):
     """progress.json. Counts are of this run as a whole, not of this attempt."""
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config = ConfigDict(frozen=False, populate_by_name=True)
 
     time: float
     """When this was written, seconds since 1970: the heartbeat."""
