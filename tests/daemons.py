@@ -56,7 +56,7 @@ class Daemons:
                 starts += 1
             return also() and _is_ready(part)
 
-        wait_until(ready, f"{part.title} is ready", _STARTS * part.patience)
+        wait_until(ready, f"{part.title} is ready", _STARTS * part.ready_timeout)
 
     def revive(self, part: Daemon) -> None:
         """Starts it again if it has died by itself, as a service manager would; not what a test keeps away."""

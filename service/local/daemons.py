@@ -1,4 +1,4 @@
-"""The three daemons of the embedded stack: how each is started, where it listens, and how it says that it is ready."""
+"""Definitions of the stack's three daemons: command, environment, ports and health check of each."""
 
 import hashlib
 import importlib.metadata
@@ -44,45 +44,56 @@ _TRIAL_DRIVERS = 16
 
 @dataclass(frozen=True)
 class HomeLayout:
-    """Where the stack of one home folder keeps what it needs. Paths are absolute."""
+    """Paths of one home folder's stack, all absolute."""
 
     home: Path
 
     @property
     def state(self) -> Path:
+        """Record of the ports and processes of the stack."""
         return self.home / "stack.json"
 
     @property
     def lock(self) -> Path:
+        """Lock file: held while the stack is started or ended."""
         return self.home / "stack.lock"
 
     @property
     def logs(self) -> Path:
+        """Folder with the output of each daemon, in `<name>.log`."""
         return self.home / "logs"
 
     @property
     def token(self) -> Path:
+        """Ray's authentication token, readable by its owner alone."""
         return self.home / "ray.token"
 
     @property
     def key(self) -> str:
-        """Names this home in the processes' marks, and in paths that must be short."""
+        """Short name of this home, for the processes' marks and for paths that must be short."""
         return hashlib.sha256(str(self.home).encode()).hexdigest()[:10]
 
     @property
     def ray_temp(self) -> Path:
+        """Folder of Ray's sockets and logs."""
         # Sockets below it have paths of at most 107 bytes, so it can't be inside the home folder.
         return Path(tempfile.gettempdir()) / f"seqae-{self.key}"
 
     @property
     def mlflow_database(self) -> Path:
+        """SQLite database of the tracking server."""
         return self.home / "mlflow" / "mlflow.db"
 
-    def mark(self, part: str) -> str:
-        return f"{self.key}:{part}"
+    def mark(self, daemon: str) -> str:
+        """Value of the environment variable that the processes of a daemon carry, see `processes.MARK`."""
+        return f"{self.key}:{daemon}"
 
     def prepare(self) -> None:
-        """Makes the folders, and Ray's token. Raises: StackError."""
+        """Makes the folders, and Ray's token.
+
+        Raises:
+            StackError: Ray's folder belongs to another user.
+        """
         for folder in (self.home, self.logs, self.home / "mlflow", self.home / "jobs", self.home / "control"):
             folder.mkdir(parents=True, exist_ok=True)
         self.ray_temp.mkdir(mode=0o700, exist_ok=True)
@@ -96,7 +107,7 @@ class HomeLayout:
 
 @dataclass(frozen=True)
 class Daemon:
-    """One daemon."""
+    """How to start one daemon, and how to see that it is ready."""
 
     name: str
     title: str
@@ -109,7 +120,7 @@ class Daemon:
     environment: Mapping[str, str] = field(default_factory=dict)
     """What it gets besides this process's own variables."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    patience: float = 180.0
+    ready_timeout: float = 180.0
     """Longest wait for it, in seconds; a loaded machine takes ten times what an idle one does."""
     before: Callable[[], None] | None = None
     """Has to be done before it starts."""
@@ -151,7 +162,8 @@ def _mlflow_environment() -> dict[str, str]:
 def _upgrade_mlflow(layout: HomeLayout) -> None:
     """Brings MLflow's tables to the installed version, before any process opens them: two at once leave them half made.
 
-    Raises: StackError.
+    Raises:
+        StackError: the upgrade failed.
     """
     done = layout.home / "mlflow" / "schema"
     version = importlib.metadata.version("mlflow")
@@ -251,7 +263,7 @@ def _api(layout: HomeLayout, ports: Mapping[str, int], data_dir: Path | None) ->
 
 
 def build_daemons(layout: HomeLayout, ports: Mapping[str, int], data_dir: Path | None) -> tuple[Daemon, ...]:
-    """The three parts, in the order in which they are started; they end the other way round.
+    """Ray, MLflow and the control plane, in the order in which they are started; they end the other way round.
 
     Args:
         layout: with its folders made.
@@ -273,7 +285,11 @@ def is_free(port: int) -> bool:
 
 
 def free_port(preferred: int | None, taken: set[int]) -> int:
-    """The preferred port, or another one that is free and not in `taken`."""
+    """The preferred port, or another one that is free and not in `taken`.
+
+    Raises:
+        StackError: none is free.
+    """
     # Below the range from which systems draw ports for outgoing connections: those could take it before we do.
     candidates = random.sample(range(20_000, 32_000), 100)
     for port in candidates if preferred is None else [preferred, *candidates]:

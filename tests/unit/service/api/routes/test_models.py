@@ -24,6 +24,7 @@ from seqae.model import SequentialAutoEncoder
 from seqae.reconstructor import Reconstruction
 from service.inference.model_pool import ModelPool
 from service.settings import Settings
+from tests.unit.service.conftest import MakeApp, Serve
 from tests.untrained import awake
 
 CONFIG = TrainConfig.model_validate(
@@ -54,21 +55,20 @@ def wait_until_served(inference: ModelPool, version: str) -> None:
 
 
 @pytest.fixture
-def client(make_app: Any, serve: Any, tracking: FakeTracking, settings: Settings, trained: Path) -> httpx.Client:
+def client(make_app: MakeApp, serve: Serve, tracking: FakeTracking, settings: Settings, trained: Path) -> httpx.Client:
     """A client of a server that serves version 1, and knows a version 2."""
     register(tracking, "job_000000000001", trained, 0.1)
     register(tracking, "job_000000000002", trained, 0.2)
     inference = ModelPool(tracking, settings)
-    found: httpx.Client = serve(make_app(inference))
+    found = serve(make_app(inference))
     wait_until_served(inference, "1")
     return found
 
 
 @pytest.fixture
-def bare(make_app: Any, serve: Any) -> httpx.Client:
+def bare(make_app: MakeApp, serve: Serve) -> httpx.Client:
     """A client of a server without a model."""
-    found: httpx.Client = serve(make_app())
-    return found
+    return serve(make_app())
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -219,11 +219,13 @@ def test_any_size(client: httpx.Client, size: tuple[int, int]) -> None:
 
 
 def test_exif_rotation_counts(client: httpx.Client) -> None:
-    picture = scene(40, 40)
+    picture = scene(96, 64)
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned clockwise by a quarter
     turned = encode(picture.transpose(Image.Transpose.ROTATE_90), exif=exif)
-    assert send(client, turned).json()["input"] == send(client, encode(picture)).json()["input"]
+    found, expected = send(client, turned).json(), send(client, encode(picture)).json()
+    assert found["input"] == expected["input"]
+    assert found["steps"] == expected["steps"]
 
 
 # --- bad input
@@ -262,6 +264,16 @@ def test_a_bad_picture_names_the_field(client: httpx.Client, name: str) -> None:
     text = base64.b64encode(BAD_PICTURES[name]).decode()
     found = problem(client.post("/reconstruct", json={"image": text}), 422)
     assert found["errors"][0]["pointer"] == "#/image"
+
+
+def test_a_picture_over_the_configured_limit_of_pixels_is_refused(make_app: MakeApp, serve: Serve) -> None:
+    client = serve(make_app(max_image_pixels=1200))
+    problem(send(client, encode(scene(40, 30))), 503)  # it is taken, and then there is no model
+    assert "40 x 31 pixels" in problem(send(client, encode(scene(40, 31))), 422)["detail"]
+
+
+def test_a_picture_of_a_format_that_is_not_taken_says_so(client: httpx.Client) -> None:
+    assert "not an image of a known format" in problem(send(client, encode(scene(), "EPS")), 422)["detail"]
 
 
 def test_a_bomb_is_refused_by_its_header(client: httpx.Client) -> None:
@@ -375,7 +387,7 @@ def slow() -> Iterator[SlowModel]:
 
 
 def test_while_the_model_is_busy_the_service_answers_and_refuses_too_much(
-    make_app: Any, serve: Any, tracking: FakeTracking, settings: Settings, slow: SlowModel
+    make_app: MakeApp, serve: Serve, tracking: FakeTracking, settings: Settings, slow: SlowModel
 ) -> None:
     register(tracking, "job_000000000001", Path("anywhere"), 0.1)
     limits = settings.model_copy(update={"inference_queue": 2})
@@ -410,7 +422,7 @@ def test_while_the_model_is_busy_the_service_answers_and_refuses_too_much(
 
 
 def test_a_model_that_hangs_is_given_up(
-    make_app: Any, serve: Any, tracking: FakeTracking, settings: Settings, slow: SlowModel
+    make_app: MakeApp, serve: Serve, tracking: FakeTracking, settings: Settings, slow: SlowModel
 ) -> None:
     register(tracking, "job_000000000001", Path("anywhere"), 0.1)
     inference = ModelPool(tracking, settings, lambda _: slow)
@@ -421,7 +433,7 @@ def test_a_model_that_hangs_is_given_up(
 
 
 def test_rollback_over_http(
-    make_app: Any, serve: Any, tracking: FakeTracking, settings: Settings, slow: SlowModel
+    make_app: MakeApp, serve: Serve, tracking: FakeTracking, settings: Settings, slow: SlowModel
 ) -> None:
     slow.may_run.set()
     inference = ModelPool(tracking, settings, lambda _: slow)
