@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seqae.attention import Filters, Window, make_filters, read
 from seqae.config import ModelConfig
-from seqae.copy_paste import Composition, compose, copy_paste_losses, sample_steps
+from seqae.copy_paste import Composition, compose, copy_paste_losses, presence, sample_steps
 from seqae.model import Output, SequentialAutoEncoder, Step
 from seqae.networks import Code, Seeker
 
@@ -66,6 +66,27 @@ def test_nothing_is_pasted_over_the_edge(seed: int) -> None:
     made = composed(error, error, window, seed)
     for centre in (made.x, made.y):
         assert bool(((centre >= 7) & (centre <= SIDE - 8)).all())
+
+
+@pytest.mark.parametrize("places", [[(9, 9), (31, 31)], [(1, 38), (38, 2)]])
+def test_at_the_edge_the_object_is_pasted_on_the_other_side(places: list[tuple[float, float]]) -> None:
+    """Held at the edge in place of that, it would lie on the first object."""
+    error = torch.stack([square(int(x), int(y), 1.0) for x, y in places])
+    window = window_at(places)
+    for seed in range(50):
+        made = composed(error, error, window, seed)
+        apart = torch.hypot(made.x - window.x, made.y - window.y)
+        assert float(apart.min()) >= 0.35 * N - 0.75, "but for whole pixels"
+
+
+def test_presence_is_raised_by_writing_and_not_by_a_smaller_window() -> None:
+    write, delta = torch.ones(2, 1, 3, 3, requires_grad=True), torch.tensor([0.5, 1.0], requires_grad=True)
+    found = presence(write, delta)
+    torch.testing.assert_close(found, 9 / (9 + 5 * torch.tensor([0.25, 1.0])))
+    torch.autograd.backward(found.sum())
+    assert delta.grad is None
+    assert write.grad is not None
+    assert bool((write.grad > 0).all())
 
 
 def test_only_what_the_write_explains_is_the_object() -> None:

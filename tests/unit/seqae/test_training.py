@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from seqae.checkpoints.checkpoint import load_model
 from seqae.config import ModelConfig, TrainConfig
 from seqae.data.cache import Dataset
 from seqae.data.scenes import Scenes
@@ -98,6 +99,41 @@ def test_a_seed_decides_everything(make: Callable[..., Trainer]) -> None:
     assert losses(make(seed=2))[0] != first[0]
 
 
+class Draws(nn.Module):
+    """Notes what random numbers the module that computes the loss would be given."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.drawn: list[tuple[float, ...]] = []
+
+    def forward(self, image: Tensor, steps: int) -> Losses:
+        with torch.random.fork_rng():
+            self.drawn.append(tuple(torch.rand(3).tolist()))
+        out: Losses = self.module(image, steps)
+        return out
+
+
+@pytest.mark.parametrize("parts", [{}, {"loss": {"alpha_separation": 0, "alpha_location": 0}}])
+def test_every_iteration_worker_and_seed_has_noise_of_its_own(
+    make: Callable[..., Trainer], parts: dict[str, Any]
+) -> None:
+    drawn: list[tuple[float, ...]] = []
+    for seed, rank in ((1, 0), (1, 1), (2, 0)):
+        found = []
+        for _ in range(2):
+            trainer = make(
+                _wrap=Draws, _rank=rank, _world=2, seed=seed, model={"coder": {"kind": "variational"}}, **parts
+            )
+            losses(trainer)
+            assert isinstance(trainer.module, Draws)
+            found.append(trainer.module.drawn)
+            torch.rand(5)  # numbers drawn elsewhere don't matter
+        assert found[0] == found[1]
+        drawn += found[0]
+    assert len(set(drawn)) == len(drawn) == 3 * 6
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(
     make: Callable[..., Trainer], tmp_path: Path, variant: str
@@ -163,6 +199,18 @@ def test_a_damaged_checkpoint_is_not_resumed(make: Callable[..., Trainer], tmp_p
     file = tmp_path / "0" / "trainer.pt"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"trainer\.pt"):
+        make().load(tmp_path / "0")
+
+
+def test_weights_with_a_flipped_bit_are_not_resumed(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    """They can be loaded; only the hash tells."""
+    make().save(tmp_path / "0")
+    file = tmp_path / "0" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    load_model(tmp_path / "0")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         make().load(tmp_path / "0")
 
 
