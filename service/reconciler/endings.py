@@ -11,7 +11,7 @@ from jobs.directory.carry_over import inherit_run, inherit_search
 from jobs.directory.fencing import issue_control
 from jobs.directory.files import write_atomically
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import Control, Failure, Result, Want
+from jobs.directory.records import Control, Failure, Result, Shipped, Want
 from jobs.errors import LauncherUnavailable, NoRun, TrackingUnavailable
 from jobs.interfaces import Launcher, ModelVersion, RunStatus, Tracking, submission_id
 from jobs.specs import job_spec
@@ -68,7 +68,7 @@ class Endings:
     def _forget_run(self, job: JobRow) -> None:
         """MLflow has lost the run: the next step makes another and ships everything again."""
         log.warning("job %s: MLflow knows no run %s any more; making another", job.id, job.mlflow_run_id)
-        self._folder(job).write_shipped({})
+        self._folder(job).write_shipped(Shipped())
         self._store.note(job, mlflow_run_id=None, mlflow_url=None)
 
     # --- FINALIZING
