@@ -209,7 +209,7 @@ class _BackgroundTasks:
             return
         try:
             tracking.ship(self._context.folder.path, run_id)
-        except (TrackingUnavailable, NoRun, OSError) as error:
+        except (TrackingUnavailable, NoRun, FolderError, OSError) as error:
             logger.warning("metrics are kept for later: %s", error)
 
 

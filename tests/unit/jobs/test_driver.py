@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs.directory.layout import AttemptFolder, JobFolder
-from jobs.directory.records import Control, Outcome, Phase, Progress, Result, Want
+from jobs.directory.records import Control, Outcome, Phase, Progress, Result, Shipped, Want
 from jobs.driver import DriverContext, _write_result, drive
 from jobs.errors import ErrorClass, FencedError
 from seqae.errors import DataError
@@ -211,7 +211,7 @@ def test_without_mlflow_the_work_is_done_all_the_same(
             run(work)
     assert folder.attempt(1).read_result() == DONE
     assert "kept for later" in caplog.text
-    assert folder.read_shipped() == {}
+    assert folder.read_shipped() == Shipped()
 
 
 def test_on_a_full_disk_film_strips_make_room_for_the_result(run: Drive, folder: JobFolder) -> None:
