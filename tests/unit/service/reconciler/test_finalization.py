@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jobs.directory.records import Control, Outcome, Result, Want
+from jobs.directory.records import Control, Outcome, Result, Shipped, Want
 from jobs.interfaces import Capacity, NodeCapacity, RunStatus
 from jobs.specs import job_spec
 from service.job_state import State
@@ -95,12 +95,12 @@ def test_a_job_that_waits_for_mlflow_holds_no_place_on_the_cluster(plane: Contro
 def test_a_run_that_mlflow_has_lost_is_made_again_and_gets_everything(plane: ControlPlane) -> None:
     job_id, driver = plane.running()
     plane.tracking.forget_runs()
-    driver.job_folder.write_shipped({"run_id": f"run-{job_id}", "steps": {"train/loss": 5}})
+    driver.job_folder.write_shipped(Shipped(run_id=f"run-{job_id}", steps={"train/loss": 5}))
     driver.finish()
     plane.until(job_id, State.SUCCEEDED)
     run = plane.tracking.runs[f"run-{job_id}"]
     assert (run.status, run.shipped != []) == (RunStatus.FINISHED, True)
-    assert driver.job_folder.read_shipped() == {}, "what the lost run had is sent again"
+    assert driver.job_folder.read_shipped() == Shipped(), "what the lost run had is sent again"
     assert [version.job_id for version in plane.tracking.versions] == [job_id]
 
 
