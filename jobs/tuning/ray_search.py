@@ -152,16 +152,16 @@ def _table_callback(trial_table: TrialTable) -> Any:
     # Tune passes everything by name.
     class TableCallback(Callback):  # type: ignore[misc]  # ray has no types
         def on_trial_start(self, *, trial: "Trial", **_: Any) -> None:
-            trial_table.running(_number(trial))
+            trial_table.mark_running(_number(trial))
 
         def on_trial_result(self, *, trial: "Trial", **_: Any) -> None:
-            trial_table.running(_number(trial))
+            trial_table.mark_running(_number(trial))
 
         def on_trial_complete(self, *, trial: "Trial", **_: Any) -> None:
-            trial_table.ended(_number(trial))
+            trial_table.mark_ended(_number(trial))
 
         def on_trial_error(self, *, trial: "Trial", **_: Any) -> None:
-            trial_table.ended(_number(trial), error="the trial lost its process too often")
+            trial_table.mark_ended(_number(trial), error="the trial lost its process too often")
 
     return TableCallback()
 

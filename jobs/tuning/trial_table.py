@@ -33,7 +33,7 @@ class TrialTable:
                 row.state = TrialState.PENDING
         self._share_at_start = self._share_done()
 
-    def running(self, trial: int) -> None:
+    def mark_running(self, trial: int) -> None:
         """Notes that a trial starts, or has reported an evaluation."""
         self._running.add(trial)
         if not self.rows[trial].is_over:
@@ -41,7 +41,7 @@ class TrialTable:
             row.state = TrialState.RUNNING
             self._put(row)
 
-    def ended(self, trial: int, error: str | None = None) -> None:
+    def mark_ended(self, trial: int, error: str | None = None) -> None:
         """Notes that a trial's process has ended, or with an error that it was given up."""
         self._running.discard(trial)
         if not self.rows[trial].is_over:

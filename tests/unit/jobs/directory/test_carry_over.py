@@ -39,16 +39,16 @@ def _half_done_search(search: JobFolder, spec: TuneSpec) -> None:
     """Of four trials 0 was stopped, 1 has succeeded without the driver knowing, 2 has failed, 3 was cut short."""
     trial_table = TrialTable(spec, search, search.attempt(1))
     for trial in range(4):
-        trial_table.running(trial)
+        trial_table.mark_running(trial)
         folder = search.trial(trial)
         for step, error in ((4, 0.3 + trial / 100), (8, 0.4)):
             _evaluate(folder, step, error)
             _checkpoint(folder, step)
-        trial_table.running(trial)
-    trial_table.ended(0)
+        trial_table.mark_running(trial)
+    trial_table.mark_ended(0)
     search.trial(1).attempt(1).write_result(Result(outcome=Outcome.SUCCEEDED, checkpoint="attempts/1/checkpoints/4"))
     search.trial(2).attempt(1).write_result(FAILED)
-    trial_table.ended(2)
+    trial_table.mark_ended(2)
     # What came after the checkpoint is repeated.
     _evaluate(search.trial(3), 10, 0.1)
 

@@ -122,10 +122,10 @@ def test_a_fence_that_falls_while_a_checkpoint_is_written_cancels_it(
 ) -> None:
     spec = make_spec()
     trainer = Trainer(spec, load_data(spec.data, spec.model, cache_dir))
-    keeper = CheckpointManager(folder, folder.attempt(1))
+    checkpoints = CheckpointManager(folder, folder.attempt(1))
     folder.write_control(Control(attempt=2))
     with pytest.raises(FencedError):
-        keeper.save(trainer)
+        checkpoints.save(trainer)
     assert folder.checkpoint_paths() == []
     assert list(folder.attempt(1).checkpoints.iterdir()) == []
 
@@ -204,18 +204,18 @@ def test_on_a_full_disk_older_checkpoints_make_room(
 ) -> None:
     spec = make_spec(checkpoint_every=1, evaluate_every=100)
     trainer = Trainer(spec, load_data(spec.data, spec.model, cache_dir))
-    keeper = _FullDisk(folder, folder.attempt(1))
+    checkpoints = _FullDisk(folder, folder.attempt(1))
     for _, _ in zip(range(2), trainer.run(), strict=False):
-        keeper.save(trainer)
+        checkpoints.save(trainer)
     assert folder.attempt(1).checkpoint_steps() == [1, 2]
     trainer.iteration = 3
     _FullDisk.full_for = 1
-    keeper.save(trainer)
+    checkpoints.save(trainer)
     assert folder.attempt(1).checkpoint_steps() == [2, 3]
     trainer.iteration = 4
     _FullDisk.full_for = 2
     with pytest.raises(DiskFullError):
-        keeper.save(trainer)
+        checkpoints.save(trainer)
     # The one before is still there to resume from, and the event says so.
     assert folder.attempt(1).checkpoint_steps() == [3]
     assert [note.kind for note in folder.attempt(1).notes()] == ["checkpoint_failed"]
@@ -264,7 +264,7 @@ def test_a_search_is_not_trained(folder: JobFolder, make_task: MakeTask, tune_sp
 
 
 def test_long_runs_write_few_rows(folder: JobFolder, make_task: MakeTask) -> None:
-    recorder = MetricsWriter(folder, folder.attempt(1), workers=1)
+    metrics_writer = MetricsWriter(folder, folder.attempt(1), workers=1)
     iterations = 100_000
     for iteration in range(10, iterations + 1, 10):
         losses = ("loss", "region", "mseot", "mse", "separation", "location", "presence")
@@ -278,15 +278,15 @@ def test_long_runs_write_few_rows(folder: JobFolder, make_task: MakeTask) -> Non
             checkpoint_due=False,
             **values,
         )
-        recorder.progress(report, log_every=10)
+        metrics_writer.write_progress(report, log_every=10)
     steps = [row.step for row in folder.history()]
     assert 1500 <= len(steps) <= 2500
     assert steps[-1] == iterations
 
 
 def test_a_metric_that_is_not_a_number_is_left_out(folder: JobFolder) -> None:
-    recorder = MetricsWriter(folder, folder.attempt(1), workers=1)
-    recorder._add(1, {"test/fg_ari": float("nan"), "test/mse": 0.5})
+    metrics_writer = MetricsWriter(folder, folder.attempt(1), workers=1)
+    metrics_writer._add_row(1, {"test/fg_ari": float("nan"), "test/mse": 0.5})
     assert [row.metrics for row in folder.history()] == [{"test/mse": 0.5}]
 
 
