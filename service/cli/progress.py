@@ -23,10 +23,10 @@ def follow(client: Client, job_id: str, console: Console | None = None) -> JobVi
         TimeElapsedColumn(),
     )
     if not console.is_terminal:
-        return client.wait(job_id, seen=_Lines(console).show)
+        return client.wait(job_id, on_poll=_Lines(console).show)
     with Progress(*columns, console=console, transient=True) as progress:
         bar = _Bar(progress)
-        return client.wait(job_id, seen=bar.show, poll=0.5)
+        return client.wait(job_id, on_poll=bar.show, poll=0.5)
 
 
 class _Bar:

@@ -1,4 +1,4 @@
-"""Registered models and reconstructions, as clients see them."""
+"""Wire models of registered models and of reconstructions."""
 
 from service.schemas.base import Schema
 

@@ -99,7 +99,7 @@ def test_waiting_ends_with_the_job(api: Client) -> None:
     job = api.submit({"name": "cancelled soon"})
     seen: list[State] = []
     api.cancel(job.id)
-    ended = api.wait(job.id, seen=lambda view: seen.append(view.state), timeout=20, poll=0.01)
+    ended = api.wait(job.id, on_poll=lambda view: seen.append(view.state), timeout=20, poll=0.01)
     assert ended.state is State.CANCELLED
     assert seen[-1] is State.CANCELLED
 
