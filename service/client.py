@@ -14,7 +14,7 @@ from jobs.specs import AnySpec
 from seqae.config import Config
 from service.errors import ApiError
 from service.schemas.jobs import END_OF_EVENTS, Event, FrameList, JobView, Page, Validation
-from service.schemas.models import ModelStatus, ReconstructionView
+from service.schemas.models import MediaType, ModelStatus, ReconstructionView
 from service.schemas.problems import Problem
 
 __all__ = ["Client"]
@@ -209,19 +209,19 @@ class Client:
             image: an image file, or its content.
             model: "champion", a version, or a job's id.
         """
-        return _parse(self._reconstruct(image, model, "application/json"), ReconstructionView)
+        return _parse(self._reconstruct(image, model, MediaType.JSON), ReconstructionView)
 
-    def render(self, image: bytes | Path, media_type: str, *, model: str = "champion") -> bytes:
+    def render(self, image: bytes | Path, media_type: MediaType, *, model: str = "champion") -> bytes:
         """Reconstructs an image, as a file.
 
         Args:
             image: an image file, or its content.
-            media_type: image/gif (animation), image/png (film strip), application/x-npz (arrays) or application/json.
+            media_type: of the file.
             model: "champion", a version, or a job's id.
         """
         return self._reconstruct(image, model, media_type).content
 
-    def _reconstruct(self, image: bytes | Path, model: str, media_type: str) -> httpx.Response:
+    def _reconstruct(self, image: bytes | Path, model: str, media_type: MediaType) -> httpx.Response:
         content = image.read_bytes() if isinstance(image, Path) else image
         files = {"file": ("image", content, "application/octet-stream")}
         return self._call("POST", "/reconstruct", files=files, params={"model": model}, headers={"Accept": media_type})
