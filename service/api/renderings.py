@@ -9,8 +9,7 @@ import numpy as np
 from jobs.interfaces import ModelVersion
 from seqae.reconstruction import AttentionStep, Reconstruction
 from seqae.rendering import frames
-from service.api.media_types import MediaType
-from service.schemas.models import Box, ModelRef, PixelStep, ReconstructionView, StepView
+from service.schemas.models import Box, MediaType, ModelRef, PixelStep, ReconstructionView, StepView
 
 __all__ = ["model_ref", "render_reconstruction"]
 

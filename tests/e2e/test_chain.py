@@ -24,6 +24,7 @@ from service.errors import ApiError
 from service.job_state import State
 from service.local.daemons import PREFERRED_PORTS, free_port
 from service.local.stack import Stack, api_url
+from service.schemas.models import MediaType
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -153,7 +154,7 @@ def test_the_model_rebuilds_a_picture(client: Client, stack: Stack) -> None:
     assert champion == by_job
     assert job.model is not None
     assert champion.model.version == job.model.version
-    film = Image.open(io.BytesIO(client.render(picture.getvalue(), "image/gif")))
+    film = Image.open(io.BytesIO(client.render(picture.getvalue(), MediaType.GIF)))
     assert getattr(film, "n_frames", 1) == STEPS + 1
 
 

@@ -13,14 +13,14 @@ from PIL import Image
 
 from seqae.data.preprocess import fit
 from service.api.dependencies import AppContext, ContextDep
-from service.api.media_types import MediaType, choose_media_type
+from service.api.media_types import choose_media_type
 from service.api.problems import problem_responses
 from service.api.renderings import model_ref, render_reconstruction
 from service.api.uploads import REQUEST_BODY, Upload, decode, read_upload
 from service.errors import ModelTimeoutError, OverloadedError, SlowBodyError
 from service.inference.batcher import Model
 from service.inference.model_pool import CHAMPION, ModelPool
-from service.schemas.models import ModelStatus, ReconstructionView
+from service.schemas.models import MediaType, ModelStatus, ReconstructionView
 
 __all__ = ["router"]
 
