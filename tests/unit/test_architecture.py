@@ -71,9 +71,10 @@ FORBIDDEN_IMPORTS: dict[str, list[tuple[str, str]]] = {
     "web-framework": [
         ("service.scheduling.job_service", "fastapi"),
         ("service.client", "fastapi"),
-        ("service.upstream.circuit_breaker", "starlette"),
-        ("service.__main__", "fastapi_offline"),
+        ("service.__main__", "fastapi"),
+        ("service.cli.main", "fastapi_offline"),
     ],
+    "asgi": [("service.upstream.circuit_breaker", "starlette"), ("service.client", "starlette")],
     "web-server": [("service.app", "uvicorn"), ("service.local.stack", "uvicorn")],
     "torch-in-service": [
         ("service.api.uploads", "torch"),
