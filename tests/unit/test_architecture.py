@@ -110,7 +110,7 @@ def _lint_imports(folder: Path, *options: str) -> subprocess.CompletedProcess[st
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A folder with the three packages and the contracts, to be spoilt."""
+    """A folder with the three packages and the contracts, for a test to change."""
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for room in ROOMS:
         shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
