@@ -14,7 +14,7 @@ from service.cli.main import app
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-PAPERS = [
+PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
@@ -27,11 +27,11 @@ INLINE = re.compile(r"`((?:[^`\n]|\n(?!\n))+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
-# --- what a paper says
+# --- what a page says
 
 
 def _code(text: str) -> list[str]:
-    """Pieces of code in a paper: spans, lines of fenced blocks and of indented ones, without shell comments."""
+    """Pieces of code on a page: spans, lines of fenced blocks and of indented ones, without shell comments."""
     blocks = list(FENCED.findall(text))
     prose = FENCED.sub("", text)
     blocks += INDENTED.findall(prose)
@@ -222,11 +222,11 @@ CHECKS: dict[Check, tuple[str, list[str]]] = {
     ),
     wrong_variables: ("SEQAE_HOME, SEQAE_HOEM", ["SEQAE_HOEM"]),
 }
-"""By check: a paper with errors in it, and what the check says of it."""
+"""By check: a page with errors on it, and what the check says of it."""
 
 
-def test_all_papers_are_there() -> None:
-    assert all(path.is_file() for path in PAPERS)
+def test_all_pages_are_there() -> None:
+    assert all(path.is_file() for path in PAGES)
     assert len(list((ROOT / "docs/decisions").glob("0*.md"))) >= 10
 
 
@@ -237,9 +237,9 @@ def test_a_check_finds_what_is_wrong(check: Check) -> None:
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("paper", PAPERS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_a_paper_names_only_what_exists(paper: Path, check: Check) -> None:
-    assert check(paper.read_text(), paper) == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_page_names_only_what_exists(page: Path, check: Check) -> None:
+    assert check(page.read_text(), page) == []
 
 
 def test_every_decision_is_listed_and_says_why() -> None:
@@ -258,8 +258,8 @@ def test_every_decision_is_listed_and_says_why() -> None:
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_every_verb_and_every_target_is_in_the_papers() -> None:
-    text = "\n".join(path.read_text() for path in PAPERS)
+def test_every_verb_and_every_target_is_on_a_page() -> None:
+    text = "\n".join(path.read_text() for path in PAGES)
     verbs = {command[0] for command in _commands(text)}
     named = {word for piece in _code(text) for word in re.findall(r"[a-z]+", piece)}
     assert _verbs().keys() - verbs - named == set()
