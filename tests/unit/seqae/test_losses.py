@@ -225,6 +225,14 @@ def test_an_image_pays_for_its_writes_by_what_they_rebuild() -> None:
     assert float(losses.total - without.total) == pytest.approx(due, rel=1e-4)
 
 
+def test_a_black_image_on_an_empty_canvas_costs_nothing() -> None:
+    image, output = made(2)
+    output = writing(output, [[0.0, 0.0], [0.0, 0.0]], 1.0)
+    black = torch.zeros_like(image)
+    steps = tuple(step._replace(canvas=black) for step in output.steps)
+    assert float(total_loss(black, Output(black, steps), LossConfig()).total) == 0
+
+
 def test_the_price_moves_the_writes_alone() -> None:
     """How much an image is rebuilt only weighs its price: else a worse canvas would be a way to pay less."""
     image, output = made(2)
