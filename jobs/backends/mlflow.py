@@ -49,6 +49,7 @@ class MlflowTracking:
         public_url: where people's browsers reach the server, when that is not `url`.
         experiment: all runs are made in this one.
         model_name: all models are versions of this one.
+        new_client: makes the client; for tests.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class MlflowTracking:
         public_url: str | None = None,
         experiment: str = "seqae",
         model_name: str = "seqae",
+        new_client: Callable[[str], "mlflow.MlflowClient"] = new_client,
     ) -> None:
         self._url = url
         self._public_url = (public_url or url).rstrip("/")
         self._cache_dir = cache_dir
         self._experiment_name = experiment
         self._model_name = model_name
+        self._new_client = new_client
 
     # Runs
 
@@ -198,7 +201,7 @@ class MlflowTracking:
 
     @cached_property
     def _client(self) -> "mlflow.MlflowClient":
-        return new_client(self._url)
+        return self._new_client(self._url)
 
     @cached_property
     def _registry(self) -> ModelRegistry:

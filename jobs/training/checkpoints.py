@@ -1,8 +1,9 @@
 """Manager of a job's checkpoints: saving, selection of the newest and the best, pruning, and the fence."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from jobs.directory.layout import AttemptFolder, JobFolder
 from jobs.directory.records import NoteKind, metric_name
@@ -12,12 +13,21 @@ from jobs.specs import SelectionMetric
 from seqae.checkpoints.manifest import verify
 from seqae.errors import CheckpointError
 
-if TYPE_CHECKING:
-    from seqae.training import Trainer
-
-__all__ = ["CheckpointManager"]
+__all__ = ["CheckpointManager", "Checkpointable"]
 
 _KEEP_NEWEST = 2
+"""The newest may be damaged."""
+
+
+class Checkpointable(Protocol):
+    """What can be saved as a checkpoint: a trainer."""
+
+    @property
+    def iteration(self) -> int:
+        """How many iterations are done: the checkpoint's name."""
+
+    def save(self, path: Path, before_commit: Callable[[], None] | None = None) -> object:
+        """Writes a checkpoint folder, which appears at once and whole, after `before_commit` has returned."""
 
 
 class CheckpointManager:
@@ -55,7 +65,7 @@ class CheckpointManager:
         """The best checkpoint that is whole, to register, of those that were evaluated; of equal ones the newest."""
         return next((path for path in self._best_first() if self._is_whole(path)), None)
 
-    def save(self, trainer: "Trainer") -> None:
+    def save(self, trainer: Checkpointable) -> None:
         """Writes a checkpoint and removes those that are neither the newest nor the best.
 
         Args:
@@ -83,7 +93,7 @@ class CheckpointManager:
             for draft in attempt.checkpoints.glob(".*.tmp"):
                 shutil.rmtree(draft, ignore_errors=True)
 
-    def _write(self, trainer: "Trainer", path: Path) -> None:
+    def _write(self, trainer: Checkpointable, path: Path) -> None:
         try:
             trainer.save(path, before_commit=self.check_fence)
         except Exception as error:
