@@ -17,6 +17,7 @@ from jobs.specs import TrainSpec, TuneSpec
 from seqae.config import MnistScenesConfig
 from service.cli.demo import Demo, demo_spec
 from service.job_state import Desired, State
+from service.local.daemons import DaemonName
 from service.local.stack import Stack
 from service.schemas.jobs import ErrorView, JobView
 
@@ -100,14 +101,14 @@ class ReadyStack(Stack):
     def __init__(self, home: Path, service: Service) -> None:
         super().__init__(home)
         self._port = service.server.server_address[1]
-        self.ended: list[tuple[str, ...]] = []
+        self.ended: list[tuple[DaemonName, ...]] = []
 
-    def up(self) -> tuple[str, ...]:
+    def up(self) -> tuple[DaemonName, ...]:
         self.layout.home.mkdir(exist_ok=True)
         self.layout.state.write_text(json.dumps({"ports": {"api": self._port}}))
-        return ("api",)
+        return (DaemonName.API,)
 
-    def down(self, only: Collection[str] | None = None) -> None:
+    def down(self, only: Collection[DaemonName] | None = None) -> None:
         self.ended.append(tuple(only or ()))
 
 
