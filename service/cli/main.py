@@ -220,9 +220,10 @@ def _stack(
     mlflow_port: int | None = None,
     ray_port: int | None = None,
 ) -> "Stack":
+    from service.local.daemons import PortName
     from service.local.stack import Stack
 
-    given = {"api": port, "mlflow": mlflow_port, "ray": ray_port}
+    given = {PortName.API: port, PortName.MLFLOW: mlflow_port, PortName.RAY: ray_port}
     ports = {name: number for name, number in given.items() if number}
     return Stack(home, data_dir, ports, say=typer.echo)
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
@@ -22,19 +23,44 @@ __all__ = [
     "HOST",
     "PREFERRED_PORTS",
     "Daemon",
+    "DaemonName",
     "HomeLayout",
+    "PortName",
     "build_daemons",
     "free_port",
     "is_free",
 ]
 
 HOST = "127.0.0.1"
-PREFERRED_PORTS: Mapping[str, int | None] = {
-    "ray": 8402,
-    "mlflow": 8401,
-    "api": 8400,
-    "ray_gcs": None,
-    "ray_client": None,
+
+
+class DaemonName(StrEnum):
+    """The daemons of the stack, as stack.json and the log files name them."""
+
+    RAY = "ray"
+    MLFLOW = "mlflow"
+    API = "api"
+
+
+class PortName(StrEnum):
+    """The ports of the stack, as stack.json names them; a daemon's main port has the daemon's name."""
+
+    RAY = "ray"
+    """Of Ray's dashboard, which takes jobs."""
+    MLFLOW = "mlflow"
+    API = "api"
+    RAY_GCS = "ray_gcs"
+    """Of Ray's head."""
+    RAY_CLIENT = "ray_client"
+    """Of Ray's client server."""
+
+
+PREFERRED_PORTS: Mapping[PortName, int | None] = {
+    PortName.RAY: 8402,
+    PortName.MLFLOW: 8401,
+    PortName.API: 8400,
+    PortName.RAY_GCS: None,
+    PortName.RAY_CLIENT: None,
 }
 """Tried first where no port was configured; None: any free one."""
 
@@ -84,7 +110,7 @@ class HomeLayout:
         """SQLite database of the tracking server."""
         return self.home / "mlflow" / "mlflow.db"
 
-    def mark(self, daemon: str) -> str:
+    def mark(self, daemon: DaemonName) -> str:
         """Value of the environment variable that the processes of a daemon carry, see `processes.MARK`."""
         return f"{self.key}:{daemon}"
 
@@ -109,8 +135,9 @@ class HomeLayout:
 class Daemon:
     """How to start one daemon, and how to see that it is ready."""
 
-    name: str
+    name: DaemonName
     title: str
+    """Its name for people."""
     command: tuple[str, ...]
     url: str
     """Where people and programs reach it."""
@@ -135,21 +162,21 @@ def _executable(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def _mlflow(layout: HomeLayout, ports: Mapping[str, int]) -> Daemon:
+def _mlflow(layout: HomeLayout, ports: Mapping[PortName, int]) -> Daemon:
     """The tracking server, on SQLite, with its artifacts below the home folder."""
-    url = f"http://{HOST}:{ports['mlflow']}"
+    url = f"http://{HOST}:{ports[PortName.MLFLOW]}"
     return Daemon(
-        name="mlflow",
+        name=DaemonName.MLFLOW,
         title="MLflow",
         command=(
-            *(_executable("mlflow"), "server", "--host", HOST, "--port", str(ports["mlflow"]), "--workers", "1"),
+            *(_executable("mlflow"), "server", "--host", HOST, "--port", str(ports[PortName.MLFLOW]), "--workers", "1"),
             *("--backend-store-uri", f"sqlite:///{layout.mlflow_database}"),
             *("--serve-artifacts", "--artifacts-destination", str(layout.home / "mlflow" / "artifacts")),
         ),
         environment=_mlflow_environment(),
         url=url,
         ready_url=f"{url}/health",
-        ports=(ports["mlflow"],),
+        ports=(ports[PortName.MLFLOW],),
         before=partial(_upgrade_mlflow, layout),
     )
 
@@ -185,7 +212,7 @@ def _upgrade_mlflow(layout: HomeLayout) -> None:
 def _run_upgrade(layout: HomeLayout, database: Path) -> None:
     log = layout.logs / "mlflow.log"
     command = [_executable("mlflow"), "db", "upgrade", f"sqlite:///{database}"]
-    environment = {**os.environ, **_mlflow_environment(), MARK: layout.mark("mlflow")}
+    environment = {**os.environ, **_mlflow_environment(), MARK: layout.mark(DaemonName.MLFLOW)}
     with log.open("ab") as output:
         done = subprocess.run(
             command, env=environment, cwd=layout.logs, stdout=output, stderr=output, start_new_session=True
@@ -194,17 +221,17 @@ def _run_upgrade(layout: HomeLayout, database: Path) -> None:
         raise StackError(f"MLflow's database could not be upgraded (exit status {done.returncode}); see {log}")
 
 
-def _ray(layout: HomeLayout, ports: Mapping[str, int]) -> Daemon:
+def _ray(layout: HomeLayout, ports: Mapping[PortName, int]) -> Daemon:
     """The head of a Ray cluster of one machine, with the dashboard that takes jobs."""
-    url = f"http://{HOST}:{ports['ray']}"
+    url = f"http://{HOST}:{ports[PortName.RAY]}"
     return Daemon(
-        name="ray",
+        name=DaemonName.RAY,
         title="Ray",
         command=(
             *(_executable("ray"), "start", "--head", "--block", "--disable-usage-stats", "--log-style", "record"),
-            *("--node-ip-address", HOST, "--port", str(ports["ray_gcs"])),
-            *("--include-dashboard", "true", "--dashboard-host", HOST, "--dashboard-port", str(ports["ray"])),
-            *("--ray-client-server-port", str(ports["ray_client"]), "--dashboard-agent-listen-port", "0"),
+            *("--node-ip-address", HOST, "--port", str(ports[PortName.RAY_GCS])),
+            *("--include-dashboard", "true", "--dashboard-host", HOST, "--dashboard-port", str(ports[PortName.RAY])),
+            *("--ray-client-server-port", str(ports[PortName.RAY_CLIENT]), "--dashboard-agent-listen-port", "0"),
             # 0: the system picks; the default is a fixed range in which two clusters on a machine collide.
             *("--min-worker-port", "0", "--max-worker-port", "0"),
             *("--temp-dir", str(layout.ray_temp), "--object-store-memory", str(_OBJECT_STORE_BYTES)),
@@ -217,7 +244,7 @@ def _ray(layout: HomeLayout, ports: Mapping[str, int]) -> Daemon:
         url=url,
         ready_url=f"{url}/api/jobs/",
         headers={"Authorization": f"Bearer {layout.token.read_text().strip()}"},
-        ports=(ports["ray"], ports["ray_gcs"], ports["ray_client"]),
+        ports=(ports[PortName.RAY], ports[PortName.RAY_GCS], ports[PortName.RAY_CLIENT]),
         # It gives itself up when its node takes more than 30 s to register, as happens on a busy machine.
         tries=3,
     )
@@ -237,32 +264,32 @@ def _ray_environment(layout: HomeLayout) -> dict[str, str]:
     }
 
 
-def _api(layout: HomeLayout, ports: Mapping[str, int], data_dir: Path | None) -> Daemon:
+def _api(layout: HomeLayout, ports: Mapping[PortName, int], data_dir: Path | None) -> Daemon:
     """The control plane."""
-    url = f"http://{HOST}:{ports['api']}"
+    url = f"http://{HOST}:{ports[PortName.API]}"
     environment = {
         "SEQAE_HOME": str(layout.home),
         "SEQAE_HOST": HOST,
-        "SEQAE_PORT": str(ports["api"]),
-        "SEQAE_MLFLOW_URL": f"http://{HOST}:{ports['mlflow']}",
-        "SEQAE_RAY_URL": f"http://{HOST}:{ports['ray']}",
+        "SEQAE_PORT": str(ports[PortName.API]),
+        "SEQAE_MLFLOW_URL": f"http://{HOST}:{ports[PortName.MLFLOW]}",
+        "SEQAE_RAY_URL": f"http://{HOST}:{ports[PortName.RAY]}",
         "SEQAE_RAY_TOKEN_FILE": str(layout.token),
     }
     if data_dir is not None:
         environment["SEQAE_DATA_DIR"] = str(data_dir)
     return Daemon(
-        name="api",
+        name=DaemonName.API,
         title="control plane",
         command=(sys.executable, "-m", "service"),
         environment={**environment, **_ray_environment(layout), **_mlflow_environment()},
         url=url,
         ready_url=f"{url}/readyz",
-        ports=(ports["api"],),
+        ports=(ports[PortName.API],),
         grace=15.0,
     )
 
 
-def build_daemons(layout: HomeLayout, ports: Mapping[str, int], data_dir: Path | None) -> tuple[Daemon, ...]:
+def build_daemons(layout: HomeLayout, ports: Mapping[PortName, int], data_dir: Path | None) -> tuple[Daemon, ...]:
     """Ray, MLflow and the control plane, in the order in which they are started; they end the other way round.
 
     Args:

@@ -19,11 +19,21 @@ from pydantic import BaseModel, ValidationError
 from jobs.directory.files import write_atomically
 from service.errors import StackError
 from service.local import processes
-from service.local.daemons import HOST, PREFERRED_PORTS, Daemon, HomeLayout, build_daemons, free_port, is_free
+from service.local.daemons import (
+    HOST,
+    PREFERRED_PORTS,
+    Daemon,
+    DaemonName,
+    HomeLayout,
+    PortName,
+    build_daemons,
+    free_port,
+    is_free,
+)
 
 __all__ = ["DaemonStatus", "Stack", "api_url"]
 
-Build = Callable[[HomeLayout, Mapping[str, int], Path | None], tuple[Daemon, ...]]
+Build = Callable[[HomeLayout, Mapping[PortName, int], Path | None], tuple[Daemon, ...]]
 
 _POLL_SECONDS = 0.2
 _LOG_TAIL = 15
@@ -33,15 +43,15 @@ _ANSWER_SECONDS = 10.0  # the control plane asks the others before it answers
 class _State(BaseModel):
     """Content of stack.json: the ports of the daemons, and the processes that lead them."""
 
-    ports: dict[str, int] = {}
-    leaders: dict[str, processes.SessionLeader] = {}
+    ports: dict[PortName, int] = {}
+    leaders: dict[DaemonName, processes.SessionLeader] = {}
 
 
 @dataclass(frozen=True)
 class DaemonStatus:
     """Whether a daemon runs and is ready, as `seqae status` shows it."""
 
-    name: str
+    name: DaemonName
     title: str
     pid: int | None
     url: str
@@ -60,7 +70,7 @@ class Stack:
     Args:
         home: folder of everything it keeps.
         data_dir: the user's own data, for jobs that name paths in it.
-        ports: for names in `PREFERRED_PORTS`; the others keep the port they had, or get a free one.
+        ports: the configured ones; the others keep the port they had, or get a free one.
         say: told about progress, a line at a time.
         build: makes the daemons from their ports; for tests.
     """
@@ -69,7 +79,7 @@ class Stack:
         self,
         home: Path,
         data_dir: Path | None = None,
-        ports: Mapping[str, int] | None = None,
+        ports: Mapping[PortName, int] | None = None,
         say: Callable[[str], None] = print,
         build: Build = build_daemons,
     ) -> None:
@@ -79,7 +89,7 @@ class Stack:
         self._say = say
         self._build = build
 
-    def up(self) -> tuple[str, ...]:
+    def up(self) -> tuple[DaemonName, ...]:
         """Starts what does not run, and waits until all of it is ready. Cut short, it ends what it started.
 
         Returns:
@@ -106,7 +116,7 @@ class Stack:
                 raise
             return tuple(dict.fromkeys(daemon.name for daemon in started))
 
-    def down(self, only: Collection[str] | None = None) -> None:
+    def down(self, only: Collection[DaemonName] | None = None) -> None:
         """Ends the stack, politely first. Afterwards no process of it is left; the data stay.
 
         Args:
@@ -123,7 +133,7 @@ class Stack:
 
     def _remove_temp(self, ended: Collection[Daemon]) -> None:
         """Removes Ray's folder outside the home, unless a head that still runs uses it."""
-        if "ray" in (daemon.name for daemon in ended):
+        if DaemonName.RAY in (daemon.name for daemon in ended):
             shutil.rmtree(self.layout.ray_temp, ignore_errors=True)
         # Empty, it was made by a start that failed before any head.
         with suppress(OSError):
@@ -166,7 +176,7 @@ class Stack:
         """Settles the ports: configured, else as before, else free ones."""
         for daemon in self._daemons(state):
             moved = {name: port for name, port in self._wanted.items() if state.ports.get(name, port) != port}
-            if any(name == daemon.name for name in moved) and self._runs(daemon, state):
+            if PortName(daemon.name) in moved and self._runs(daemon, state):
                 raise StackError(f"{daemon.title} runs at {daemon.url}; to move it, `seqae down` first")
         ports = {**state.ports, **self._wanted}
         for name, preferred in PREFERRED_PORTS.items():
@@ -266,9 +276,9 @@ def api_url(home: Path) -> str:
         StackError: there is none, or its record is damaged.
     """
     ports = _load(HomeLayout(home.expanduser().absolute())).ports
-    if "api" not in ports:
+    if PortName.API not in ports:
         raise StackError(f"there is no stack in {home}; `seqae up` starts one, or name a service with --url")
-    return f"http://{HOST}:{ports['api']}"
+    return f"http://{HOST}:{ports[PortName.API]}"
 
 
 def _health_problem(daemon: Daemon) -> str | None:

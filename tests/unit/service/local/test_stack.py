@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from service.errors import StackError
-from service.local.daemons import HOST, Daemon, HomeLayout, free_port
+from service.local.daemons import HOST, Daemon, DaemonName, HomeLayout, PortName, free_port
 from service.local.processes import members
 from service.local.stack import Stack, api_url
 
@@ -48,14 +48,14 @@ class MakeStack(Protocol):
 
     def __call__(
         self,
-        programs: Mapping[str, str] | None = None,
+        programs: Mapping[DaemonName, str] | None = None,
         *,
-        ports: Mapping[str, int] | None = None,
+        ports: Mapping[PortName, int] | None = None,
         say: Callable[[str], None] = ...,
     ) -> Stack: ...
 
 
-def _daemon(name: str, program: str, port: int) -> Daemon:
+def _daemon(name: DaemonName, program: str, port: int) -> Daemon:
     ready_timeout = 1.0 if program == SILENT else 60.0
     url = f"http://{HOST}:{port}"
     command = (sys.executable, "-c", program, str(port))
@@ -70,36 +70,36 @@ def _silently(_: str) -> None:
 def make_stack(tmp_path: Path) -> Iterator[MakeStack]:
     """Stacks of one home folder, on free ports; whatever a test leaves behind is ended."""
     layout = HomeLayout(tmp_path)
-    free = {"ray": free_port(None, set())}
-    free["api"] = free_port(None, set(free.values()))
+    free = {PortName.RAY: free_port(None, set())}
+    free[PortName.API] = free_port(None, set(free.values()))
 
     def make(
-        programs: Mapping[str, str] | None = None,
+        programs: Mapping[DaemonName, str] | None = None,
         *,
-        ports: Mapping[str, int] | None = None,
+        ports: Mapping[PortName, int] | None = None,
         say: Callable[[str], None] = _silently,
     ) -> Stack:
-        chosen = {"ray": DAEMON, "api": DAEMON, **(programs or {})}
+        chosen = {DaemonName.RAY: DAEMON, DaemonName.API: DAEMON, **(programs or {})}
 
-        def build(_: HomeLayout, ports: Mapping[str, int], __: Path | None) -> tuple[Daemon, ...]:
-            return tuple(_daemon(name, program, ports[name]) for name, program in chosen.items())
+        def build(_: HomeLayout, ports: Mapping[PortName, int], __: Path | None) -> tuple[Daemon, ...]:
+            return tuple(_daemon(name, program, ports[PortName(name)]) for name, program in chosen.items())
 
         return Stack(tmp_path, ports=free if ports is None else ports, say=say, build=build)
 
     yield make
-    for name in ("ray", "api"):
+    for name in (DaemonName.RAY, DaemonName.API):
         left = members(layout.mark(name), None)
         for process in left:
             process.kill()
         psutil.wait_procs(left, timeout=10)
 
 
-def _pids(stack: Stack) -> dict[str, int | None]:
+def _pids(stack: Stack) -> dict[DaemonName, int | None]:
     return {daemon.name: daemon.pid for daemon in stack.status()}
 
 
 def _living(stack: Stack) -> list[psutil.Process]:
-    return [process for name in ("ray", "api") for process in members(stack.layout.mark(name), None)]
+    return [process for name in (DaemonName.RAY, DaemonName.API) for process in members(stack.layout.mark(name), None)]
 
 
 def test_up_starts_everything_and_down_leaves_nothing(make_stack: MakeStack) -> None:
@@ -135,12 +135,12 @@ def test_a_killed_daemon_comes_back_where_it_was_and_the_others_stay(make_stack:
     stack = make_stack()
     stack.up()
     before, url = _pids(stack), api_url(stack.layout.home)
-    orphans = [psutil.Process(before["api"]).children()[0].pid]
-    os.kill(before["api"] or 0, signal.SIGKILL)
+    orphans = [psutil.Process(before[DaemonName.API]).children()[0].pid]
+    os.kill(before[DaemonName.API] or 0, signal.SIGKILL)
     assert make_stack(ports={}).up() == ("api",)
     after = _pids(stack)
-    assert after["ray"] == before["ray"]
-    assert after["api"] not in (None, before["api"])
+    assert after[DaemonName.RAY] == before[DaemonName.RAY]
+    assert after[DaemonName.API] not in (None, before[DaemonName.API])
     assert api_url(stack.layout.home) == url
     assert not any(_lives(pid) for pid in orphans)
     stack.down()
@@ -156,13 +156,13 @@ def test_down_twice_and_down_without_a_stack_are_harmless(make_stack: MakeStack,
 def test_down_ends_only_what_it_is_told_to(make_stack: MakeStack) -> None:
     stack = make_stack()
     stack.up()
-    stack.down(only=("api",))
+    stack.down(only=(DaemonName.API,))
     assert [daemon.health for daemon in stack.status()] == ["ready", "not running"]
     stack.down()
 
 
 def test_what_ignores_sigterm_is_ended_too(make_stack: MakeStack) -> None:
-    stack = make_stack({"ray": STUBBORN})
+    stack = make_stack({DaemonName.RAY: STUBBORN})
     stack.up()
     stack.down()
     assert _living(stack) == []
@@ -177,14 +177,14 @@ def test_down_finds_what_runs_when_its_record_is_lost(make_stack: MakeStack) -> 
 
 
 def test_a_daemon_that_ends_by_itself_is_told_with_its_last_words_and_nothing_stays(make_stack: MakeStack) -> None:
-    stack = make_stack({"api": BROKEN})
+    stack = make_stack({DaemonName.API: BROKEN})
     with pytest.raises(StackError, match="the disk is on fire"):
         stack.up()
     assert _living(stack) == []
 
 
 def test_a_daemon_that_gives_up_may_try_again(make_stack: MakeStack) -> None:
-    stack = make_stack({"ray": FLAKY})
+    stack = make_stack({DaemonName.RAY: FLAKY})
     assert stack.up() == ("ray", "api")
     assert [daemon.health for daemon in stack.status()] == ["ready", "ready"]
     assert len(_living(stack)) == 4
@@ -192,7 +192,7 @@ def test_a_daemon_that_gives_up_may_try_again(make_stack: MakeStack) -> None:
 
 
 def test_a_daemon_that_is_never_ready_is_given_up(make_stack: MakeStack) -> None:
-    stack = make_stack({"api": SILENT})
+    stack = make_stack({DaemonName.API: SILENT})
     with pytest.raises(StackError, match="api is not ready after"):
         stack.up()
     assert _living(stack) == []
@@ -202,22 +202,25 @@ def test_a_failed_up_keeps_what_ran_before(make_stack: MakeStack) -> None:
     stack = make_stack()
     stack.up()
     before = _pids(stack)
-    os.kill(before["api"] or 0, signal.SIGKILL)
+    os.kill(before[DaemonName.API] or 0, signal.SIGKILL)
     with pytest.raises(StackError):
-        make_stack({"api": BROKEN}).up()
-    assert _pids(stack) == {"ray": before["ray"], "api": None}
+        make_stack({DaemonName.API: BROKEN}).up()
+    assert _pids(stack) == {"ray": before[DaemonName.RAY], "api": None}
     stack.down()
 
 
 def test_a_port_in_use_is_told(make_stack: MakeStack) -> None:
     first = make_stack()
     first.up()
-    taken = {"api": free_port(None, set()), "ray": int(api_url(first.layout.home).rpartition(":")[2])}
+    taken = {PortName.API: free_port(None, set()), PortName.RAY: int(api_url(first.layout.home).rpartition(":")[2])}
     other = Stack(
         first.layout.home / "other",
         ports=taken,
         say=_silently,
-        build=lambda _, ports, __: (_daemon("ray", DAEMON, ports["ray"]), _daemon("api", DAEMON, ports["api"])),
+        build=lambda _, ports, __: (
+            _daemon(DaemonName.RAY, DAEMON, ports[PortName.RAY]),
+            _daemon(DaemonName.API, DAEMON, ports[PortName.API]),
+        ),
     )
     with pytest.raises(StackError, match="taken by another program"):
         other.up()
@@ -229,7 +232,7 @@ def test_a_running_daemon_is_not_moved(make_stack: MakeStack) -> None:
     stack = make_stack()
     stack.up()
     with pytest.raises(StackError, match="`seqae down` first"):
-        make_stack(ports={"api": free_port(None, set())}).up()
+        make_stack(ports={PortName.API: free_port(None, set())}).up()
     assert all(daemon.ready for daemon in stack.status())
     stack.down()
 
