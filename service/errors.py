@@ -1,4 +1,4 @@
-"""The control plane's own errors, and the one map from every error class to an HTTP status."""
+"""Errors of the control plane, and the table that maps every error class to its HTTP status, code and title."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from seqae import errors as seqae
 from seqae.errors import Error
 
 __all__ = [
-    "STATUS",
+    "PROBLEM_TYPES",
     "ApiError",
     "BodyTooLargeError",
     "ConflictError",
@@ -24,6 +24,7 @@ __all__ = [
     "ModelTimeoutError",
     "NotAcceptableError",
     "OverloadedError",
+    "ProblemType",
     "QuotaError",
     "SlowBodyError",
     "SpecRefusedError",
@@ -31,6 +32,7 @@ __all__ = [
     "StaleRowError",
     "StoreUnavailableError",
     "UploadError",
+    "problem_type",
 ]
 
 
@@ -147,49 +149,110 @@ class ApiError(Error):
         self.status = status
 
 
-STATUS: Mapping[type[Error], int] = MappingProxyType(
+@dataclass(frozen=True)
+class ProblemType:
+    """A kind of problem in the sense of RFC 9457: the same status, code and title each time it occurs."""
+
+    status: int
+    """HTTP status of the answer."""
+    code: str
+    """Ends the URI of the type, `urn:seqae:problem:<code>`. Clients may compare it, so it never changes."""
+    title: str
+    """What the kind of problem is, in one sentence."""
+
+
+PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
     {
         # The request is at fault.
-        MalformedBodyError: 400,
-        CursorError: 400,
-        JobNotFoundError: 404,
-        FrameNotFoundError: 404,
-        ModelNotFoundError: 404,
-        NotAcceptableError: 406,
-        SlowBodyError: 408,
-        ConflictError: 409,
-        BodyTooLargeError: 413,
-        MediaTypeError: 415,
-        SpecRefusedError: 422,
-        UploadError: 422,
-        seqae.ImageError: 422,
-        seqae.DataError: 422,
-        seqae.FigureError: 422,
-        seqae.SamplingError: 422,
-        QuotaError: 429,
+        MalformedBodyError: ProblemType(400, "malformed-body", "A body that can't be parsed as what it says it is"),
+        CursorError: ProblemType(400, "cursor", "A page cursor that this service did not hand out"),
+        JobNotFoundError: ProblemType(404, "job-not-found", "No job has this id"),
+        FrameNotFoundError: ProblemType(404, "frame-not-found", "The job has no film strip of this step (yet)"),
+        ModelNotFoundError: ProblemType(
+            404, "model-not-found", "No registered model has this version or comes from this job"
+        ),
+        NotAcceptableError: ProblemType(
+            406, "not-acceptable", "The client accepts none of the types that this address can answer with"
+        ),
+        SlowBodyError: ProblemType(408, "slow-body", "A body that did not arrive in time"),
+        ConflictError: ProblemType(
+            409, "conflict", "The job's state, or an earlier use of the same idempotency key, forbids what was asked"
+        ),
+        BodyTooLargeError: ProblemType(413, "body-too-large", "A body larger than this service takes"),
+        MediaTypeError: ProblemType(415, "media-type", "A body of a type that this address does not take"),
+        SpecRefusedError: ProblemType(
+            422,
+            "spec-refused",
+            "A valid spec that can't be run here, such as one that asks for more than the cluster has",
+        ),
+        UploadError: ProblemType(422, "upload", "A well-formed request whose image can't be used"),
+        seqae.ImageError: ProblemType(
+            422, "image", "An image given for reconstruction can't be used: not an image, truncated, or too large"
+        ),
+        seqae.DataError: ProblemType(422, "data", "A data source is missing, damaged or empty"),
+        seqae.FigureError: ProblemType(
+            422,
+            "figure",
+            "A figure can't be made from this model or this record of training: it lacks what the figure shows",
+        ),
+        seqae.SamplingError: ProblemType(
+            422,
+            "sampling",
+            "Scenes can't be sampled from this model: its code has no distribution, "
+            "or it writes nothing on these images",
+        ),
+        QuotaError: ProblemType(429, "quota", "The owner, or everybody together, has as many jobs as is allowed"),
         # A part of this service is not there, or not yet: trying again later helps.
-        StoreUnavailableError: 503,
-        OverloadedError: 503,
-        ModelLoadingError: 503,
-        ModelTimeoutError: 503,
-        StaleRowError: 503,
-        jobs.LauncherUnavailable: 503,
-        jobs.TrackingUnavailable: 503,
-        jobs.NoModel: 503,
+        StoreUnavailableError: ProblemType(503, "store-unavailable", "The job database does not answer"),
+        OverloadedError: ProblemType(503, "overloaded", "As many requests wait for the model as may wait"),
+        ModelLoadingError: ProblemType(503, "model-loading", "There is a model, but it is still being loaded"),
+        ModelTimeoutError: ProblemType(503, "model-timeout", "The model did not answer in time"),
+        StaleRowError: ProblemType(
+            503,
+            "stale-row",
+            "The row was changed by another process since it was read, or its lease was lost: read it again",
+        ),
+        jobs.LauncherUnavailable: ProblemType(503, "launcher-unavailable", "The cluster did not answer in time"),
+        jobs.TrackingUnavailable: ProblemType(
+            503, "tracking-unavailable", "The tracking server did not answer, or answered with a failure of its own"
+        ),
+        jobs.NoModel: ProblemType(503, "no-model", "No registered model answers to what was asked for"),
         # What fails an attempt ends in its job's `error`. If one comes up in a request, this service is at fault.
-        Error: 500,
-        seqae.CheckpointError: 500,
-        seqae.DivergedError: 500,
-        jobs.SubmissionRefused: 500,
-        jobs.FolderError: 500,
-        jobs.NoRun: 500,
-        jobs.FencedError: 500,
-        jobs.WorkersLostError: 500,
-        jobs.OutOfMemoryError: 500,
-        jobs.DiskFullError: 500,
+        Error: ProblemType(500, "", "Root of every error that seqae raises on purpose"),
+        seqae.CheckpointError: ProblemType(
+            500,
+            "checkpoint",
+            "A checkpoint can't be used: a file is missing or truncated, a hash is wrong, "
+            "the format is of another version",
+        ),
+        seqae.DivergedError: ProblemType(500, "diverged", "Training produced a loss that is not finite"),
+        jobs.SubmissionRefused: ProblemType(
+            500,
+            "submission-refused",
+            "The cluster answered, and refuses the submission; trying the same again won't help",
+        ),
+        jobs.FolderError: ProblemType(500, "folder", "A file of a job's folder is missing or can't be read"),
+        jobs.NoRun: ProblemType(
+            500, "no-run", "The tracking server answers, and knows no such run: its database was lost or replaced"
+        ),
+        jobs.FencedError: ProblemType(
+            500, "fenced", "A newer attempt of the same job exists: this one must stop and commit nothing"
+        ),
+        jobs.WorkersLostError: ProblemType(
+            500, "workers-lost", "A worker, its node, or the connection between workers was lost"
+        ),
+        jobs.OutOfMemoryError: ProblemType(500, "out-of-memory", "The main memory or the GPU's memory did not suffice"),
+        jobs.DiskFullError: ProblemType(500, "disk-full", "The disk that holds the job's folder is full"),
         # Raised outside the service.
-        StackError: 500,
-        ApiError: 500,
+        StackError: ProblemType(500, "stack", "The embedded stack can't be started, found or ended"),
+        ApiError: ProblemType(500, "api", "The service refused a client's request, or can't be reached"),
     }
 )
-"""The status of every class of the tree, each exactly once; a test walks the tree."""
+"""The problem type of every class of the tree, each exactly once; a test walks the tree.
+
+It is written out, so that a new name of a class or another docstring changes no answer."""
+
+
+def problem_type(error: Error) -> ProblemType:
+    """The problem type of an error: that of its class, or of the nearest base class that has one."""
+    return next(PROBLEM_TYPES[kind] for kind in type(error).__mro__ if kind in PROBLEM_TYPES)

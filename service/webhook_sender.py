@@ -1,151 +1,111 @@
-"""Tells other systems of transitions. Deliveries are written to the outbox with the transition itself, and sent from
-there until they arrive: at least once, so receivers should drop an event id that they have seen.
+"""Webhook sender: posts transitions of jobs to other systems, signed as Standard Webhooks says.
 
-A delivery is a POST of JSON with these headers:
+Deliveries are written to the outbox in the transaction of the transition, and sent from there until they arrive: at
+least once, so receivers should drop an id that they have seen. A delivery is a POST of JSON with these headers
+(https://www.standardwebhooks.com), which any library for Standard Webhooks verifies:
 
-    Seqae-Event: id of the event
-    Seqae-Signature: t=<seconds since 1970>,v1=<HMAC-SHA256 of "<t>.<body>" in hex>
+    webhook-id: id of the event; the same in each try
+    webhook-timestamp: seconds since 1970 at this try
+    webhook-signature: v1,<HMAC-SHA256 of "<id>.<timestamp>.<body>" in base64>
 """
 
-import hashlib
-import hmac
+import binascii
 import logging
-import threading
-from datetime import timedelta
 
 import httpx
-from sqlalchemy import select, update
+from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
-from service.db.models import DeliveryRow
-from service.db.store import Store
+from jobs.periodic_thread import PeriodicThread
+from service.backoff import exponential_backoff
+from service.db.outbox import Delivery, Outbox
 
-__all__ = ["WebhookSender", "is_genuine", "signature"]
+__all__ = ["WebhookSender", "make_signer"]
 
 log = logging.getLogger(__name__)
-
-_LEASE = timedelta(seconds=60)
-"""A process that took deliveries and died leaves them to others after so long."""
 
 _FIRST_WAIT = 5.0
 _LONGEST_WAIT = 3600.0
 _MOST_TRIES = 20
 """With waits that double up to an hour: more than half a day."""
 
-
-def signature(secret: str, at: int, body: str) -> str:
-    """The value of the Seqae-Signature header.
-
-    Args:
-        secret: shared with the receiver.
-        at: when it is sent, seconds since 1970.
-        body: exactly as sent.
-    """
-    digest = hmac.new(secret.encode(), f"{at}.{body}".encode(), hashlib.sha256).hexdigest()
-    return f"t={at},v1={digest}"
+_BASE64_PREFIX = "whsec_"
 
 
-def is_genuine(secret: str, header: str, body: str, now: float, tolerance: float = 300.0) -> bool:
-    """Whether a delivery was signed with the secret, and lately: what a receiver checks.
+def make_signer(secret: str) -> Webhook:
+    """Signs deliveries, and verifies them on the receiver's side.
 
     Args:
-        secret: shared with the sender.
-        header: the value of the Seqae-Signature header.
-        body: as received.
-        now: the receiver's time, seconds since 1970.
-        tolerance: oldest signature that counts, in seconds; older ones may be replays.
+        secret: shared with the receiver: a key in base64 after `whsec_`, as the scheme writes it, or any other text,
+            whose bytes in UTF-8 are the key.
+
+    Raises:
+        ValueError: the secret is empty, or not in base64 after its prefix.
     """
-    parts = dict(part.partition("=")[::2] for part in header.split(","))
-    at = parts.get("t", "")
-    if not at.isdecimal() or abs(now - int(at)) > tolerance:
-        return False
-    return hmac.compare_digest(signature(secret, int(at), body), header)
+    try:
+        return Webhook(secret if secret.startswith(_BASE64_PREFIX) else secret.encode())
+    except (binascii.Error, EmptyWebhookSecretError) as error:
+        raise ValueError(f"the webhook secret can't be used: {error}") from error
 
 
 class WebhookSender:
     """Sends what is in the outbox. Safe to run in several processes.
 
     Args:
-        store: the job database, whose `webhook_urls` fill the outbox.
-        secret: signs the deliveries.
+        outbox: of the job database whose transitions are sent.
+        secret: signs the deliveries, see `make_signer`.
         timeout: seconds that a receiver has.
         transport: for tests.
     """
 
     def __init__(
-        self, store: Store, secret: str, timeout: float = 10.0, transport: httpx.BaseTransport | None = None
+        self, outbox: Outbox, secret: str, timeout: float = 10.0, transport: httpx.BaseTransport | None = None
     ) -> None:
-        self._store = store
-        self._secret = secret
+        self._outbox = outbox
+        self._signer = make_signer(secret)
+        self._thread: PeriodicThread | None = None
         self._http = httpx.Client(timeout=timeout, transport=transport, follow_redirects=False)
-        self._end = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def start(self, every: float = 1.0) -> None:
-        """Starts sending in a thread of its own."""
-
-        def loop() -> None:
-            while not self._end.is_set():
-                try:
-                    while self.send_due() and not self._end.is_set():
-                        continue
-                except Exception:
-                    # The database may be down; whatever it is, the outbox keeps what is not sent.
-                    log.exception("webhooks: this round failed; the next one comes")
-                self._end.wait(every)
-
-        self._thread = threading.Thread(target=loop, name="webhooks", daemon=True)
+        """Starts sending in a thread of its own, which looks for due deliveries every so many seconds."""
+        self._thread = PeriodicThread("webhooks", every, self._send_all_due)
         self._thread.start()
 
     def stop(self, timeout: float = 10.0) -> None:
-        """Stops after the delivery in progress."""
-        self._end.set()
+        """Stops after the delivery in progress, which is waited for this many seconds."""
         if self._thread is not None:
-            self._thread.join(timeout)
+            self._thread.stop(timeout)
         self._http.close()
 
     def send_due(self, most: int = 20) -> int:
         """Sends deliveries that are due, oldest first; says how many it tried."""
-        rows = self._take(most)
-        for row in rows:
-            self._settle(row, self._send(row))
-        return len(rows)
+        deliveries = self._outbox.take_due(most)
+        for delivery in deliveries:
+            error = self._send(delivery)
+            if error is None:
+                self._outbox.mark_delivered(delivery)
+                continue
+            tries = delivery.tries + 1
+            log.warning("webhook %s, event %d, try %d: %s", delivery.url, delivery.event_id, tries, error)
+            wait = exponential_backoff(tries, _FIRST_WAIT, _LONGEST_WAIT)
+            self._outbox.mark_failed(delivery, error, wait, give_up=tries >= _MOST_TRIES)
+        return len(deliveries)
 
-    def _take(self, most: int) -> list[DeliveryRow]:
-        now = self._store.now()
-        due = (DeliveryRow.done.is_(False), DeliveryRow.next_at <= now)
-        with self._store.database.read() as session:
-            if session.scalar(select(DeliveryRow.id).where(*due).limit(1)) is None:
-                return []
-        with self._store.database.write() as session:
-            rows = list(session.scalars(select(DeliveryRow).where(*due).order_by(DeliveryRow.id).limit(most)))
-            ids = [row.id for row in rows]
-            statement = update(DeliveryRow).where(DeliveryRow.id.in_(ids)).values(next_at=now + _LEASE)
-            session.execute(statement.execution_options(synchronize_session=False))
-            return rows
+    def _send_all_due(self) -> None:
+        """One round: until nothing is due. Where it fails, the outbox keeps what is not sent for the next one."""
+        while self.send_due() and not (self._thread is not None and self._thread.is_stopping):
+            continue
 
-    def _send(self, row: DeliveryRow) -> str | None:
+    def _send(self, delivery: Delivery) -> str | None:
         """Why it did not arrive; None when it did."""
-        at = int(self._store.now().timestamp())
+        now, message_id = self._outbox.now(), str(delivery.event_id)
         headers = {
             "Content-Type": "application/json",
-            "Seqae-Event": str(row.event_id),
-            "Seqae-Signature": signature(self._secret, at, row.body),
+            "webhook-id": message_id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self._signer.sign(message_id, now, delivery.body),
         }
         try:
-            response = self._http.post(row.url, content=row.body.encode(), headers=headers)
+            response = self._http.post(delivery.url, content=delivery.body.encode(), headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return f"{type(error).__name__}: {error}"
         return None if response.is_success else f"answered {response.status_code}"
-
-    def _settle(self, row: DeliveryRow, error: str | None) -> None:
-        now, tries = self._store.now(), row.tries + 1
-        if error is None:
-            values = {"done": True, "delivered_at": now, "error": None, "tries": tries}
-        else:
-            wait = min(_FIRST_WAIT * 2.0 ** (tries - 1), _LONGEST_WAIT)
-            given_up = tries >= _MOST_TRIES
-            values = {"done": given_up, "next_at": now + timedelta(seconds=wait), "error": error[:1000], "tries": tries}
-            log.warning("webhook %s, event %d, try %d: %s", row.url, row.event_id, tries, error)
-        with self._store.database.write() as session:
-            statement = update(DeliveryRow).where(DeliveryRow.id == row.id).values(**values)
-            session.execute(statement.execution_options(synchronize_session=False))

@@ -1,8 +1,7 @@
-"""Every answer that is not a success: problem details (RFC 9457) that name what is wrong, and where."""
+"""Exception handlers that answer every error with problem details (RFC 9457), which name each field at fault."""
 
 import json
 import logging
-import re
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +14,7 @@ from starlette.routing import Match
 
 from seqae.errors import Error
 from service.api.json_pointers import MOST_PROBLEMS, body_problems
-from service.errors import STATUS, FieldProblem, SpecRefusedError, UploadError
+from service.errors import FieldProblem, SpecRefusedError, UploadError, problem_type
 from service.schemas.problems import FieldError, Problem
 
 __all__ = ["describe", "documented", "install", "problem_responses", "render"]
@@ -30,7 +29,7 @@ RETRY_SECONDS = 2
 
 
 def install(app: FastAPI) -> None:
-    """Makes an app answer every error, its own and the framework's, with a problem."""
+    """Registers the exception handlers: every error, our own or the framework's, is answered with a problem."""
     app.add_exception_handler(Error, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -38,13 +37,13 @@ def install(app: FastAPI) -> None:
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For a route's `responses`: these statuses answer with a problem."""
+    """OpenAPI descriptions of answers with a problem, by status: for a route's `responses`."""
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
     return {status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: schema}} for status in statuses}
 
 
 def documented(app: FastAPI) -> dict[str, Any]:
-    """The app's OpenAPI document, with problems where FastAPI would describe its own errors. Made once."""
+    """The app's OpenAPI document, with problems where FastAPI would describe its own errors; made once."""
     if app.openapi_schema is None:
         schema = FastAPI.openapi(app)
         components = schema["components"]["schemas"]
@@ -60,7 +59,7 @@ def documented(app: FastAPI) -> dict[str, Any]:
 
 
 def render(problem: Problem, headers: dict[str, str] | None = None) -> Response:
-    """A problem as a response."""
+    """The HTTP response that holds a problem."""
     # Escaped to ASCII: a client's own field name may hold half of a surrogate pair, which UTF-8 can't carry.
     content = json.dumps(problem.model_dump(mode="python", exclude_none=True), ensure_ascii=True)
     return Response(content, problem.status, headers, media_type=MEDIA_TYPE)
@@ -68,7 +67,7 @@ def render(problem: Problem, headers: dict[str, str] | None = None) -> Response:
 
 def describe(path: str, error: Error) -> Problem:
     """The problem for an error of our own tree."""
-    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    kind = problem_type(error)
     errors: tuple[FieldError, ...] | None = None
     detail = str(error)
     if isinstance(error, SpecRefusedError):
@@ -76,14 +75,11 @@ def describe(path: str, error: Error) -> Problem:
     elif isinstance(error, UploadError):
         errors = (FieldError(pointer=error.pointer or None, parameter=error.part or None, detail=detail),)
         detail = f"{_place(errors[0])}: {detail}"
-    name = re.sub(r"Error$", "", type(error).__name__)
-    words = re.findall(r"[A-Z][a-z]*", name)
-    title = (type(error).__doc__ or name).split("\n")[0].partition(". ")[0].rstrip(".")
     return Problem(
-        type=f"urn:seqae:problem:{'-'.join(words).lower()}",
-        title=title,
-        status=status,
-        detail=detail or title,
+        type=f"urn:seqae:problem:{kind.code}",
+        title=kind.title,
+        status=kind.status,
+        detail=detail or kind.title,
         instance=path,
         errors=errors,
     )

@@ -1,4 +1,4 @@
-"""`seqae figure`: makes a figure of the paper on this machine, from a checkpoint or a job's folder, with no stack."""
+"""Command `seqae figure`: makes a figure of the paper from a checkpoint or a job's folder, without a stack."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Jobs and events as clients see them."""
+"""Wire models of jobs, attempts and events."""
 
 from datetime import datetime
 from typing import Any
@@ -10,6 +10,7 @@ from service.job_state import Desired, State
 from service.schemas.base import Schema
 
 __all__ = [
+    "END_OF_EVENTS",
     "AttemptView",
     "ErrorView",
     "Event",
@@ -22,6 +23,10 @@ __all__ = [
     "ProgressView",
     "Validation",
 ]
+
+
+END_OF_EVENTS = "end"
+"""Type of the last message in a job's stream of events: the job has ended, and a client need not come back."""
 
 
 class ProgressView(Schema):

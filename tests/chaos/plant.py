@@ -174,7 +174,7 @@ class Plant:
 
     def all_ended(self, ids: list[str]) -> bool:
         self.revive()
-        return all(row.state in ENDED and row.tidy for row in self.rows(ids).values())
+        return all(row.state in ENDED and row.cleaned_up for row in self.rows(ids).values())
 
     def actors(self) -> list[dict[str, Any]]:
         """Ray's living actors, those of its own job service left out."""

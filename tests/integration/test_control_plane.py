@@ -21,6 +21,7 @@ from service.job_state import ENDED, State
 from service.reconciler.loop import Reconciler
 from service.scheduling.job_service import JobService
 from service.settings import ReconcilerSettings
+from service.upstream.cluster_monitor import ClusterMonitor
 
 QUICK = ReconcilerSettings(
     reconcile_every=0.02,
@@ -99,12 +100,15 @@ class Plane:
         self.url = url
         self.store = Store(url)
         self.store.migrate()
-        self.service = JobService(self.store, self.launcher, self.jobs_dir, QUICK)
+        self.service = JobService(self.store, self.cluster_monitor(), self.jobs_dir, QUICK)
+
+    def cluster_monitor(self) -> ClusterMonitor:
+        return ClusterMonitor(self.launcher, self.store.now)
 
     @contextmanager
     def control_planes(self, number: int) -> Iterator[None]:
         stores = [Store(self.url) for _ in range(number)]
-        planes = [Reconciler(store, self.launcher, self.tracking, self.jobs_dir, QUICK) for store in stores]
+        planes = [Reconciler(store, self.cluster_monitor(), self.tracking, self.jobs_dir, QUICK) for store in stores]
         for plane in planes:
             plane.start()
         try:
@@ -129,7 +133,7 @@ class Plane:
             time.sleep(0.05)
 
     def all_ended(self, ids: list[str]) -> bool:
-        return all(job.state in ENDED and job.tidy for job in self.store.jobs(ids).values())
+        return all(job.state in ENDED and job.cleaned_up for job in self.store.jobs(ids).values())
 
     def check(self, ids: list[str]) -> None:
         assert len(self.launcher.submitted) == len(set(self.launcher.submitted)), "no attempt ran twice"
@@ -159,7 +163,7 @@ def test_three_control_planes_share_the_work_and_do_everything_once(plane: Plane
 
 def test_a_control_plane_takes_over_from_one_that_was_killed(plane: Plane) -> None:
     ids = plane.submit(4)
-    dead = Reconciler(plane.store, plane.launcher, plane.tracking, plane.jobs_dir, QUICK)
+    dead = Reconciler(plane.store, plane.cluster_monitor(), plane.tracking, plane.jobs_dir, QUICK)
     dead.admit()
     taken = dead._leases.claim(QUICK.lease_for, limit=10)  # and is killed with the leases in its hands
     assert len(taken) == 4

@@ -1,4 +1,4 @@
-"""`GET /jobs/{id}/events`: what happens to a job, as server-sent events."""
+"""Route `GET /jobs/{id}/events`: a job's events as a stream of server-sent events."""
 
 import json
 import logging
@@ -11,12 +11,12 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from seqae.errors import Error
-from service.api.dependencies import AppContext, Jobs, Parts
+from service.api.dependencies import AppContext, ContextDep, JobServiceDep
 from service.api.problems import problem_responses
 from service.errors import JobNotFoundError
 from service.job_state import State
 from service.scheduling.job_service import JobService
-from service.schemas.jobs import Event
+from service.schemas.jobs import END_OF_EVENTS, Event
 
 __all__ = ["router"]
 
@@ -40,8 +40,8 @@ _PAGE = 200
 )
 async def events(
     job_id: str,
-    jobs: Jobs,
-    context: Parts,
+    jobs: JobServiceDep,
+    context: ContextDep,
     last_event_id: Annotated[
         int, Header(ge=0, le=2**62, description="the id of the last event that the client has seen")
     ] = 0,
@@ -80,7 +80,7 @@ async def _stream(job_id: str, seen: int, jobs: JobService, context: AppContext)
         if len(found) == _PAGE:
             continue
         if state is None or state.is_terminal:
-            yield format_sse_event(event="end", data_str=json.dumps({"state": state}))
+            yield format_sse_event(event=END_OF_EVENTS, data_str=json.dumps({"state": state}))
             return
         if time.monotonic() - sent_at >= _PING_SECONDS:
             # Proxies close connections that are silent.

@@ -16,18 +16,18 @@ from seqae.data.digits import Digits, bundled_digits
 from seqae.errors import CheckpointError, DataError, FigureError
 from seqae.evaluation.segmentation import adjusted_rand, contingency, segment
 from seqae.figures.canvases import from_background, from_nothing, reconstruct, single_steps
-from seqae.figures.curves import test_curve as plot_test
-from seqae.figures.curves import train_curve as plot_train
-from seqae.figures.embeddings import GROUPS, Tour, make_tour, separation, tour_embeddings
+from seqae.figures.curves import evaluation_curve, training_curve
+from seqae.figures.embeddings import GROUPS, Trajectory, make_trajectory, separation, trajectory_embeddings
 from seqae.figures.figure import NAMES, Curve, Figure, FigureName
-from seqae.figures.layout import grid, heat, panel, signed, to_bytes
+from seqae.figures.layout import grid, heat, signed
 from seqae.figures.make import Material, make_figure
 from seqae.figures.readers import SETTINGS, density, readers, whole_window
 from seqae.model import SequentialAutoEncoder
+from seqae.rendering.panels import panel, to_bytes
 from seqae.training import Trainer
 from tests.untrained import awake
 
-ORANGE = (0xD5, 0x5E, 0x00)
+VERMILION = (0xD5, 0x5E, 0x00)
 PURPLE = (0xCC, 0x79, 0xA7)
 
 Config = Callable[..., TrainConfig]
@@ -83,7 +83,7 @@ def test_panels_of_a_grid_keep_their_rows_and_columns() -> None:
     for row, column in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1)):
         value = 10 * (3 * row + column + 1)
         rows, columns = np.nonzero((sheet == value).all(axis=2))
-        assert (np.ptp(rows), np.ptp(columns)) == (7, 7), "enlarged without smoothing"
+        assert (int(np.ptp(rows)), int(np.ptp(columns))) == (7, 7), "enlarged without smoothing"
     assert not (sheet == 60).all(axis=2).any()
 
 
@@ -125,7 +125,7 @@ def test_wide_kernels_blur_and_narrow_ones_leave_a_comb() -> None:
 
 
 def test_the_test_curve_is_summed_up() -> None:
-    figure = plot_test(curve([0.3, 0.1, 0.2]), empty=0.5)
+    figure = evaluation_curve(curve([0.3, 0.1, 0.2]), empty=0.5)
     assert figure.numbers == {
         "first": 0.3,
         "last": 0.2,
@@ -136,30 +136,30 @@ def test_the_test_curve_is_summed_up() -> None:
     }
     assert "0.2000" in figure.caption
     assert has_colour(figure, PURPLE)
-    assert not has_colour(plot_test(curve([0.3, 0.1, 0.2])), PURPLE)
+    assert not has_colour(evaluation_curve(curve([0.3, 0.1, 0.2])), PURPLE)
 
 
 def test_the_schedule_is_marked_in_the_train_curve() -> None:
     values = [0.4] * 10 + [0.2] * 10 + [0.1] * 10
     growth = (GrowthStep(iteration=0, steps=1), GrowthStep(iteration=100, steps=3), GrowthStep(iteration=200, steps=5))
-    figure = plot_train(curve(values), growth, background=0.5)
+    figure = training_curve(curve(values), growth, background=0.5)
     stages = {name: value for name, value in figure.numbers.items() if name.startswith("stage")}
     assert stages == pytest.approx({"stage_1": 0.4, "stage_3": 0.2, "stage_5": 0.1})
     assert figure.numbers["of_background"] == pytest.approx(0.2)
-    assert has_colour(figure, ORANGE)
-    assert not has_colour(plot_train(curve(values)), ORANGE)
+    assert has_colour(figure, VERMILION)
+    assert not has_colour(training_curve(curve(values)), VERMILION)
 
 
 def test_a_stage_that_was_not_reached_is_left_out() -> None:
     growth = (GrowthStep(iteration=0, steps=1), GrowthStep(iteration=1000, steps=2))
-    figure = plot_train(curve([0.4] * 20), growth, background=0.5)
+    figure = training_curve(curve([0.4] * 20), growth, background=0.5)
     assert "stage_2" not in figure.numbers
     assert figure.numbers["of_background"] == pytest.approx(0.8)
 
 
 def test_no_record_is_an_error() -> None:
     with pytest.raises(FigureError, match="no row"):
-        plot_test(curve([]))
+        evaluation_curve(curve([]))
 
 
 # --- Figures 6, 7 and 10
@@ -175,7 +175,8 @@ def test_many_digits_get_a_write_each_and_the_errors_are_the_models(small_config
     by_hand = ((scene.images[0] / 255 - output.steps[1].canvas[0].numpy()) ** 2).mean()
     assert figure.numbers["mse_2"] == pytest.approx(by_hand, rel=1e-4)
     writes = output.writes.abs().sum(dim=2).movedim(0, 1).numpy()
-    assert scene.masks is not None and scene.overlap is not None
+    assert scene.masks is not None
+    assert scene.overlap is not None
     table = contingency(segment(writes, output.canvas.sum(dim=1).numpy()), scene.masks, scene.overlap)
     assert figure.numbers["fg_ari"] == pytest.approx(adjusted_rand(table[:, :, 1:])[0])
     first = np.asarray(panel(to_bytes(scene.images[0] / 255), 128))
@@ -226,36 +227,38 @@ def digits() -> Digits:
 
 
 @pytest.fixture(scope="module")
-def tour(digits: Digits) -> Tour:
-    return make_tour(digits, 64, 64, 1)
+def trajectory(digits: Digits) -> Trajectory:
+    return make_trajectory(digits, 64, 64, 1)
 
 
-def test_the_number_moves_along_three_sides(tour: Tour) -> None:
-    ink = tour.images[:, 0] > 0
-    lower, right, diagonal = (tour.groups == group for group in range(3))
+def test_the_number_moves_along_three_sides(trajectory: Trajectory) -> None:
+    ink = trajectory.images[:, 0] > 0
+    lower, right, diagonal = (trajectory.groups == group for group in range(3))
     assert GROUPS == ("lower", "right", "diag")
     assert ink[lower, -1].any(axis=1).all(), "at the lower border"
     assert ink[right, :, -1].any(axis=1).all(), "at the right border"
-    assert not ink[diagonal, -1].any() and not ink[diagonal, :, -1].any(), "at neither"
-    assert np.ptp(tour.places[lower, 1]) == 0 and np.ptp(tour.places[right, 0]) == 0
-    slope = np.polyfit(tour.places[diagonal, 0], tour.places[diagonal, 1], 1)[0]
+    assert not ink[diagonal, -1].any(), "at neither"
+    assert not ink[diagonal, :, -1].any(), "at neither"
+    assert np.ptp(trajectory.places[lower, 1]) == 0
+    assert np.ptp(trajectory.places[right, 0]) == 0
+    slope = np.polyfit(trajectory.places[diagonal, 0], trajectory.places[diagonal, 1], 1)[0]
     assert slope < 0, "from the lower left to the upper right"
-    assert np.abs(np.diff(tour.places[lower, 0])).max() == 1, "pixel by pixel"
+    assert np.abs(np.diff(trajectory.places[lower, 0])).max() == 1, "pixel by pixel"
 
 
-def test_the_number_is_where_it_is_said_to_be(tour: Tour) -> None:
-    for image, (x, y) in zip(tour.images[::20, 0], tour.places[::20], strict=True):
+def test_the_number_is_where_it_is_said_to_be(trajectory: Trajectory) -> None:
+    for image, (x, y) in zip(trajectory.images[::20, 0], trajectory.places[::20], strict=True):
         rows, columns = np.nonzero(image)
         assert ((columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2) == (x, y)
-    sums = tour.images.reshape(len(tour.images), -1).sum(axis=1)
+    sums = trajectory.images.reshape(len(trajectory.images), -1).sum(axis=1)
     assert np.ptp(sums) == 0, "always the same number"
-    assert len(np.unique(tour.places, axis=0)) == len(tour.places), "no place belongs to two groups"
+    assert len(np.unique(trajectory.places, axis=0)) == len(trajectory.places), "no place belongs to two groups"
 
 
 def test_a_number_without_room_is_an_error(digits: Digits) -> None:
     with pytest.raises(FigureError, match="no room"):
-        make_tour(digits, 40, 40, 1)
-    assert make_tour(digits, 40, 40, 3, scale=0.5).images.shape[1:] == (3, 40, 40)
+        make_trajectory(digits, 40, 40, 1)
+    assert make_trajectory(digits, 40, 40, 3, scale=0.5).images.shape[1:] == (3, 40, 40)
 
 
 def test_separation_of_known_groups() -> None:
@@ -267,29 +270,31 @@ def test_separation_of_known_groups() -> None:
     assert accuracy == 1.0
     mixed = np.random.default_rng(1).normal(size=(30, 2))
     assert separation(mixed, groups)[0] < 0.1
-    assert separation(np.ones((30, 2)), groups) == (0.0, pytest.approx(1 / 3))
+    silhouette, accuracy = separation(np.ones((30, 2)), groups)
+    assert silhouette == 0
+    assert accuracy == pytest.approx(1 / 3)
 
 
 def test_embeddings_that_say_the_place_separate_and_others_do_not(small_config: Config, digits: Digits) -> None:
     config = small_config(
         model={"height": 48, "width": 48, "localizer": {"kind": "small"}}, data={"min_scale": 0.6, "max_scale": 0.6}
     )
-    model, tour = make_model(config), make_tour(digits, 48, 48, 1, scale=0.6)
-    figure = tour_embeddings(model, tour)
+    model, trajectory = make_model(config), make_trajectory(digits, 48, 48, 1, scale=0.6)
+    figure = trajectory_embeddings(model, trajectory)
     numbers = figure.numbers
     assert numbers["knn_embedding"] > 0.7, "the features of a convolution keep the place"
-    assert numbers["points"] == len(tour.images)
+    assert numbers["points"] == len(trajectory.images)
     assert numbers["knn_place"] > numbers["largest_group"]
-    assert tour_embeddings(model, tour).numbers == pytest.approx(dict(numbers)), "the same at each call"
+    assert trajectory_embeddings(model, trajectory).numbers == pytest.approx(dict(numbers)), "the same at each call"
     with torch.no_grad():
         for parameter in model.localizer.parameters():
             parameter.zero_()
-    numbers = tour_embeddings(model, tour).numbers
+    numbers = trajectory_embeddings(model, trajectory).numbers
     assert numbers["silhouette_embedding"] == 0.0
     assert numbers["knn_embedding"] == pytest.approx(numbers["largest_group"])
 
 
-# --- the front door
+# --- make_figure
 
 
 @pytest.fixture
@@ -319,7 +324,8 @@ BACKGROUND_AND_SAMPLING = {
 def test_every_figure_can_be_made_from_a_checkpoint(name: FigureName, material: Callable[..., Material]) -> None:
     figure = make_figure(name, material(model=BACKGROUND_AND_SAMPLING))
     assert figure.caption.endswith(".")
-    assert figure.numbers and all(np.isfinite(value) for value in figure.numbers.values())
+    assert figure.numbers
+    assert all(np.isfinite(value) for value in figure.numbers.values())
     assert np.ptp(pixels(figure)) > 100
 
 

@@ -12,6 +12,7 @@ from jobs.specs import TrainSpec
 from service.client import Client
 from service.errors import ApiError
 from service.job_state import State
+from service.schemas.models import MediaType
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_waiting_ends_with_the_job(api: Client) -> None:
     job = api.submit({"name": "cancelled soon"})
     seen: list[State] = []
     api.cancel(job.id)
-    ended = api.wait(job.id, seen=lambda view: seen.append(view.state), timeout=20, poll=0.01)
+    ended = api.wait(job.id, on_poll=lambda view: seen.append(view.state), timeout=20, poll=0.01)
     assert ended.state is State.CANCELLED
     assert seen[-1] is State.CANCELLED
 
@@ -121,6 +122,33 @@ def test_events_tell_the_life_of_a_job_to_its_end(api: Client) -> None:
     assert list(api.events(job.id, after=events[-1].id)) == []
 
 
+def test_a_stream_of_events_may_pause_come_in_pieces_and_break_off() -> None:
+    event = '{"id": 7, "job_id": "j", "at": "2026-01-01T00:00:00Z", "type": "notice", "data": {"text": "a: b"}}'
+
+    def pieces() -> Iterator[bytes]:
+        for text in (": keep-alive\n\n", "event: not", f"ice\nid: 7\ndata: {event}\n", "\n: keep-alive\n\n"):
+            yield text.encode()
+        raise httpx.ReadError("the connection was reset")
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=pieces())
+
+    with _answering(answer) as api:
+        events = api.events("j")
+        first = next(events)
+        assert (first.id, first.type, first.data) == (7, "notice", {"text": "a: b"})
+        with pytest.raises(ApiError, match="was reset"):
+            next(events)
+
+
+def test_a_page_in_place_of_a_stream_of_events_is_an_error() -> None:
+    with (
+        pytest.raises(ApiError, match="text/html"),
+        _answering(lambda _: httpx.Response(200, html="<p>sign in</p>")) as api,
+    ):
+        next(api.events("j"))
+
+
 def test_logs_of_a_job_that_has_not_run_are_empty_and_of_an_unknown_one_an_error(api: Client) -> None:
     job = api.submit({"name": "silent"})
     assert "".join(api.logs(job.id)) == ""
@@ -140,7 +168,7 @@ def test_no_model_yet_says_how_to_get_one(api: Client, tmp_path: Path) -> None:
 
 def test_what_is_no_image_is_refused(api: Client) -> None:
     with pytest.raises(ApiError) as refused:
-        api.render(b"not an image", "image/gif")
+        api.render(b"not an image", MediaType.GIF)
     assert refused.value.status == 422
 
 
@@ -169,7 +197,7 @@ def test_an_answer_of_another_version_is_an_error() -> None:
 
 def test_waiting_outlasts_a_restart_of_the_service(api: Client) -> None:
     job = api.cancel(api.submit({"name": "x"}).id)
-    answers = iter(
+    answers: Iterator[httpx.Response | Exception] = iter(
         [
             httpx.ConnectError("refused"),
             httpx.Response(503, json={"detail": "starting"}),

@@ -1,8 +1,8 @@
-"""Which kind of answer a client gets."""
+"""Content negotiation."""
 
 import pytest
 
-from service.api.renderings import choose_media_type
+from service.api.media_types import choose_media_type
 from service.errors import NotAcceptableError
 
 
@@ -22,6 +22,11 @@ from service.errors import NotAcceptableError
         ("image/*, image/gif;q=0", "image/png"),
         ("IMAGE/GIF", "image/gif"),
         ("application/json;q=much", "application/json"),
+        ("image/png, */*", "application/json"),
+        ("application/json;charset=utf-8;q=0.1", "application/json"),
+        ("image/png ; q=0.3 , image/gif;q=0.4", "image/gif"),
+        ("image/png,,image/gif;q=0.5", "image/png"),
+        ("image/*;q=0.3, */*;q=0.2, application/json;q=0", "image/gif"),
     ],
 )
 def test_the_best_of_what_is_accepted(accept: str, chosen: str) -> None:
