@@ -1,4 +1,4 @@
-"""The control plane as a process: `python -m service`. Settings come from `SEQAE_*` variables."""
+"""Entry point of the control plane, `python -m service`: serves the API with settings from `SEQAE_*` variables."""
 
 import gc
 import logging
@@ -30,7 +30,7 @@ all that the process has ever loaded is searched again and again, at 0.1 s a tim
 
 
 class _Server(uvicorn.Server):
-    """Ends event streams at the first sign of the end: waiting for their clients would hold up every stop."""
+    """HTTP server that closes event streams when it begins to stop: waiting for their clients would hold it up."""
 
     def __init__(self, config: uvicorn.Config, app: Starlette) -> None:
         super().__init__(config)
@@ -59,13 +59,13 @@ def build(settings: Settings) -> Starlette:
 
 
 def collect_seldom() -> None:
-    """Lets Python's collector search seldom, and never what has been loaded so far, which stays anyway."""
+    """Makes garbage collection rare, and lets it skip what has been loaded so far, which stays anyway."""
     gc.set_threshold(_COLLECT_EVERY, 20, 10)
     gc.freeze()
 
 
 def run(settings: Settings) -> None:
-    """Serves until SIGTERM or SIGINT; requests in progress are answered first."""
+    """Serves the API until SIGTERM or SIGINT; requests in progress are answered first."""
     app = build(settings)
     collect_seldom()
     config = uvicorn.Config(
@@ -81,10 +81,10 @@ def run(settings: Settings) -> None:
 
 
 def main() -> int:
-    """Entry point: reads the environment."""
+    """Serves with settings from the environment; the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    # What it retries is told once, by whoever asked, when all tries have failed.
+    # What it retries is logged once, by the caller, when all tries have failed.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     run(Settings())
     return 0

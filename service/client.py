@@ -1,6 +1,5 @@
-"""A client of the HTTP API: what the command line uses, and any Python program may."""
+"""HTTP client of the service's API, for the command line and for any Python program."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,8 @@ from jobs.specs import AnySpec
 from seqae.config import Config
 from service.errors import ApiError
 from service.schemas.jobs import END_OF_EVENTS, Event, FrameList, JobView, Page, Validation
-from service.schemas.models import ModelStatus, ReconstructionView
+from service.schemas.models import MediaType, ModelStatus, ReconstructionView
+from service.schemas.problems import Problem
 
 __all__ = ["Client"]
 
@@ -23,11 +23,11 @@ ViewT = TypeVar("ViewT", bound=BaseModel)
 
 _POLL_SECONDS = 1.0
 _OUTAGE_SECONDS = 120.0
-_LAST_BYTES = 2000
+_MOST_QUOTED = 2000
 
 
 class Client:
-    """Talks to one service. Every method may raise ApiError, whose text names each field at fault.
+    """HTTP client of one service. Every method may raise ApiError, whose text names each field at fault.
 
     Args:
         url: of the service, such as http://127.0.0.1:8400.
@@ -42,6 +42,7 @@ class Client:
         self._http = httpx.Client(base_url=self.url, timeout=timeout, transport=transport, trust_env=not local)
 
     def close(self) -> None:
+        """Closes the connections."""
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -62,7 +63,14 @@ class Client:
         owner: str = "",
         priority: int = 0,
     ) -> JobView:
-        """Puts a job into the queue; a spec that was not validated here is validated there."""
+        """Puts a job into the queue.
+
+        Args:
+            spec: of the job; plain data are validated by the service.
+            idempotency_key: the same key and spec again give the same job again.
+            owner: who asks; quotas count by it.
+            priority: higher goes first.
+        """
         headers = {"Seqae-Owner": owner} if owner else {}
         if idempotency_key is not None:
             headers["Idempotency-Key"] = idempotency_key
@@ -70,29 +78,40 @@ class Client:
         return _parse(response, JobView)
 
     def validate(self, spec: AnySpec | Mapping[str, Any]) -> Validation:
-        """What would run, without running it."""
+        """Dry run of a submission: what would run, and why it would be refused."""
         return _parse(self._call("POST", "/jobs:validate", json=_body(spec)), Validation)
 
     def get(self, job_id: str) -> JobView:
+        """A job as it is now."""
         return _parse(self._call("GET", _path(job_id)), JobView)
 
     def list(self, states: Sequence[str] = (), *, limit: int = 50, cursor: str | None = None) -> Page:
-        """Jobs, newest first; only those in `states` if any are given."""
+        """A page of jobs, newest first.
+
+        Args:
+            states: only jobs in these; all when empty.
+            limit: length of the page.
+            cursor: `next_cursor` of the page before.
+        """
         params: dict[str, Any] = {"state": list(states), "limit": limit}
         if cursor is not None:
             params["cursor"] = cursor
         return _parse(self._call("GET", "/jobs", params=params), Page)
 
     def cancel(self, job_id: str) -> JobView:
+        """Ends a job."""
         return self._act(job_id, "cancel")
 
     def pause(self, job_id: str) -> JobView:
+        """Takes a job off the cluster, with a checkpoint, until it is resumed."""
         return self._act(job_id, "pause")
 
     def resume(self, job_id: str) -> JobView:
+        """Puts a paused job back into the queue."""
         return self._act(job_id, "resume")
 
     def retry(self, job_id: str) -> JobView:
+        """Tries a job again: at once if it waits for that, as a new job if it failed or was cancelled."""
         return self._act(job_id, "retry")
 
     def _act(self, job_id: str, verb: str) -> JobView:
@@ -104,17 +123,17 @@ class Client:
         *,
         timeout: float | None = None,
         until: Callable[[JobView], bool] | None = None,
-        seen: Callable[[JobView], None] | None = None,
+        on_poll: Callable[[JobView], None] | None = None,
         poll: float = _POLL_SECONDS,
     ) -> JobView:
-        """Follows a job to its end. A service that goes away and comes back within two minutes is waited for.
+        """Polls a job until it has ended. A service that goes away and comes back within two minutes is waited for.
 
         Args:
             job_id: of the job.
             timeout: seconds; None waits for ever.
             until: stop earlier, when this is true of the job.
-            seen: called with the job each time it was asked for.
-            poll: seconds between two questions.
+            on_poll: called with the job after each poll.
+            poll: seconds between two polls.
 
         Returns:
             The job as it was last seen.
@@ -130,8 +149,8 @@ class Client:
                     raise
             else:
                 answered = now
-                if seen is not None:
-                    seen(job)
+                if on_poll is not None:
+                    on_poll(job)
                 if job.state.is_terminal or (until is not None and until(job)):
                     return job
             if timeout is not None and now - began > timeout:
@@ -141,21 +160,26 @@ class Client:
     def logs(
         self, job_id: str, *, follow: bool = False, attempt: int | None = None, tail: int | None = None
     ) -> Iterator[str]:
-        """What the job's newest attempt (or another one) printed last, in pieces as they arrive.
+        """Log of a job's attempt: what its driver printed last, in pieces as they arrive.
 
         Args:
             job_id: of the job.
             follow: go on until the attempt has ended.
-            attempt: its number.
+            attempt: its number; the newest one when left out.
             tail: at most so many of the last lines; the service gives no more than a megabyte at once.
         """
-        wanted = {"follow": follow, "attempt": attempt, "tail": tail}
-        params = {name: value for name, value in wanted.items() if value is not None}
+        optional = {"follow": follow, "attempt": attempt, "tail": tail}
+        params = {name: value for name, value in optional.items() if value is not None}
         with self._stream(f"{_path(job_id)}/logs", params) as response:
             yield from response.iter_text()
 
     def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
-        """What happened to a job, and what happens from now on, until it has ended."""
+        """Events of a job: those so far, then new ones as they happen, until it has ended.
+
+        Args:
+            job_id: of the job.
+            after: id of the last event that is known already.
+        """
         with self._stream(f"{_path(job_id)}/events", {"after": after}) as response:
             if response.status_code == httpx.codes.NO_CONTENT:
                 return  # it has ended, and nothing is newer
@@ -165,7 +189,7 @@ class Client:
                     yield Event.model_validate_json(message.data)
 
     def frames(self, job_id: str) -> tuple[int, ...]:
-        """Iterations of which there is a film strip."""
+        """Iterations of which there is a film strip, in order."""
         return _parse(self._call("GET", f"{_path(job_id)}/frames"), FrameList).steps
 
     def frame(self, job_id: str, step: int | str = "latest") -> bytes:
@@ -175,31 +199,47 @@ class Client:
     # --- models
 
     def models(self) -> ModelStatus:
+        """The models that the service has loaded."""
         return _parse(self._call("GET", "/models"), ModelStatus)
 
     def reconstruct(self, image: bytes | Path, *, model: str = "champion") -> ReconstructionView:
-        """What a model makes of an image.
+        """Reconstructs an image, step by step.
 
         Args:
             image: an image file, or its content.
             model: "champion", a version, or a job's id.
         """
-        return _parse(self._reconstruct(image, model, "application/json"), ReconstructionView)
+        return _parse(self._reconstruct(image, model, MediaType.JSON), ReconstructionView)
 
-    def render(self, image: bytes | Path, media_type: str, *, model: str = "champion") -> bytes:
-        """The same as a file: image/gif (animation), image/png (film strip) or application/x-npz (arrays)."""
+    def render(self, image: bytes | Path, media_type: MediaType, *, model: str = "champion") -> bytes:
+        """Reconstructs an image, as a file.
+
+        Args:
+            image: an image file, or its content.
+            media_type: of the file.
+            model: "champion", a version, or a job's id.
+        """
         return self._reconstruct(image, model, media_type).content
 
-    def _reconstruct(self, image: bytes | Path, model: str, media_type: str) -> httpx.Response:
+    def _reconstruct(self, image: bytes | Path, model: str, media_type: MediaType) -> httpx.Response:
         content = image.read_bytes() if isinstance(image, Path) else image
         files = {"file": ("image", content, "application/octet-stream")}
         return self._call("POST", "/reconstruct", files=files, params={"model": model}, headers={"Accept": media_type})
 
     # --- HTTP
 
-    def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        files: Mapping[str, tuple[str, bytes, str]] | None = None,
+    ) -> httpx.Response:
         try:
-            response = self._http.request(method, path, **options)
+            response = self._http.request(method, path, params=params, headers=headers, json=json, files=files)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         if not response.is_success:
@@ -215,7 +255,7 @@ class Client:
 
 
 class _Stream:
-    """An answer that is read while it arrives."""
+    """Context manager of a streamed response, whose failures become ApiError."""
 
     def __init__(
         self,
@@ -267,15 +307,11 @@ def _refusal(response: httpx.Response) -> ApiError:
     """The error for a problem (RFC 9457), or for whatever else came instead of one."""
     status = response.status_code
     try:
-        problem = json.loads(response.content)
-        detail = str(problem["detail"])
-        fields = [
-            (field.get("pointer") or field.get("parameter") or "", field["detail"])
-            for field in problem.get("errors") or ()
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        text = response.text[:_LAST_BYTES].strip()
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError:
+        text = response.text[:_MOST_QUOTED].strip()
         return ApiError(f"{response.url} answers {status} {response.reason_phrase}: {text}", status)
-    if len(fields) == 1 and fields[0][0].removeprefix("#/") in detail:
+    fields = [(field.pointer or field.parameter or "", field.detail) for field in problem.errors or ()]
+    if len(fields) == 1 and fields[0][0].removeprefix("#/") in problem.detail:
         fields = []  # it is what the detail says already
-    return ApiError("\n".join([detail, *(f"  {place}: {text}" for place, text in fields)]), status)
+    return ApiError("\n".join([problem.detail, *(f"  {place}: {text}" for place, text in fields)]), status)

@@ -12,7 +12,7 @@ import pytest
 from jobs.errors import LauncherUnavailable
 from jobs.interfaces import Launcher
 from service.local import processes
-from service.local.daemons import PREFERRED_PORTS, Daemon, HomeLayout, build_daemons, free_port
+from service.local.daemons import PREFERRED_PORTS, Daemon, DaemonName, HomeLayout, PortName, build_daemons, free_port
 
 _STARTS = 3
 
@@ -32,11 +32,11 @@ class Daemons:
     def __init__(self, layout: HomeLayout) -> None:
         layout.prepare()
         self.layout = layout
-        ports: dict[str, int] = {}
+        ports: dict[PortName, int] = {}
         for name in PREFERRED_PORTS:
             ports[name] = free_port(None, set(ports.values()))
         self.ray, self.mlflow, self.api = build_daemons(layout, ports, None)
-        self._started: dict[str, processes.SessionLeader] = {}
+        self._started: dict[DaemonName, processes.SessionLeader] = {}
 
     def start(self, part: Daemon) -> None:
         if part.before is not None:
@@ -56,7 +56,7 @@ class Daemons:
                 starts += 1
             return also() and _is_ready(part)
 
-        wait_until(ready, f"{part.title} is ready", _STARTS * part.patience)
+        wait_until(ready, f"{part.title} is ready", _STARTS * part.ready_timeout)
 
     def revive(self, part: Daemon) -> None:
         """Starts it again if it has died by itself, as a service manager would; not what a test keeps away."""
@@ -83,7 +83,7 @@ class Daemons:
             self._end(name, grace=5.0)
         shutil.rmtree(self.layout.ray_temp, ignore_errors=True)
 
-    def _end(self, name: str, grace: float) -> None:
+    def _end(self, name: DaemonName, grace: float) -> None:
         leader = self._started.pop(name)
         processes.end(self.layout.mark(name), leader, grace=grace)
         assert processes.members(self.layout.mark(name), leader) == []

@@ -18,16 +18,14 @@
 Whole files are replaced atomically, so a reader sees the old or the new one, never half of one.
 """
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from jobs.directory.files import append_record, read_record, read_records, write_atomically
-from jobs.directory.records import Control, MetricRow, Note, NoteKind, Progress, Result, TrialRow
+from jobs.directory.records import Control, MetricRow, Note, NoteKind, Progress, Result, Shipped, TrialRow
 from jobs.errors import FolderError
 from jobs.specs import AnySpec, job_spec
 
@@ -156,12 +154,13 @@ class JobFolder:
                     frontier.update(dict.fromkeys(fresh, row.step))
                     yield MetricRow(time=row.time, step=row.step, metrics=fresh)
 
-    def read_shipped(self) -> dict[str, Any]:
-        path = self.path / "shipped.json"
-        return dict(json.loads(path.read_bytes())) if path.exists() else {}
+    def read_shipped(self) -> Shipped:
+        """How far the folder has been copied to the tracking server; not at all where there is no file."""
+        return read_record(self.path / "shipped.json", Shipped) or Shipped()
 
-    def write_shipped(self, shipped: Mapping[str, Any]) -> None:
-        write_atomically(self.path / "shipped.json", json.dumps(shipped))
+    def write_shipped(self, shipped: Shipped) -> None:
+        """Replaces shipped.json."""
+        write_atomically(self.path / "shipped.json", shipped.model_dump_json(by_alias=True, exclude_defaults=True))
 
 
 def _numbers(folder: Path, suffix: str = "") -> list[int]:

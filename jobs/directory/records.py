@@ -1,7 +1,7 @@
 """Records of the job directory, one pydantic model for each file or line of a file.
 
-Two fields have another name in JSON than in Python. They can be constructed by either, and are written under the JSON
-name, so a dump must ask for `by_alias=True`.
+Some fields have another name in JSON than in Python. They can be constructed by either, and are written under the JSON
+name, so a dump must ask for `by_alias=True`. Records that are kept up to date field by field are not frozen.
 """
 
 from enum import StrEnum
@@ -21,6 +21,7 @@ __all__ = [
     "Phase",
     "Progress",
     "Result",
+    "Shipped",
     "TrialRow",
     "TrialState",
     "Want",
@@ -105,7 +106,7 @@ class TrialState(StrEnum):
 class Progress(Config):
     """progress.json. Counts are of this run as a whole, not of this attempt."""
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config = ConfigDict(frozen=False, populate_by_name=True)
 
     time: float
     """When this was written, seconds since 1970: the heartbeat."""
@@ -185,6 +186,8 @@ class MetricRow(Config):
 class TrialRow(Config):
     """A line of trials.jsonl; the last line of a trial counts."""
 
+    model_config = ConfigDict(frozen=False)
+
     trial: int
     state: TrialState
     params: dict[str, int | float]
@@ -196,6 +199,25 @@ class TrialRow(Config):
     def is_over(self) -> bool:
         """Whether the trial will not run again."""
         return self.state.is_over
+
+
+class Shipped(Config):
+    """shipped.json: how far a job's folder has been copied to its run on the tracking server."""
+
+    model_config = ConfigDict(frozen=False, populate_by_name=True)
+
+    run_id: str | None = None
+    """The run that has it; another run has nothing yet."""
+    steps: dict[str, int] = Field(default_factory=dict)
+    """The last step of each metric."""
+    frames: int = -1
+    """Step of the last film strip."""
+    artifacts: list[str] = Field(default_factory=list)
+    """Names of the files of artifacts/."""
+    dataset: str | None = Field(None, alias="seqae.dataset")
+    """The data set in words, as it was set for a tag."""
+    closed_below: str | None = None
+    """Of a trial that is over: the run of the search below which its own run has been closed."""
 
 
 def metric_name(name: str) -> str:

@@ -1,8 +1,9 @@
-"""Which checkpoints of a job exist, which to resume from, which to keep, which to register."""
+"""Manager of a job's checkpoints: saving, selection of the newest and the best, pruning, and the fence."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from jobs.directory.layout import AttemptFolder, JobFolder
 from jobs.directory.records import NoteKind, metric_name
@@ -12,16 +13,25 @@ from jobs.specs import SelectionMetric
 from seqae.checkpoints.manifest import verify
 from seqae.errors import CheckpointError
 
-if TYPE_CHECKING:
-    from seqae.training import Trainer
-
-__all__ = ["CheckpointManager"]
+__all__ = ["CheckpointManager", "Checkpointable"]
 
 _KEEP_NEWEST = 2
+"""The newest may be damaged."""
+
+
+class Checkpointable(Protocol):
+    """What can be saved as a checkpoint: a trainer."""
+
+    @property
+    def iteration(self) -> int:
+        """How many iterations are done: the checkpoint's name."""
+
+    def save(self, path: Path, before_commit: Callable[[], None] | None = None) -> object:
+        """Writes a checkpoint folder, which appears at once and whole, after `before_commit` has returned."""
 
 
 class CheckpointManager:
-    """Saves, finds and prunes the checkpoints of one attempt and of those before it. Used by rank 0 alone.
+    """Saves, selects and prunes the checkpoints of one attempt and of those before it. Used by rank 0 alone.
 
     Args:
         folder: of the job or trial.
@@ -38,21 +48,28 @@ class CheckpointManager:
         self._damaged: set[Path] = set()
 
     def check_fence(self) -> None:
-        """Raises: FencedError when a newer attempt exists."""
+        """Makes sure that this attempt is the newest.
+
+        Raises:
+            FencedError: a newer attempt exists.
+        """
         control = self._folder.read_control()
         if control.fences(self._attempt.number):
             raise FencedError(f"attempt {control.attempt} has taken over from attempt {self._attempt.number}")
 
     def newest(self) -> Path | None:
-        """The newest checkpoint that is whole. Damaged ones are skipped, and each is noted."""
+        """The newest checkpoint that is whole, to resume from. Damaged ones are skipped, and each is noted."""
         return next((path for path in self._folder.checkpoint_paths() if self._is_whole(path)), None)
 
     def best(self) -> Path | None:
-        """The best checkpoint of those that were evaluated when they were made."""
+        """The best checkpoint that is whole, to register, of those that were evaluated; of equal ones the newest."""
         return next((path for path in self._best_first() if self._is_whole(path)), None)
 
-    def save(self, trainer: "Trainer") -> None:
-        """Writes a checkpoint and removes those that are not needed any more.
+    def save(self, trainer: Checkpointable) -> None:
+        """Writes a checkpoint and removes those that are neither the newest nor the best.
+
+        Args:
+            trainer: whose state is written, as the checkpoint of its iteration.
 
         Raises:
             FencedError: a newer attempt exists; nothing was committed.
@@ -70,13 +87,13 @@ class CheckpointManager:
                 raise
         self._prune(_KEEP_NEWEST)
 
-    def sweep(self) -> None:
-        """Removes what killed processes left half written."""
+    def remove_unfinished(self) -> None:
+        """Removes checkpoints that killed processes left half written."""
         for attempt in self._folder.attempts():
             for draft in attempt.checkpoints.glob(".*.tmp"):
                 shutil.rmtree(draft, ignore_errors=True)
 
-    def _write(self, trainer: "Trainer", path: Path) -> None:
+    def _write(self, trainer: Checkpointable, path: Path) -> None:
         try:
             trainer.save(path, before_commit=self.check_fence)
         except Exception as error:

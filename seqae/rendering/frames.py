@@ -2,12 +2,12 @@
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from seqae.reconstruction import Reconstruction
 from seqae.rendering.panels import (
     BLUE,
     GAP,
@@ -23,9 +23,6 @@ from seqae.rendering.panels import (
     picture,
 )
 
-if TYPE_CHECKING:  # the reconstructor imports torch, which a picture does not need
-    from seqae.reconstructor import Reconstruction
-
 __all__ = ["animation", "contact_sheet", "filmstrip", "png"]
 
 _CAPTION = 16  # pixels: height of the line under a panel
@@ -33,7 +30,7 @@ _COLOURS = (SKY_BLUE, ORANGE, GREEN, YELLOW, VERMILION, PURPLE, BLUE)  # of the 
 _STEP_MS, _LAST_MS = 600, 1800  # how long an animation shows a step, and the last one
 
 
-def filmstrip(reconstruction: "Reconstruction", scale: int = 3) -> Image.Image:
+def filmstrip(reconstruction: Reconstruction, scale: int = 3) -> Image.Image:
     """The input, then the canvas after each write with that write's window drawn on it; step and error below each.
 
     A canvas that is not empty before the first write, as a background network paints it, is shown as step 0.
@@ -52,7 +49,7 @@ def filmstrip(reconstruction: "Reconstruction", scale: int = 3) -> Image.Image:
     return _row(panels)
 
 
-def animation(reconstruction: "Reconstruction", scale: int = 4) -> bytes:
+def animation(reconstruction: Reconstruction, scale: int = 4) -> bytes:
     """A GIF that repeats for ever: the input beside the canvas, step after step; the first frame is step 0.
 
     Args:
@@ -95,7 +92,7 @@ def contact_sheet(strips: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def _step(reconstruction: "Reconstruction", step: int, scale: int) -> Image.Image:
+def _step(reconstruction: Reconstruction, step: int, scale: int) -> Image.Image:
     """The canvas after `step` writes; 0 is before the first, and has no window."""
     shown = _captioned(reconstruction.frames[step], f"{step}: {reconstruction.error[step]:.4f}", scale)
     if step == 0:

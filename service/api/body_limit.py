@@ -1,4 +1,7 @@
-"""Refuses bodies that are too large, before they are read where they say so, and while they come in otherwise."""
+"""ASGI middleware that limits the size of request bodies.
+
+A body that declares its length is refused before it is read, any other while it comes in.
+"""
 
 import asyncio
 
@@ -29,6 +32,7 @@ class BodyLimit:
         self._exceptions = exceptions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, as long as its body is small enough."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""What routes work with: made by `create_app`, found through FastAPI's dependencies."""
+"""Dependency container of one app, and the annotated FastAPI dependencies that hand it to routes."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -14,18 +14,18 @@ from service.settings import Settings
 from service.upstream.cluster_monitor import ClusterMonitor
 from service.upstream.tracking_server import TrackingServer
 
-__all__ = ["AppContext", "Jobs", "Parts"]
+__all__ = ["AppContext", "ContextDep", "JobServiceDep"]
 
 
 @dataclass
 class AppContext:
-    """The wired parts of one app."""
+    """What the routes of one app work with, wired by `create_app`."""
 
     settings: Settings
     cluster: ClusterMonitor
     store: Store
     tracking: TrackingServer
-    jobs: JobService
+    job_service: JobService
     inference: ModelPool | None
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: streams end then, instead of holding it up."""
@@ -51,9 +51,9 @@ def _context(request: Request) -> AppContext:
     return context
 
 
-def _jobs(context: Annotated[AppContext, Depends(_context)]) -> JobService:
-    return context.jobs
+def _job_service(context: Annotated[AppContext, Depends(_context)]) -> JobService:
+    return context.job_service
 
 
-Parts = Annotated[AppContext, Depends(_context)]
-Jobs = Annotated[JobService, Depends(_jobs)]
+ContextDep = Annotated[AppContext, Depends(_context)]
+JobServiceDep = Annotated[JobService, Depends(_job_service)]

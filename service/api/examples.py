@@ -1,4 +1,4 @@
-"""Job specs that /docs shows; a test submits each of them."""
+"""Example job specs, which /docs shows; a test submits each of them."""
 
 from fastapi.openapi.models import Example
 

@@ -1,4 +1,4 @@
-"""From pydantic's errors to JSON pointers into the body that the client sent (RFC 6901, as URI fragments)."""
+"""Converts pydantic's validation errors to JSON pointers into the client's body (RFC 6901, as URI fragments)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ MOST_PROBLEMS = 50
 _DISCRIMINATOR = "kind"
 """The field by which all unions of the wire format are told apart; a function that reads it hides its name."""
 
-_WORDS = {
+_MESSAGES = {
     "missing": "is required",
     "union_tag_not_found": "is required",
     "extra_forbidden": "is not a known field",
@@ -50,15 +50,15 @@ def body_problems(errors: Iterable[Mapping[str, Any]], body: Any) -> tuple[Field
         path, is_branch = _locate(error, body)
         if is_branch:
             branches.add(path)
-        words = found.setdefault(path, [])
-        if (text := _text(error, path)) not in words:
-            words.append(text)
+        messages = found.setdefault(path, [])
+        if (message := _message(error, path)) not in messages:
+            messages.append(message)
         if len(found) >= MOST_PROBLEMS:
             break
     # "must be an integer" of one branch of a union is noise where another branch complains about something deeper.
     noise = {path for path in branches if any(other[: len(path)] == path and other != path for other in found)}
     return tuple(
-        FieldProblem(pointer_to(path), ", or: ".join(words)) for path, words in found.items() if path not in noise
+        FieldProblem(pointer_to(path), ", or: ".join(messages)) for path, messages in found.items() if path not in noise
     )
 
 
@@ -107,10 +107,10 @@ def _has(node: Any, part: Part) -> bool:
     return isinstance(node, list) and isinstance(part, int) and part < len(node)
 
 
-def _text(error: Mapping[str, Any], path: Sequence[Part]) -> str:
+def _message(error: Mapping[str, Any], path: Sequence[Part]) -> str:
     kind = error["type"]
     if kind in _NO_KIND and path[-1:] != (_DISCRIMINATOR,):
-        return _WORDS["dict_type"]
+        return _MESSAGES["dict_type"]
     if kind == "union_tag_invalid":
         return f"must be one of {error['ctx']['expected_tags']}"
-    return _WORDS.get(kind) or str(error["msg"]).removeprefix("Value error, ")
+    return _MESSAGES.get(kind) or str(error["msg"]).removeprefix("Value error, ")

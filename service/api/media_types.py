@@ -1,22 +1,12 @@
 """Content negotiation: which media type of a reconstruction a client's Accept header asks for."""
 
-from enum import StrEnum
-
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_list_header, parse_options_header
 
 from service.errors import NotAcceptableError
+from service.schemas.models import MediaType
 
-__all__ = ["MediaType", "choose_media_type"]
-
-
-class MediaType(StrEnum):
-    """What a reconstruction can be answered as; earlier ones win where the client doesn't mind."""
-
-    JSON = "application/json"
-    GIF = "image/gif"
-    PNG = "image/png"
-    NPZ = "application/x-npz"
+__all__ = ["choose_media_type"]
 
 
 def choose_media_type(accept: str) -> MediaType:

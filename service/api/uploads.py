@@ -1,4 +1,4 @@
-"""From a request's body to a picture: multipart or JSON, checked before and while it is decoded."""
+"""Reads an uploaded picture from multipart or JSON, and decodes it within limits."""
 
 import base64
 import binascii
@@ -61,7 +61,12 @@ class Upload:
         return UploadError(message, pointer="#/image") if self._is_json else UploadError(message, part="file")
 
     def content(self) -> bytes:
-        """The picture's bytes. Raises: MalformedBodyError, UploadError."""
+        """The picture's bytes.
+
+        Raises:
+            MalformedBodyError: the JSON around it is none.
+            UploadError: the JSON holds no picture in base64.
+        """
         return self._from_json() if self._is_json else self._data
 
     def _from_json(self) -> bytes:
@@ -113,6 +118,10 @@ async def read_upload(request: Request) -> Upload:
 
 def decode(upload: Upload, max_pixels: int) -> Image.Image:
     """Decodes a picture wholly, turned the way it is to be shown; one that is too large is refused by its header.
+
+    Args:
+        upload: as it came.
+        max_pixels: most pixels of a picture that is decoded.
 
     Raises:
         MalformedBodyError: the JSON around it is none.

@@ -1,1 +1,1 @@
-"""The command line, `seqae`."""
+"""The command line, `seqae`: a thin layer over the client and the embedded stack."""

@@ -1,4 +1,4 @@
-"""`seqae demo`: the whole chain on this machine, as a newcomer sees it: stack, data, job, model, pictures."""
+"""Command `seqae demo`: trains a small model end to end on this machine, and shows what it does."""
 
 import io
 import json
@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import StrEnum
+from itertools import count, takewhile
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from PIL import Image, ImageSequence
@@ -27,6 +29,7 @@ from service.job_state import State
 from service.local.processes import shielded
 from service.local.stack import Stack, api_url
 from service.schemas.jobs import JobView
+from service.schemas.models import MediaType
 
 __all__ = ["Demo", "demo_spec"]
 
@@ -36,34 +39,77 @@ _LEAST_FG_ARI = 0.9
 
 
 def demo_spec(digits: Literal["bundled", "mnist"], tune: bool) -> TrainSpec | TuneSpec:
-    """What the demo trains: the one place for its settings.
+    """Job spec of the demo: the one place for its settings.
 
     Args:
         digits: where the handwritten digits come from.
         tune: a search with four short trials, in place of one run.
     """
-    train = TrainSpec(
-        name="demo",
-        data=MnistScenesConfig(digits=digits, train_scenes=5000, test_scenes=500),
-        schedule=ScheduleConfig(epochs=3, learning_rate=1e-3, evaluate_every=100, checkpoint_every=200),
-        scaling=ScalingConfig(workers=2),
-    )
+    data = MnistScenesConfig(digits=digits, train_scenes=5000, test_scenes=500)
     if not tune:
-        return train
-    short = train.schedule.model_copy(update={"epochs": 0.5, "evaluate_every": 25})
+        return TrainSpec(
+            name="demo",
+            data=data,
+            schedule=ScheduleConfig(epochs=3, learning_rate=1e-3, evaluate_every=100, checkpoint_every=200),
+            scaling=ScalingConfig(workers=2),
+        )
     return TuneSpec(
         kind="tune",
         name="demo search",
-        base=train.model_copy(update={"name": "demo trial", "schedule": short, "scaling": ScalingConfig(workers=1)}),
+        base=TrainSpec(
+            name="demo trial",
+            data=data,
+            schedule=ScheduleConfig(epochs=0.5, learning_rate=1e-3, evaluate_every=25, checkpoint_every=200),
+            scaling=ScalingConfig(workers=1),
+        ),
         space=SearchSpace(alpha_mseot=FloatRange(low=3, high=30), bottleneck=(64, 256)),
         trials=4,
         grace_epochs=0.25,
     )
 
 
+class _Phase(StrEnum):
+    """A part of the demo whose time is measured."""
+
+    STACK = "stack"
+    DATA = "data"
+    JOB = "job"
+    PICTURES = "pictures"
+
+
 @dataclass(frozen=True)
-class _Picture:
-    """What the service made of the scenes."""
+class _Scores:
+    """A job's metrics on held-out scenes, as far as the demo shows them."""
+
+    empty_mse: float
+    """Of the canvas before the first write."""
+    test_mse: float
+    """Of the reconstruction."""
+    step_mse: tuple[float, ...]
+    """After each write."""
+    fg_ari: float
+    """NaN where it was not measured."""
+
+    @classmethod
+    def of(cls, job: JobView) -> Self:
+        metrics = job.metrics or {}
+        steps = takewhile(metrics.__contains__, (f"mse_step_{number}" for number in count(1)))
+        return cls(
+            empty_mse=metrics["empty_mse"],
+            test_mse=metrics["test_mse"],
+            step_mse=tuple(metrics[step] for step in steps),
+            fg_ari=metrics.get("fg_ari", math.nan),
+        )
+
+    @property
+    def error_removed(self) -> float:
+        """Share of the empty canvas's error that the writes remove."""
+        return 1 - self.test_mse / self.empty_mse
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Files with the reconstructions that the service made of the scenes."""
 
     gif: Path
     strip: Path
@@ -76,6 +122,7 @@ class Demo:
         stack: to be started, and stopped at the end as far as the demo started it.
         data_dir: the user's own data.
         out: folder for the pictures and the report.
+        console: where it prints; standard output when left out.
     """
 
     def __init__(self, stack: Stack, data_dir: Path | None, out: Path, console: Console | None = None) -> None:
@@ -83,10 +130,10 @@ class Demo:
         self._data_dir = data_dir
         self._out = out
         self._console = console or Console()
-        self._seconds: dict[str, float] = {}
+        self._seconds: dict[_Phase, float] = {}
 
     def run(self, spec: TrainSpec | TuneSpec, *, keep: bool) -> int:
-        """Shows what a job becomes.
+        """Starts the stack, runs the job and shows its model.
 
         Args:
             spec: of the job.
@@ -95,7 +142,7 @@ class Demo:
         Returns:
             The exit status: 0 when the job succeeded and, unless it is a search, the model is as good as promised.
         """
-        with self._phase("stack"):
+        with self._phase(_Phase.STACK):
             started = self._stack.up()
         try:
             code, last_line = self._train_and_show(spec)
@@ -108,17 +155,17 @@ class Demo:
         return code
 
     def _train_and_show(self, spec: TrainSpec | TuneSpec) -> tuple[int, str]:
-        with self._phase("data"):
+        with self._phase(_Phase.DATA):
             data = self._make_data(spec)
         with Client(api_url(self._stack.layout.home)) as client:
-            with self._phase("job"):
+            with self._phase(_Phase.JOB):
                 job = self._train(client, spec)
             if job.state is not State.SUCCEEDED:
                 reason = job.error.message if job.error else "`seqae logs` tells more"
                 return 1, f"demo: job {job.id} {job.state}: {reason}"
-            with self._phase("pictures"):
-                picture = self._draw(client, job, data)
-        return self._conclude(job, data, picture, judged=isinstance(spec, TrainSpec))
+            with self._phase(_Phase.PICTURES):
+                pictures = self._draw(client, job, data)
+        return self._conclude(job, data, pictures, judged=isinstance(spec, TrainSpec))
 
     def _make_data(self, spec: TrainSpec | TuneSpec) -> Dataset:
         """The job's own scenes, made before it asks for them: the workers then find them in the cache."""
@@ -139,61 +186,60 @@ class Demo:
                 client.cancel(job.id)
             raise
 
-    def _draw(self, client: Client, job: JobView, data: Dataset) -> _Picture:
+    def _draw(self, client: Client, job: JobView, data: Dataset) -> _Pictures:
         """Sends held-out scenes to the service, as any client would, and writes what comes back."""
         self._out.mkdir(parents=True, exist_ok=True)
         scenes = [_as_png(image) for image in _busiest(data)]
-        strips = [Image.open(io.BytesIO(client.render(scene, "image/png", model=job.id))) for scene in scenes]
-        films = [Image.open(io.BytesIO(client.render(scene, "image/gif", model=job.id))) for scene in scenes]
-        picture = _Picture(gif=self._out / f"{job.id}.gif", strip=self._out / f"{job.id}.png")
-        contact_sheet(strips).save(picture.strip)
-        _tile(films, picture.gif)
-        return picture
+        strips = [Image.open(io.BytesIO(client.render(scene, MediaType.PNG, model=job.id))) for scene in scenes]
+        films = [Image.open(io.BytesIO(client.render(scene, MediaType.GIF, model=job.id))) for scene in scenes]
+        pictures = _Pictures(gif=self._out / f"{job.id}.gif", strip=self._out / f"{job.id}.png")
+        contact_sheet(strips).save(pictures.strip)
+        _tile(films, pictures.gif)
+        return pictures
 
-    def _conclude(self, job: JobView, data: Dataset, picture: _Picture, *, judged: bool) -> tuple[int, str]:
-        metrics = job.metrics or {}
-        empty, final, fg_ari = metrics["empty_mse"], metrics["test_mse"], metrics.get("fg_ari", math.nan)
-        removed = 1 - final / empty
-        self._console.print(self._table(job, metrics))
+    def _conclude(self, job: JobView, data: Dataset, pictures: _Pictures, *, judged: bool) -> tuple[int, str]:
+        scores = _Scores.of(job)
+        removed = scores.error_removed
+        self._console.print(self._table(job, scores))
         self._say(f"MLflow: {job.mlflow_url}")
         report = self._out / f"{job.id}.json"
-        self._write_report(report, job, data, picture)
-        self._say(f"film strip: {picture.strip}, report: {report}")
+        self._write_report(report, job, data, pictures)
+        self._say(f"film strip: {pictures.strip}, report: {report}")
         code = 0
-        if judged and not (removed >= _LEAST_REMOVED and fg_ari >= _LEAST_FG_ARI):
+        if judged and not (removed >= _LEAST_REMOVED and scores.fg_ari >= _LEAST_FG_ARI):
             self._say(
                 f"demo: not as good as it should be: error down {removed:.1%} (at least {_LEAST_REMOVED:.0%}), "
-                f"FG-ARI {fg_ari:.3f} (at least {_LEAST_FG_ARI})"
+                f"FG-ARI {scores.fg_ari:.3f} (at least {_LEAST_FG_ARI})"
             )
             code = 1
-        return code, f"demo: job {job.id} SUCCEEDED, error down {int(100 * removed)}%, frames: {picture.gif}"
+        return code, f"demo: job {job.id} SUCCEEDED, error down {int(100 * removed)}%, frames: {pictures.gif}"
 
-    def _table(self, job: JobView, metrics: dict[str, float]) -> Table:
+    def _table(self, job: JobView, scores: _Scores) -> Table:
         table = Table("on held-out scenes", "", box=None, pad_edge=False, show_header=True)
-        table.add_row("error of the empty canvas", f"{metrics['empty_mse']:.5f}")
-        for step, error in enumerate(_step_errors(metrics), start=1):
+        table.add_row("error of the empty canvas", f"{scores.empty_mse:.5f}")
+        for step, error in enumerate(scores.step_mse, start=1):
             table.add_row(f"error after {step} writes" if step > 1 else "error after 1 write", f"{error:.5f}")
-        table.add_row("FG-ARI", f"{metrics.get('fg_ari', math.nan):.3f}")
-        table.add_row("seconds, from submission to model", f"{self._seconds['job']:.0f}")
+        table.add_row("FG-ARI", f"{scores.fg_ari:.3f}")
+        table.add_row("seconds, from submission to model", f"{self._seconds[_Phase.JOB]:.0f}")
         speed = job.progress.images_per_second if job.progress else None
         table.add_row("images/s while training", "-" if speed is None else f"{speed:.0f}")
         return table
 
-    def _write_report(self, path: Path, job: JobView, data: Dataset, picture: _Picture) -> None:
+    def _write_report(self, path: Path, job: JobView, data: Dataset, pictures: _Pictures) -> None:
         report = {
             "job": job.model_dump(mode="json", by_alias=True),
             "data": {"source": data.source, "checksum": data.checksum},
             "seconds": {phase: round(seconds, 1) for phase, seconds in self._seconds.items()},
-            "gif": str(picture.gif),
-            "filmstrip": str(picture.strip),
+            "gif": str(pictures.gif),
+            "filmstrip": str(pictures.strip),
         }
         path.write_text(json.dumps(report, indent=2) + "\n")
 
     @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
+    def _phase(self, phase: _Phase) -> Iterator[None]:
         began = time.monotonic()
         yield
-        self._seconds[name] = time.monotonic() - began
+        self._seconds[phase] = time.monotonic() - began
 
     def _say(self, text: str) -> None:
         # Whole lines, without rich's wrapping: they are for reading by programs as well.
@@ -227,11 +273,3 @@ def _tile(films: Sequence[Image.Image], path: Path) -> None:
             sheet.paste(film.convert("RGB"), (place % 2 * width, place // 2 * height))
         frames.append(sheet)
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
-
-
-def _step_errors(metrics: dict[str, float]) -> list[float]:
-    """Of c_1, c_2 and so on."""
-    errors: list[float] = []
-    while (error := metrics.get(f"mse_step_{len(errors) + 1}")) is not None:
-        errors.append(error)
-    return errors

@@ -1,4 +1,4 @@
-"""`seqae figure`: makes a figure of the paper on this machine, from a checkpoint or a job's folder, with no stack."""
+"""Command `seqae figure`: makes a figure of the paper from a checkpoint or a job's folder, without a stack."""
 
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +37,7 @@ def figure(
         raise Error(f"there is no figure {name!r}; there are {', '.join(NAMES)}")
     # This loads torch, which takes seconds: after everything that can be refused at once.
     from jobs.directory.layout import JobFolder
-    from jobs.figure import material_of
+    from jobs.figure_sources import material_of
     from seqae.figures.make import Material, make_figure
 
     material = Material(home.absolute() / "data", data_dir, checkpoint)

@@ -1,6 +1,6 @@
-"""The command line: a thin layer over the stack, the client and the demo.
+"""Commands of `seqae`, the entry point of the command line.
 
-What a verb needs is imported when it runs, so that `seqae --help` answers at once.
+What a command needs is imported when it runs, so that `seqae --help` answers at once.
 """
 
 import signal
@@ -73,15 +73,15 @@ def status(home: HomeOption = _HOME) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    parts = _stack(home).status()
-    if not parts:
+    daemons = _stack(home).status()
+    if not daemons:
         typer.echo(f"there is no stack in {home}; `seqae up` starts one")
         raise typer.Exit(1)
     table = Table("part", "pid", "url", "health", box=None, pad_edge=False)
-    for part in parts:
-        table.add_row(part.title, str(part.pid or "-"), part.url, part.health)
+    for daemon in daemons:
+        table.add_row(daemon.title, str(daemon.pid or "-"), daemon.url, daemon.health)
     Console().print(table)
-    raise typer.Exit(0 if all(part.ready for part in parts) else 1)
+    raise typer.Exit(0 if all(daemon.ready for daemon in daemons) else 1)
 
 
 @app.command()
@@ -123,10 +123,11 @@ def submit(
         typer.echo(job.id)
         if wait:
             from service.cli.progress import follow
+            from service.job_state import State
 
             job = follow(client, job.id)
             _print_job(job)
-            raise typer.Exit(0 if job.state == "SUCCEEDED" else 1)
+            raise typer.Exit(0 if job.state is State.SUCCEEDED else 1)
 
 
 @app.command()
@@ -141,7 +142,7 @@ def jobs(
     from rich.table import Table
 
     with _client(home, url) as client:
-        page = client.list([word.upper() for word in state or ()], limit=limit)
+        page = client.list([name.upper() for name in state or ()], limit=limit)
     table = Table("id", "name", "kind", "state", "created", "progress", "test error", box=None, pad_edge=False)
     for job in page.items:
         done = f"{job.progress.iteration}/{job.progress.iterations}" if job.progress else ""
@@ -184,9 +185,6 @@ def logs(
 # --- models
 
 
-_MEDIA_TYPES = {".gif": "image/gif", ".png": "image/png", ".npz": "application/x-npz", ".json": "application/json"}
-
-
 @app.command()
 def reconstruct(
     image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An image of any size and kind.")],
@@ -196,9 +194,12 @@ def reconstruct(
     url: UrlOption = None,
 ) -> None:
     """Let a model rebuild an image, step by step."""
-    media_type = _MEDIA_TYPES.get(out.suffix.lower())
+    from service.schemas.models import MediaType
+
+    media_types = {".gif": MediaType.GIF, ".png": MediaType.PNG, ".npz": MediaType.NPZ, ".json": MediaType.JSON}
+    media_type = media_types.get(out.suffix.lower())
     if media_type is None:
-        raise Error(f"{out}: the name must end in one of {', '.join(_MEDIA_TYPES)}")
+        raise Error(f"{out}: the name must end in one of {', '.join(media_types)}")
     with _client(home, url) as client:
         content = client.render(image, media_type, model=model)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -209,7 +210,7 @@ def reconstruct(
 app.command()(figure)
 
 
-# --- what the verbs share
+# --- shared by the commands
 
 
 def _stack(
@@ -219,9 +220,10 @@ def _stack(
     mlflow_port: int | None = None,
     ray_port: int | None = None,
 ) -> "Stack":
+    from service.local.daemons import PortName
     from service.local.stack import Stack
 
-    given = {"api": port, "mlflow": mlflow_port, "ray": ray_port}
+    given = {PortName.API: port, PortName.MLFLOW: mlflow_port, PortName.RAY: ray_port}
     ports = {name: number for name, number in given.items() if number}
     return Stack(home, data_dir, ports, say=typer.echo)
 
@@ -270,7 +272,7 @@ def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def main() -> None:
-    """Entry point: errors of ours become one message and exit status 1, Ctrl-C becomes 130."""
+    """Runs the command line: an error of ours becomes one message and exit status 1, Ctrl-C becomes 130."""
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
     try:

@@ -1,4 +1,4 @@
-"""A job's progress in the terminal: a bar, or a line now and then where the output is not a terminal."""
+"""Progress display of a job: a bar in a terminal, lines anywhere else."""
 
 import time
 
@@ -14,7 +14,16 @@ _LINE_SECONDS = 10.0
 
 
 def follow(client: Client, job_id: str, console: Console | None = None) -> JobView:
-    """Shows a job until it has ended, and returns it as it then is."""
+    """Shows a job's progress until it has ended.
+
+    Args:
+        client: of the service that has the job.
+        job_id: of the job.
+        console: where it is shown; standard output when left out.
+
+    Returns:
+        The job as it ended.
+    """
     console = console or Console()
     columns = (
         TextColumn("{task.description:<10}"),
@@ -23,13 +32,15 @@ def follow(client: Client, job_id: str, console: Console | None = None) -> JobVi
         TimeElapsedColumn(),
     )
     if not console.is_terminal:
-        return client.wait(job_id, seen=_Lines(console).show)
+        return client.wait(job_id, on_poll=_Lines(console).show)
     with Progress(*columns, console=console, transient=True) as progress:
         bar = _Bar(progress)
-        return client.wait(job_id, seen=bar.show, poll=0.5)
+        return client.wait(job_id, on_poll=bar.show, poll=0.5)
 
 
 class _Bar:
+    """Updates a progress bar."""
+
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task: TaskID = progress.add_task("", total=None, text="")
@@ -42,17 +53,17 @@ class _Bar:
 
 
 class _Lines:
-    """A line when the state changes, and every few seconds."""
+    """Prints a line when the state changes, and every few seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._state = ""
-        self._said_at = 0.0
+        self._printed_at = 0.0
 
     def show(self, job: JobView) -> None:
         now = time.monotonic()
-        if job.state != self._state or now - self._said_at > _LINE_SECONDS:
-            self._state, self._said_at = job.state, now
+        if job.state != self._state or now - self._printed_at > _LINE_SECONDS:
+            self._state, self._printed_at = job.state, now
             self._console.print(f"{job.state.lower():<11} {_describe(job)}".rstrip(), highlight=False)
 
 
@@ -64,14 +75,14 @@ def _describe(job: JobView) -> str:
         return _trials(progress)
     if not progress.iteration:
         return progress.phase
-    words = [f"epoch {progress.epoch:.1f}/{progress.epochs:g}"]
+    fields = [f"epoch {progress.epoch:.1f}/{progress.epochs:g}"]
     if progress.loss is not None:
-        words.append(f"loss {progress.loss:.4f}")
+        fields.append(f"loss {progress.loss:.4f}")
     if progress.test_mse is not None:
-        words.append(f"error {progress.test_mse:.4f}")
+        fields.append(f"error {progress.test_mse:.4f}")
     if progress.images_per_second is not None:
-        words.append(f"{progress.images_per_second:.0f} images/s")
-    return "  ".join([*words, _eta(progress)])
+        fields.append(f"{progress.images_per_second:.0f} images/s")
+    return "  ".join([*fields, _eta(progress)])
 
 
 def _trials(progress: ProgressView) -> str:

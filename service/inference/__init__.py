@@ -1,1 +1,1 @@
-"""Model serving inside the API process: loaded models and micro-batching. The only part that loads torch."""
+"""Model serving inside the API process: loaded models and micro-batching. The only package that loads torch."""

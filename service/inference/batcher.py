@@ -1,4 +1,4 @@
-"""One thread runs the models, and lets requests that wait at the same time share a batch. No torch here."""
+"""Micro-batching: one thread runs the models, and requests that wait at the same time share a batch. No torch here."""
 
 import logging
 import queue
@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from seqae.config import TrainConfig
-
-if TYPE_CHECKING:
-    from seqae.reconstructor import Reconstruction
+from seqae.reconstruction import Reconstruction
 
 __all__ = ["Batcher", "Model"]
 
@@ -22,16 +20,21 @@ _log = logging.getLogger(__name__)
 
 
 class Model(Protocol):
-    """What is run: `seqae.reconstructor.Reconstructor`, or a fake."""
+    """Interface of a model that is served: `seqae.reconstructor.Reconstructor`, or a fake."""
 
     @property
     def config(self) -> TrainConfig:
-        """What it was trained with; gives the size of its images."""
+        """The configuration that it was trained with, which gives the size of its images."""
 
     def reconstruct_arrays(
         self, inputs: np.ndarray, sizes: Sequence[tuple[int, int]] | None = None
-    ) -> "list[Reconstruction]":
-        """uint8 [B, H, W, C], and the (width, height) of the picture behind each."""
+    ) -> list[Reconstruction]:
+        """Reconstructs a batch.
+
+        Args:
+            inputs: uint8 [B, H, W, C] of the model's size.
+            sizes: (width, height) of the picture behind each; that of the model's image when left out.
+        """
 
 
 @dataclass
@@ -39,7 +42,7 @@ class _Request:
     model: Model
     image: np.ndarray  # uint8 [H, W, C]
     size: tuple[int, int]
-    answer: "Future[Reconstruction]" = field(default_factory=Future)
+    answer: Future[Reconstruction] = field(default_factory=Future)
 
 
 class Batcher:
@@ -59,6 +62,7 @@ class Batcher:
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
 
     def start(self) -> None:
+        """Starts the thread."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -66,8 +70,17 @@ class Batcher:
         self._waiting.put(None)
         self._thread.join()
 
-    def submit(self, model: Model, image: np.ndarray, size: tuple[int, int]) -> "Future[Reconstruction]":
-        """Queues an image, uint8 [H, W, C] of the model's size. Cancelling the future saves the work."""
+    def submit(self, model: Model, image: np.ndarray, size: tuple[int, int]) -> Future[Reconstruction]:
+        """Queues an image; cancelling the future saves the work.
+
+        Args:
+            model: what is to run on it.
+            image: uint8 [H, W, C] of the model's size.
+            size: (width, height) of the picture behind it.
+
+        Returns:
+            The reconstruction, or whatever the model raised.
+        """
         request = _Request(model, image, size)
         self._waiting.put(request)
         return request.answer
@@ -85,7 +98,7 @@ class Batcher:
                 return
 
     def _collect(self, first: _Request) -> tuple[list[_Request], bool]:
-        """What came within the linger, and whether the end did."""
+        """The requests of one batch, and whether the thread is to end after it."""
         requests = [first]
         deadline = time.monotonic() + self._linger
         while len(requests) < self._most:

@@ -1,4 +1,7 @@
-"""The models that this process serves. The only module of the service that loads torch, and not before it must."""
+"""Pool of loaded models: follows the registry's champion, and keeps a few others that were asked for.
+
+The only module of the service that loads torch, and not before it must.
+"""
 
 import logging
 import math
@@ -28,14 +31,18 @@ _HOW_TO_GET_ONE = "train one: POST a job to /jobs (`seqae submit`, or `seqae dem
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in memory that has passed its check."""
+    """A model in memory that has passed its check, and its version in the registry."""
 
     version: ModelVersion
     model: Model
 
 
 def load_checkpoint(path: Path) -> Model:
-    """Verifies a checkpoint folder and loads it onto the CPU. Raises: CheckpointError."""
+    """Verifies a checkpoint folder and loads it onto the CPU.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
     from seqae.reconstructor import Reconstructor
 
     verify(path)
@@ -46,7 +53,7 @@ class ModelPool:
     """Keeps the champion of the registry loaded, and a few others that were asked for.
 
     A thread asks the registry every few seconds. A new champion is loaded and checked beside the old one, then put in
-    its place in one step; when it is damaged, the old one stays. Another thread runs the models (see `batching`).
+    its place in one step; when it is damaged, the old one stays. Another thread runs the models (see `batcher`).
 
     Args:
         tracking: the registry.
@@ -61,7 +68,7 @@ class ModelPool:
         self._load = load
         self._champion: LoadedModel | None = None
         self._previous: LoadedModel | None = None
-        self._passed_over: tuple[str, str] | None = None
+        self._rejected: tuple[str, str] | None = None
         """Name and version of a champion that a rollback, or its own damage, keeps from being served."""
         self._pinned = False
         self._detail = "the registry has not been asked yet"
@@ -74,6 +81,7 @@ class ModelPool:
         self._watcher = threading.Thread(target=self._watch, name="champion", daemon=True)
 
     def start(self) -> None:
+        """Starts both threads."""
         self.batcher.start()
         self._watcher.start()
 
@@ -88,28 +96,34 @@ class ModelPool:
 
     @property
     def champion(self) -> LoadedModel | None:
+        """The model that is served unless another one is asked for; None before the first is loaded."""
         return self._champion
 
     @property
     def previous(self) -> LoadedModel | None:
+        """The champion before, which a rollback goes back to."""
         return self._previous
 
     @property
     def pinned(self) -> bool:
+        """Whether a rollback keeps the registry's champion from being served."""
         return self._pinned
 
     @property
     def detail(self) -> str:
-        """How the newest look at the registry went, in words."""
+        """How the newest request to the registry went, in words."""
         return self._detail
 
     @property
     def others(self) -> tuple[LoadedModel, ...]:
-        """Those besides the champion that were asked for lately."""
+        """Loaded models besides the champion, which were asked for lately."""
         return self._others
 
     def find(self, selector: str) -> LoadedModel:
-        """The model for "champion", a version number or a job's id. Blocks while one is loaded.
+        """The model for a selector. Blocks while one is loaded.
+
+        Args:
+            selector: "champion", a version number or a job's id.
 
         Raises:
             NoModel: there is no champion yet.
@@ -131,12 +145,12 @@ class ModelPool:
         """Serves the champion before again, until the registry has yet another one.
 
         Raises:
-            ConflictError: there was none before.
+            ConflictError: no earlier champion is loaded.
         """
         with self._changed:
             if self._champion is None or self._previous is None:
                 raise ConflictError("no earlier champion is loaded to go back to")
-            self._passed_over = _key(self._champion.version)
+            self._rejected = _key(self._champion.version)
             self._champion, self._previous = self._previous, self._champion
             self._pinned = True
 
@@ -153,7 +167,7 @@ class ModelPool:
             found = self._tracking.resolve(CHAMPION)
         except NoModel as error:
             raise NoModel(f"there is no model yet; {_HOW_TO_GET_ONE}") from error
-        if _key(found) == self._passed_over:
+        if _key(found) == self._rejected:
             raise NoModel(f"the only champion can't be served ({self._detail}); {_HOW_TO_GET_ONE}")
         raise ModelLoadingError(f"version {found.version} of {found.name} is being loaded")
 
@@ -175,42 +189,42 @@ class ModelPool:
     def _watch(self) -> None:
         while not self._ended.is_set():
             try:
-                self._detail = self._look()
+                self._detail = self._follow_champion()
             except Error as error:
-                # The registry or the checkpoint; both are told by /readyz and looked at again next time.
+                # The registry or the checkpoint; both are reported by /readyz and tried again next time.
                 if self._detail != str(error):
                     _log.warning("champion: %s", error)
                 self._detail = str(error)
             except Exception as error:  # noqa: BLE001
                 # Whatever a library raises: without this thread no new champion would ever be served.
-                _log.exception("champion: the look at the registry failed")
+                _log.exception("champion: the request to the registry failed")
                 self._detail = f"{type(error).__name__}: see the log"
             with self._changed:
                 self._rounds += 1
                 self._changed.notify_all()
             self._ended.wait(self._settings.champion_poll)
 
-    def _look(self) -> str:
-        """Asks the registry once; the state of things in words."""
+    def _follow_champion(self) -> str:
+        """Asks the registry once for its champion and loads a new one; says in words how it went."""
         try:
             found = self._tracking.resolve(CHAMPION)
         except NoModel:
             return f"no model yet: {_HOW_TO_GET_ONE}" if self._champion is None else "the registry has no champion"
         current = self._champion
         if current is not None and _key(found) == _key(current.version):
-            self._passed_over, self._pinned = None, False
+            self._rejected, self._pinned = None, False
             return f"version {found.version} of {found.name}"
-        if _key(found) == self._passed_over:
+        if _key(found) == self._rejected:
             return self._detail if not self._pinned else f"version {found.version} is passed over after a rollback"
         try:
             loaded = self._load_checked(found)
         except CheckpointError:
-            # Its files won't change: looking again every few seconds would only fill the log.
-            self._passed_over = _key(found)
+            # Its files won't change: trying again every few seconds would only fill the log.
+            self._rejected = _key(found)
             raise
         with self._changed:
             self._previous, self._champion = self._champion, loaded
-            self._passed_over, self._pinned = None, False
+            self._rejected, self._pinned = None, False
         _log.info("champion: now version %s of %s", found.version, found.name)
         return f"version {found.version} of {found.name}"
 
@@ -232,7 +246,11 @@ def _key(version: ModelVersion) -> tuple[str, str]:
 
 
 def _check(model: Model, version: ModelVersion) -> None:
-    """Runs a model once on a fixed picture. Raises: CheckpointError when what comes out can't be right."""
+    """Runs a model once on a fixed picture.
+
+    Raises:
+        CheckpointError: what comes out can't be right.
+    """
     shape = model.config.model.height, model.config.model.width, model.config.model.channels
     golden = np.random.default_rng(0).integers(0, 256, (1, *shape), dtype=np.uint8)
     found = model.reconstruct_arrays(golden)[0]

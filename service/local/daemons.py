@@ -1,4 +1,4 @@
-"""The three daemons of the embedded stack: how each is started, where it listens, and how it says that it is ready."""
+"""Definitions of the stack's three daemons: command, environment, ports and health check of each."""
 
 import hashlib
 import importlib.metadata
@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
@@ -22,19 +23,44 @@ __all__ = [
     "HOST",
     "PREFERRED_PORTS",
     "Daemon",
+    "DaemonName",
     "HomeLayout",
+    "PortName",
     "build_daemons",
     "free_port",
     "is_free",
 ]
 
 HOST = "127.0.0.1"
-PREFERRED_PORTS: Mapping[str, int | None] = {
-    "ray": 8402,
-    "mlflow": 8401,
-    "api": 8400,
-    "ray_gcs": None,
-    "ray_client": None,
+
+
+class DaemonName(StrEnum):
+    """The daemons of the stack, as stack.json and the log files name them."""
+
+    RAY = "ray"
+    MLFLOW = "mlflow"
+    API = "api"
+
+
+class PortName(StrEnum):
+    """The ports of the stack, as stack.json names them; a daemon's main port has the daemon's name."""
+
+    RAY = "ray"
+    """Of Ray's dashboard, which takes jobs."""
+    MLFLOW = "mlflow"
+    API = "api"
+    RAY_GCS = "ray_gcs"
+    """Of Ray's head."""
+    RAY_CLIENT = "ray_client"
+    """Of Ray's client server."""
+
+
+PREFERRED_PORTS: Mapping[PortName, int | None] = {
+    PortName.RAY: 8402,
+    PortName.MLFLOW: 8401,
+    PortName.API: 8400,
+    PortName.RAY_GCS: None,
+    PortName.RAY_CLIENT: None,
 }
 """Tried first where no port was configured; None: any free one."""
 
@@ -44,45 +70,56 @@ _TRIAL_DRIVERS = 16
 
 @dataclass(frozen=True)
 class HomeLayout:
-    """Where the stack of one home folder keeps what it needs. Paths are absolute."""
+    """Paths of one home folder's stack, all absolute."""
 
     home: Path
 
     @property
     def state(self) -> Path:
+        """Record of the ports and processes of the stack."""
         return self.home / "stack.json"
 
     @property
     def lock(self) -> Path:
+        """Lock file: held while the stack is started or ended."""
         return self.home / "stack.lock"
 
     @property
     def logs(self) -> Path:
+        """Folder with the output of each daemon, in `<name>.log`."""
         return self.home / "logs"
 
     @property
     def token(self) -> Path:
+        """Ray's authentication token, readable by its owner alone."""
         return self.home / "ray.token"
 
     @property
     def key(self) -> str:
-        """Names this home in the processes' marks, and in paths that must be short."""
+        """Short name of this home, for the processes' marks and for paths that must be short."""
         return hashlib.sha256(str(self.home).encode()).hexdigest()[:10]
 
     @property
     def ray_temp(self) -> Path:
+        """Folder of Ray's sockets and logs."""
         # Sockets below it have paths of at most 107 bytes, so it can't be inside the home folder.
         return Path(tempfile.gettempdir()) / f"seqae-{self.key}"
 
     @property
     def mlflow_database(self) -> Path:
+        """SQLite database of the tracking server."""
         return self.home / "mlflow" / "mlflow.db"
 
-    def mark(self, part: str) -> str:
-        return f"{self.key}:{part}"
+    def mark(self, daemon: DaemonName) -> str:
+        """Value of the environment variable that the processes of a daemon carry, see `processes.MARK`."""
+        return f"{self.key}:{daemon}"
 
     def prepare(self) -> None:
-        """Makes the folders, and Ray's token. Raises: StackError."""
+        """Makes the folders, and Ray's token.
+
+        Raises:
+            StackError: Ray's folder belongs to another user.
+        """
         for folder in (self.home, self.logs, self.home / "mlflow", self.home / "jobs", self.home / "control"):
             folder.mkdir(parents=True, exist_ok=True)
         self.ray_temp.mkdir(mode=0o700, exist_ok=True)
@@ -96,10 +133,11 @@ class HomeLayout:
 
 @dataclass(frozen=True)
 class Daemon:
-    """One daemon."""
+    """How to start one daemon, and how to see that it is ready."""
 
-    name: str
+    name: DaemonName
     title: str
+    """Its name for people."""
     command: tuple[str, ...]
     url: str
     """Where people and programs reach it."""
@@ -109,7 +147,7 @@ class Daemon:
     environment: Mapping[str, str] = field(default_factory=dict)
     """What it gets besides this process's own variables."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    patience: float = 180.0
+    ready_timeout: float = 180.0
     """Longest wait for it, in seconds; a loaded machine takes ten times what an idle one does."""
     before: Callable[[], None] | None = None
     """Has to be done before it starts."""
@@ -124,21 +162,21 @@ def _executable(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def _mlflow(layout: HomeLayout, ports: Mapping[str, int]) -> Daemon:
+def _mlflow(layout: HomeLayout, ports: Mapping[PortName, int]) -> Daemon:
     """The tracking server, on SQLite, with its artifacts below the home folder."""
-    url = f"http://{HOST}:{ports['mlflow']}"
+    url = f"http://{HOST}:{ports[PortName.MLFLOW]}"
     return Daemon(
-        name="mlflow",
+        name=DaemonName.MLFLOW,
         title="MLflow",
         command=(
-            *(_executable("mlflow"), "server", "--host", HOST, "--port", str(ports["mlflow"]), "--workers", "1"),
+            *(_executable("mlflow"), "server", "--host", HOST, "--port", str(ports[PortName.MLFLOW]), "--workers", "1"),
             *("--backend-store-uri", f"sqlite:///{layout.mlflow_database}"),
             *("--serve-artifacts", "--artifacts-destination", str(layout.home / "mlflow" / "artifacts")),
         ),
         environment=_mlflow_environment(),
         url=url,
         ready_url=f"{url}/health",
-        ports=(ports["mlflow"],),
+        ports=(ports[PortName.MLFLOW],),
         before=partial(_upgrade_mlflow, layout),
     )
 
@@ -151,7 +189,8 @@ def _mlflow_environment() -> dict[str, str]:
 def _upgrade_mlflow(layout: HomeLayout) -> None:
     """Brings MLflow's tables to the installed version, before any process opens them: two at once leave them half made.
 
-    Raises: StackError.
+    Raises:
+        StackError: the upgrade failed.
     """
     done = layout.home / "mlflow" / "schema"
     version = importlib.metadata.version("mlflow")
@@ -173,7 +212,7 @@ def _upgrade_mlflow(layout: HomeLayout) -> None:
 def _run_upgrade(layout: HomeLayout, database: Path) -> None:
     log = layout.logs / "mlflow.log"
     command = [_executable("mlflow"), "db", "upgrade", f"sqlite:///{database}"]
-    environment = {**os.environ, **_mlflow_environment(), MARK: layout.mark("mlflow")}
+    environment = {**os.environ, **_mlflow_environment(), MARK: layout.mark(DaemonName.MLFLOW)}
     with log.open("ab") as output:
         done = subprocess.run(
             command, env=environment, cwd=layout.logs, stdout=output, stderr=output, start_new_session=True
@@ -182,17 +221,17 @@ def _run_upgrade(layout: HomeLayout, database: Path) -> None:
         raise StackError(f"MLflow's database could not be upgraded (exit status {done.returncode}); see {log}")
 
 
-def _ray(layout: HomeLayout, ports: Mapping[str, int]) -> Daemon:
+def _ray(layout: HomeLayout, ports: Mapping[PortName, int]) -> Daemon:
     """The head of a Ray cluster of one machine, with the dashboard that takes jobs."""
-    url = f"http://{HOST}:{ports['ray']}"
+    url = f"http://{HOST}:{ports[PortName.RAY]}"
     return Daemon(
-        name="ray",
+        name=DaemonName.RAY,
         title="Ray",
         command=(
             *(_executable("ray"), "start", "--head", "--block", "--disable-usage-stats", "--log-style", "record"),
-            *("--node-ip-address", HOST, "--port", str(ports["ray_gcs"])),
-            *("--include-dashboard", "true", "--dashboard-host", HOST, "--dashboard-port", str(ports["ray"])),
-            *("--ray-client-server-port", str(ports["ray_client"]), "--dashboard-agent-listen-port", "0"),
+            *("--node-ip-address", HOST, "--port", str(ports[PortName.RAY_GCS])),
+            *("--include-dashboard", "true", "--dashboard-host", HOST, "--dashboard-port", str(ports[PortName.RAY])),
+            *("--ray-client-server-port", str(ports[PortName.RAY_CLIENT]), "--dashboard-agent-listen-port", "0"),
             # 0: the system picks; the default is a fixed range in which two clusters on a machine collide.
             *("--min-worker-port", "0", "--max-worker-port", "0"),
             *("--temp-dir", str(layout.ray_temp), "--object-store-memory", str(_OBJECT_STORE_BYTES)),
@@ -205,7 +244,7 @@ def _ray(layout: HomeLayout, ports: Mapping[str, int]) -> Daemon:
         url=url,
         ready_url=f"{url}/api/jobs/",
         headers={"Authorization": f"Bearer {layout.token.read_text().strip()}"},
-        ports=(ports["ray"], ports["ray_gcs"], ports["ray_client"]),
+        ports=(ports[PortName.RAY], ports[PortName.RAY_GCS], ports[PortName.RAY_CLIENT]),
         # It gives itself up when its node takes more than 30 s to register, as happens on a busy machine.
         tries=3,
     )
@@ -225,33 +264,33 @@ def _ray_environment(layout: HomeLayout) -> dict[str, str]:
     }
 
 
-def _api(layout: HomeLayout, ports: Mapping[str, int], data_dir: Path | None) -> Daemon:
+def _api(layout: HomeLayout, ports: Mapping[PortName, int], data_dir: Path | None) -> Daemon:
     """The control plane."""
-    url = f"http://{HOST}:{ports['api']}"
+    url = f"http://{HOST}:{ports[PortName.API]}"
     environment = {
         "SEQAE_HOME": str(layout.home),
         "SEQAE_HOST": HOST,
-        "SEQAE_PORT": str(ports["api"]),
-        "SEQAE_MLFLOW_URL": f"http://{HOST}:{ports['mlflow']}",
-        "SEQAE_RAY_URL": f"http://{HOST}:{ports['ray']}",
+        "SEQAE_PORT": str(ports[PortName.API]),
+        "SEQAE_MLFLOW_URL": f"http://{HOST}:{ports[PortName.MLFLOW]}",
+        "SEQAE_RAY_URL": f"http://{HOST}:{ports[PortName.RAY]}",
         "SEQAE_RAY_TOKEN_FILE": str(layout.token),
     }
     if data_dir is not None:
         environment["SEQAE_DATA_DIR"] = str(data_dir)
     return Daemon(
-        name="api",
+        name=DaemonName.API,
         title="control plane",
         command=(sys.executable, "-m", "service"),
         environment={**environment, **_ray_environment(layout), **_mlflow_environment()},
         url=url,
         ready_url=f"{url}/readyz",
-        ports=(ports["api"],),
+        ports=(ports[PortName.API],),
         grace=15.0,
     )
 
 
-def build_daemons(layout: HomeLayout, ports: Mapping[str, int], data_dir: Path | None) -> tuple[Daemon, ...]:
-    """The three parts, in the order in which they are started; they end the other way round.
+def build_daemons(layout: HomeLayout, ports: Mapping[PortName, int], data_dir: Path | None) -> tuple[Daemon, ...]:
+    """Ray, MLflow and the control plane, in the order in which they are started; they end the other way round.
 
     Args:
         layout: with its folders made.
@@ -273,7 +312,11 @@ def is_free(port: int) -> bool:
 
 
 def free_port(preferred: int | None, taken: set[int]) -> int:
-    """The preferred port, or another one that is free and not in `taken`."""
+    """The preferred port, or another one that is free and not in `taken`.
+
+    Raises:
+        StackError: none is free.
+    """
     # Below the range from which systems draw ports for outgoing connections: those could take it before we do.
     candidates = random.sample(range(20_000, 32_000), 100)
     for port in candidates if preferred is None else [preferred, *candidates]:

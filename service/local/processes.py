@@ -1,4 +1,4 @@
-"""Daemons of the embedded stack as operating-system processes: started in a session of their own, found again, ended.
+"""Starts daemons in sessions of their own, finds their processes again, and ends them.
 
 Every daemon gets a mark in its environment, which its children inherit. Whatever carries it belongs to the daemon,
 also after its leader was killed. Some of Ray's processes overwrite their environment with a title, so those of the
@@ -53,11 +53,12 @@ def start(command: Sequence[str], environment: Mapping[str, str], mark: str, log
 
 
 def _environment(process: psutil.Process) -> Mapping[str, str] | None:
-    """None where the system does not tell, or a title was written over it (no process of ours has an empty PATH)."""
+    """A process's environment; None where the system does not tell, or a title was written over it."""
     try:
         environment = process.environ()
     except (psutil.Error, OSError):
         return None
+    # No process of ours is without PATH.
     return environment if "PATH" in environment else None
 
 
@@ -85,15 +86,15 @@ def _belongs(process: psutil.Process, mark: str, leader: SessionLeader | None) -
         return False
 
 
-def _ours() -> set[int]:
-    """This process and those above it: never ended, whatever they carry."""
+def _self_and_ancestors() -> set[int]:
+    """Ids of this process and of those above it: never ended, whatever mark they carry."""
     me = psutil.Process()
     return {me.pid, *(parent.pid for parent in me.parents())}
 
 
 def members(mark: str, leader: SessionLeader | None) -> list[psutil.Process]:
     """All living processes of a daemon, its leader included."""
-    spared = _ours()
+    spared = _self_and_ancestors()
     found = []
     for process in psutil.process_iter():
         try:
@@ -109,6 +110,8 @@ def end(mark: str, leader: SessionLeader | None, grace: float) -> None:
     """Ends a daemon: asks its leader, then the rest, then forces what is left. Nothing of it lives afterwards.
 
     Args:
+        mark: of the daemon's processes.
+        leader: as `start` gave it, if it is known.
         grace: seconds that the leader has for an orderly end.
     """
     if leader is not None and alive(leader, mark):
@@ -140,7 +143,7 @@ def _signal(process: psutil.Process, *, force: bool) -> None:
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Ctrl-C and SIGTERM have no effect within: for a clean-up that is bounded in time."""
+    """Ignores SIGINT and SIGTERM within, for a clean-up that is bounded in time."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

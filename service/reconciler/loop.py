@@ -6,7 +6,6 @@ any moment.
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +13,7 @@ from secrets import token_hex
 
 from jobs.errors import ErrorClass, LauncherUnavailable, TrackingUnavailable
 from jobs.interfaces import Tracking
+from jobs.periodic_thread import PeriodicThread
 from service.db.leases import Leases
 from service.db.models import JobRow
 from service.db.store import Store
@@ -29,6 +29,9 @@ from service.upstream.cluster_monitor import ClusterMonitor
 __all__ = ["Reconciler"]
 
 log = logging.getLogger(__name__)
+
+_OUTAGES = (LauncherUnavailable, TrackingUnavailable, StoreUnavailableError)
+"""The cluster, MLflow or the database does not answer: a round that meets one is repeated."""
 
 _STEPS: Mapping[State, Callable[[ReconcilerContext, JobRow], Delay]] = {
     State.SUBMITTING: submission.submit,
@@ -76,41 +79,34 @@ class Reconciler:
         self._context = ReconcilerContext(store, cluster, tracking, jobs_dir, self._settings, environment or {})
         self._garbage_collector = GarbageCollector(self._context)
         self._leases = Leases(store, name or token_hex(8))
-        self._end = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._threads: list[PeriodicThread] = []
+        self._stopping = threading.Event()
 
     # --- the threads
 
     def start(self) -> None:
         """Starts working in threads of its own. Returns at once."""
         settings = self._settings
-        self._run_every(settings.reconcile_every, self.admit, "admit")
-        self._run_every(settings.sweep_every, self.sweep, "sweep")
         # Three chances to renew before a lease runs out.
         self._run_every(settings.lease_for / 4, lambda: self._leases.renew(settings.lease_for), "renew")
+        self._run_every(settings.reconcile_every, self.admit, "admit")
+        self._run_every(settings.sweep_every, self.sweep, "sweep")
         for number in range(settings.reconcile_threads):
             self._run_every(settings.reconcile_every, self._work, f"work-{number}")
 
     def stop(self, timeout: float = 10.0) -> None:
         """Stops after the steps in progress. What takes longer than `timeout` seconds is left to its lease's end."""
-        self._end.set()
-        deadline = time.monotonic() + timeout
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        self._stopping.set()
+        PeriodicThread.stop_all(self._threads, timeout)
 
     def _run_every(self, seconds: float, act: Callable[[], object], name: str) -> None:
-        def loop() -> None:
-            while not self._end.is_set():
-                _guarded(name, act)
-                self._end.wait(seconds)
-
-        thread = threading.Thread(target=loop, name=f"reconciler-{name}", daemon=True)
-        thread.start()
+        thread = PeriodicThread(f"reconciler-{name}", seconds, act, expected_errors=_OUTAGES)
         self._threads.append(thread)
+        thread.start()
 
     def _work(self) -> None:
         """Looks after one job after the other until none is due."""
-        while not self._end.is_set() and (jobs := self._leases.claim(self._settings.lease_for, limit=1)):
+        while not self._stopping.is_set() and (jobs := self._leases.claim(self._settings.lease_for, limit=1)):
             self._look_after(jobs[0])
 
     def _look_after(self, job: JobRow) -> None:
@@ -180,7 +176,7 @@ def _guarded(what: str, act: Callable[[], object]) -> None:
     """A round that fails is logged, and the next one comes."""
     try:
         act()
-    except (LauncherUnavailable, TrackingUnavailable, StoreUnavailableError) as error:
+    except _OUTAGES as error:
         log.warning("%s: %s", what, error)
     except Exception:
         log.exception("%s failed; it will be repeated", what)

@@ -3,6 +3,7 @@
 import logging
 
 from jobs.backends.provenance import flat_params
+from jobs.directory.records import Shipped
 from jobs.errors import NoRun
 from jobs.interfaces import RunStatus
 from jobs.specs import job_spec
@@ -34,7 +35,7 @@ def ensure_run(context: ReconcilerContext, job: JobRow) -> JobRow:
 def forget_run(context: ReconcilerContext, job: JobRow) -> None:
     """MLflow has lost the run: the next step makes another and ships everything again."""
     log.warning("job %s: MLflow knows no run %s any more; making another", job.id, job.mlflow_run_id)
-    context.folder(job).write_shipped({})
+    context.folder(job).write_shipped(Shipped())
     context.store.update(job, mlflow_run_id=None, mlflow_url=None)
 
 

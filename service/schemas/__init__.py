@@ -1,1 +1,1 @@
-"""Wire models: what the API takes and answers, as pydantic models. The client imports these and no database."""
+"""Wire models of the API, as pydantic models: what requests and answers hold. They know no database."""

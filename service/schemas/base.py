@@ -6,6 +6,6 @@ __all__ = ["Schema"]
 
 
 class Schema(BaseModel):
-    """Base of everything that the API answers with: frozen; fields with an alias may be given by either name."""
+    """Base class of the wire models: frozen; fields with an alias may be given by either name."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, protected_namespaces=())

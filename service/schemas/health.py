@@ -1,4 +1,4 @@
-"""Answers of the health checks."""
+"""Wire models of the health checks."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Jobs and events as clients see them."""
+"""Wire models of jobs, attempts and events."""
 
 from datetime import datetime
 from typing import Any

@@ -1,8 +1,22 @@
-"""Registered models and reconstructions, as clients see them."""
+"""Wire models of registered models and of reconstructions."""
+
+from enum import StrEnum
 
 from service.schemas.base import Schema
 
-__all__ = ["Box", "ModelRef", "ModelStatus", "PixelStep", "ReconstructionView", "StepView"]
+__all__ = ["Box", "MediaType", "ModelRef", "ModelStatus", "PixelStep", "ReconstructionView", "StepView"]
+
+
+class MediaType(StrEnum):
+    """What a reconstruction can be answered as; earlier ones win where the client doesn't mind."""
+
+    JSON = "application/json"
+    GIF = "image/gif"
+    """An animation: the canvas after each write."""
+    PNG = "image/png"
+    """A film strip."""
+    NPZ = "application/x-npz"
+    """Arrays, for NumPy."""
 
 
 class ModelRef(Schema):

@@ -1,4 +1,4 @@
-"""Problem details (RFC 9457): what every answer that is not a success holds."""
+"""Wire models of problem details (RFC 9457), which every answer that is not a success holds."""
 
 from pydantic import Field
 

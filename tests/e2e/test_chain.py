@@ -22,8 +22,9 @@ from seqae.config import AttentionConfig, CoderConfig, MnistScenesConfig, ModelC
 from service.client import Client
 from service.errors import ApiError
 from service.job_state import State
-from service.local.daemons import PREFERRED_PORTS, free_port
+from service.local.daemons import PREFERRED_PORTS, DaemonName, PortName, free_port
 from service.local.stack import Stack, api_url
+from service.schemas.models import MediaType
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -48,7 +49,7 @@ def _spec(name: str, epochs: float) -> TrainSpec:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    ports: dict[str, int] = {}
+    ports: dict[PortName, int] = {}
     for name in PREFERRED_PORTS:
         ports[name] = free_port(None, set(ports.values()))
     stack = Stack(tmp_path_factory.mktemp("chain"), ports=ports)
@@ -68,7 +69,7 @@ def client(stack: Stack) -> Iterator[Client]:
 @pytest.fixture(scope="module")
 def tracking(stack: Stack) -> Iterator[httpx.Client]:
     """MLflow's REST API."""
-    url = {part.name: part.url for part in stack.status()}["mlflow"]
+    url = {part.name: part.url for part in stack.status()}[DaemonName.MLFLOW]
     with httpx.Client(base_url=f"{url}/api/2.0/mlflow", timeout=60, trust_env=False) as http:
         yield http
 
@@ -84,7 +85,7 @@ def _run_id(mlflow_url: str | None) -> str:
     return mlflow_url.rpartition("/")[2]
 
 
-def _pid(stack: Stack, name: str) -> int:
+def _pid(stack: Stack, name: DaemonName) -> int:
     pid = {part.name: part.pid for part in stack.status()}[name]
     assert pid is not None
     return pid
@@ -98,7 +99,7 @@ def _until(what: str, ask: Callable[[], object]) -> None:
 
 
 def _alive_actors(stack: Stack) -> list[str]:
-    url = {part.name: part.url for part in stack.status()}["ray"]
+    url = {part.name: part.url for part in stack.status()}[DaemonName.RAY]
     token = stack.layout.token.read_text()
     response = httpx.get(
         f"{url}/api/v0/actors", headers={"Authorization": f"Bearer {token}"}, timeout=60, trust_env=False
@@ -153,7 +154,7 @@ def test_the_model_rebuilds_a_picture(client: Client, stack: Stack) -> None:
     assert champion == by_job
     assert job.model is not None
     assert champion.model.version == job.model.version
-    film = Image.open(io.BytesIO(client.render(picture.getvalue(), "image/gif")))
+    film = Image.open(io.BytesIO(client.render(picture.getvalue(), MediaType.GIF)))
     assert getattr(film, "n_frames", 1) == STEPS + 1
 
 
@@ -204,10 +205,10 @@ def test_a_cancelled_job_leaves_no_actor_and_a_closed_run(client: Client, stack:
 def test_a_job_outlives_the_control_plane(client: Client, stack: Stack, tracking: httpx.Client) -> None:
     job = client.submit(_spec("outlives", epochs=5))
     client.wait(job.id, timeout=PATIENCE, until=lambda view: view.state is State.RUNNING)
-    os.kill(_pid(stack, "api"), signal.SIGKILL)
+    os.kill(_pid(stack, DaemonName.API), signal.SIGKILL)
     attempt = JobFolder(stack.layout.home / "jobs" / job.id).attempt(1)
     _until("it ends on its own", lambda: attempt.read_result() is not None)
-    others = {name: _pid(stack, name) for name in ("ray", "mlflow")}
+    others = {name: _pid(stack, name) for name in (DaemonName.RAY, DaemonName.MLFLOW)}
     assert stack.up() == ("api",)
     assert {name: _pid(stack, name) for name in others} == others
     job = client.wait(job.id, timeout=PATIENCE)
@@ -219,13 +220,13 @@ def test_a_job_outlives_the_control_plane(client: Client, stack: Stack, tracking
 
 def test_killed_servers_come_back_where_they_were(client: Client, stack: Stack) -> None:
     urls = {part.name: part.url for part in stack.status()}
-    api = _pid(stack, "api")
-    for name in ("ray", "mlflow"):
+    api = _pid(stack, DaemonName.API)
+    for name in (DaemonName.RAY, DaemonName.MLFLOW):
         os.kill(_pid(stack, name), signal.SIGKILL)
-    assert stack.up() == ("ray", "mlflow")
+    assert stack.up() == (DaemonName.RAY, DaemonName.MLFLOW)
     assert {part.name: part.url for part in stack.status()} == urls
     assert all(part.ready for part in stack.status())
-    assert _pid(stack, "api") == api
+    assert _pid(stack, DaemonName.API) == api
     job = client.wait(client.submit(SPEC).id, timeout=PATIENCE)
     assert job.state is State.SUCCEEDED
 

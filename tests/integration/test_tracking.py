@@ -12,7 +12,7 @@ from PIL import Image
 from jobs.backends.mlflow import MlflowTracking
 from jobs.backends.provenance import flat_params
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import TrialRow, TrialState
+from jobs.directory.records import Shipped, TrialRow, TrialState
 from jobs.errors import NoModel, NoRun, TrackingUnavailable
 from jobs.interfaces import RunStatus
 from jobs.specs import job_spec
@@ -92,7 +92,7 @@ def test_shipping_twice_doubles_nothing(own: MlflowTracking, job_id: str, folder
     for step in (5, 10):
         Image.new("L", (8, 8)).save(attempt.frames / f"{step}.png")
     own.ship(folder.path, run.run_id)
-    folder.write_shipped({"run_id": run.run_id, "steps": {"loss": 4}, "frames": 5})
+    folder.write_shipped(Shipped(run_id=run.run_id, steps={"loss": 4}, frames=5))
     own.ship(folder.path, run.run_id)
     assert _steps(own, run.run_id, "loss") == list(range(1, 11))
     images = [item.path for item in own._client.list_artifacts(run.run_id, "images") if item.path.endswith(".png")]

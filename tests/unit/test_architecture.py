@@ -71,9 +71,10 @@ FORBIDDEN_IMPORTS: dict[str, list[tuple[str, str]]] = {
     "web-framework": [
         ("service.scheduling.job_service", "fastapi"),
         ("service.client", "fastapi"),
-        ("service.upstream.circuit_breaker", "starlette"),
-        ("service.__main__", "fastapi_offline"),
+        ("service.__main__", "fastapi"),
+        ("service.cli.main", "fastapi_offline"),
     ],
+    "asgi": [("service.upstream.circuit_breaker", "starlette"), ("service.client", "starlette")],
     "web-server": [("service.app", "uvicorn"), ("service.local.stack", "uvicorn")],
     "torch-in-service": [
         ("service.api.uploads", "torch"),
@@ -109,7 +110,7 @@ def _lint_imports(folder: Path, *options: str) -> subprocess.CompletedProcess[st
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A folder with the three packages and the contracts, to be spoilt."""
+    """A folder with the three packages and the contracts, for a test to change."""
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for room in ROOMS:
         shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))

@@ -173,6 +173,12 @@ def test_the_tests_measure_branch_coverage_and_have_a_floor(project: MadeProject
     assert settings["report"]["fail_under"] >= 90
 
 
+def test_types_are_checked_strictly_in_the_tests_too() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
+    assert settings["strict"] is True
+    assert settings["files"] == [*ROOMS, "tests"]
+
+
 def test_pre_commit_runs_what_make_lint_runs(project: MadeProject) -> None:
     _, calls = project.make("lint")
     repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]

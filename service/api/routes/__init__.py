@@ -1,1 +1,1 @@
-"""One module for each group of addresses."""
+"""Routers of the API: one module for each group of addresses."""

@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from seqae.errors import Error
-from service.api.dependencies import AppContext, Jobs, Parts
+from service.api.dependencies import AppContext, ContextDep, JobServiceDep
 from service.api.problems import problem_responses
 from service.errors import JobNotFoundError
 from service.job_state import State
@@ -40,8 +40,8 @@ _PAGE = 200
 )
 async def events(
     job_id: str,
-    jobs: Jobs,
-    context: Parts,
+    jobs: JobServiceDep,
+    context: ContextDep,
     last_event_id: Annotated[
         int, Header(ge=0, le=2**62, description="the id of the last event that the client has seen")
     ] = 0,

@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it can do its work."""
+"""Routes of health checks: liveness (`/healthz`) and readiness (`/readyz`)."""
 
 from importlib.metadata import version
 
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 
 from jobs.errors import NoModel
 from seqae.errors import Error
-from service.api.dependencies import AppContext, Parts
+from service.api.dependencies import AppContext, ContextDep
 from service.inference.model_pool import CHAMPION
 from service.schemas.health import Health, PartStatus, Readiness
 
@@ -16,7 +16,7 @@ __all__ = ["router"]
 
 router = APIRouter(tags=["health"])
 
-_PATIENCE_SECONDS = 8.0
+_CHECK_SECONDS = 8.0
 _VERSION = version("seqae")
 
 
@@ -27,7 +27,7 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "a required part is not there"}})
-async def readyz(context: Parts, response: Response) -> Readiness:
+async def readyz(context: ContextDep, response: Response) -> Readiness:
     """Whether jobs can be taken and run: asks the database, the cluster and the registry, and names what is missing.
 
     The model is not required: a new installation has none, and gets one by running a job.
@@ -36,8 +36,8 @@ async def readyz(context: Parts, response: Response) -> Readiness:
     parts: dict[str, PartStatus] = {}
 
     async def ask(name: str) -> None:
-        parts[name] = PartStatus(ok=False, detail=f"no answer within {_PATIENCE_SECONDS:g} s")
-        with anyio.move_on_after(_PATIENCE_SECONDS):
+        parts[name] = PartStatus(ok=False, detail=f"no answer within {_CHECK_SECONDS:g} s")
+        with anyio.move_on_after(_CHECK_SECONDS):
             parts[name] = await anyio.to_thread.run_sync(checks[name], context, abandon_on_cancel=True)
 
     async with anyio.create_task_group() as group:

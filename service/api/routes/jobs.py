@@ -1,4 +1,4 @@
-"""Jobs: submit, look, change."""
+"""Routes of jobs: submission, queries, changes of state, logs and film strips."""
 
 import logging
 import re
@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 
 from jobs.specs import JobSpec
 from seqae.errors import Error
-from service.api.dependencies import AppContext, Jobs, Parts
+from service.api.dependencies import AppContext, ContextDep, JobServiceDep
 from service.api.examples import SPECS
 from service.api.problems import problem_responses
 from service.errors import FrameNotFoundError, MediaTypeError
@@ -51,7 +51,7 @@ _UNKNOWN, _ENDED = problem_responses(404), problem_responses(404, 409)
 def submit(
     spec: _Spec,
     response: Response,
-    jobs: Jobs,
+    jobs: JobServiceDep,
     idempotency_key: Annotated[
         str | None,
         Header(min_length=1, max_length=255, description="the same key and body again give the same job again"),
@@ -66,14 +66,14 @@ def submit(
 
 
 @router.post("/jobs:validate", dependencies=_only_json, responses=problem_responses(400, 413, 415, 422))
-def validate(spec: _Spec, jobs: Jobs) -> Validation:
+def validate(spec: _Spec, jobs: JobServiceDep) -> Validation:
     """What would run: the spec with every default, workers, steps, about how long, and why it would be refused."""
     return jobs.validate(spec)
 
 
 @router.get("/jobs", responses=problem_responses(400, 422))
 def list_jobs(
-    jobs: Jobs,
+    jobs: JobServiceDep,
     state: Annotated[list[State] | None, Query(description="only jobs in these states; repeat it for several")] = None,
     owner: Annotated[str | None, Query(max_length=200)] = None,
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before")] = None,
@@ -84,49 +84,49 @@ def list_jobs(
 
 
 @router.get("/jobs/{job_id}", responses=_UNKNOWN)
-def get_job(job_id: str, jobs: Jobs) -> JobView:
+def get_job(job_id: str, jobs: JobServiceDep) -> JobView:
     """One job: state, progress, metrics, error, links."""
     return jobs.get(job_id)
 
 
 @router.get("/jobs/{job_id}/attempts", responses=_UNKNOWN)
-def list_attempts(job_id: str, jobs: Jobs) -> tuple[AttemptView, ...]:
+def list_attempts(job_id: str, jobs: JobServiceDep) -> tuple[AttemptView, ...]:
     """Every try at the job, oldest first."""
     return jobs.attempts(job_id)
 
 
 @router.post("/jobs/{job_id}/cancel", responses=_ENDED)
-def cancel(job_id: str, jobs: Jobs) -> JobView:
+def cancel(job_id: str, jobs: JobServiceDep) -> JobView:
     """Ends the job. One that runs gets a moment to leave by itself."""
     return jobs.cancel(job_id)
 
 
 @router.post("/jobs/{job_id}/pause", responses=_ENDED)
-def pause(job_id: str, jobs: Jobs) -> JobView:
+def pause(job_id: str, jobs: JobServiceDep) -> JobView:
     """Takes the job off the cluster, with a checkpoint, until it is resumed."""
     return jobs.pause(job_id)
 
 
 @router.post("/jobs/{job_id}/resume", responses=_ENDED)
-def resume(job_id: str, jobs: Jobs) -> JobView:
+def resume(job_id: str, jobs: JobServiceDep) -> JobView:
     """Puts a paused job back into the queue; it goes on from its newest checkpoint."""
     return jobs.resume(job_id)
 
 
 @router.post("/jobs/{job_id}/retry", responses=_ENDED)
-def retry(job_id: str, jobs: Jobs) -> JobView:
+def retry(job_id: str, jobs: JobServiceDep) -> JobView:
     """Tries again: at once if the job waits for its next attempt, as a new job if it failed or was cancelled."""
     return jobs.retry(job_id)
 
 
 @router.patch("/jobs/{job_id}", dependencies=_only_json, responses=problem_responses(400, 404, 409, 415, 422))
-def change(job_id: str, wanted: PriorityChange, jobs: Jobs) -> JobView:
+def change(job_id: str, wanted: PriorityChange, jobs: JobServiceDep) -> JobView:
     """Moves the job in the queue."""
     return jobs.set_priority(job_id, wanted.priority)
 
 
 @router.delete("/jobs/{job_id}", status_code=status.HTTP_204_NO_CONTENT, responses=_ENDED)
-def delete(job_id: str, jobs: Jobs) -> None:
+def delete(job_id: str, jobs: JobServiceDep) -> None:
     """Removes an ended job with its files. Its events and its registered model stay."""
     jobs.delete(job_id)
 
@@ -138,8 +138,8 @@ def delete(job_id: str, jobs: Jobs) -> None:
 )
 async def logs(
     job_id: str,
-    jobs: Jobs,
-    context: Parts,
+    jobs: JobServiceDep,
+    context: ContextDep,
     attempt: Annotated[int | None, Query(ge=1, description="the newest one by default")] = None,
     follow: Annotated[bool, Query(description="go on until the attempt has ended")] = False,
     tail: Annotated[int | None, Query(ge=1, description="at most so many of the last lines")] = None,
@@ -173,7 +173,7 @@ async def _follow(job_id: str, found: LogEnd, jobs: JobService, context: AppCont
 
 
 @router.get("/jobs/{job_id}/frames", responses=_UNKNOWN)
-def list_frames(job_id: str, jobs: Jobs) -> FrameList:
+def list_frames(job_id: str, jobs: JobServiceDep) -> FrameList:
     """Which film strips there are: one for each evaluation, made from a few fixed test scenes."""
     return FrameList(steps=tuple(sorted(_frames(job_id, jobs))))
 
@@ -183,7 +183,7 @@ def list_frames(job_id: str, jobs: Jobs) -> FrameList:
     response_class=FileResponse,
     responses={200: {"content": {"image/png": {}}}, **_UNKNOWN},
 )
-def get_frame(job_id: str, step: str, jobs: Jobs) -> FileResponse:
+def get_frame(job_id: str, step: str, jobs: JobServiceDep) -> FileResponse:
     """A film strip as a PNG: of an iteration, or the `latest`."""
     found = _frames(job_id, jobs)
     wanted = str(max(found, default="")) if step == "latest" else step

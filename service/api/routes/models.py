@@ -1,4 +1,4 @@
-"""`POST /reconstruct` and the models behind it."""
+"""Routes of models: `POST /reconstruct`, and which models are served."""
 
 import asyncio
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ from fastapi.responses import Response as RawResponse
 from PIL import Image
 
 from seqae.data.preprocess import fit
-from service.api.dependencies import AppContext, Parts
-from service.api.media_types import MediaType, choose_media_type
+from service.api.dependencies import AppContext, ContextDep
+from service.api.media_types import choose_media_type
 from service.api.problems import problem_responses
 from service.api.renderings import model_ref, render_reconstruction
 from service.api.uploads import REQUEST_BODY, Upload, decode, read_upload
 from service.errors import ModelTimeoutError, OverloadedError, SlowBodyError
 from service.inference.batcher import Model
 from service.inference.model_pool import CHAMPION, ModelPool
-from service.schemas.models import ModelStatus, ReconstructionView
+from service.schemas.models import MediaType, ModelStatus, ReconstructionView
 
 __all__ = ["router"]
 
@@ -37,7 +37,7 @@ _OTHER_ANSWERS: dict[str, dict[str, str]] = {kind.value: {} for kind in MediaTyp
 )
 async def reconstruct(
     request: Request,
-    context: Parts,
+    context: ContextDep,
     model: Annotated[
         str,
         Query(
@@ -71,13 +71,13 @@ async def reconstruct(
 
 
 @router.get("/models")
-def models(context: Parts) -> ModelStatus:
+def models(context: ContextDep) -> ModelStatus:
     """What this process serves: the champion, the one before it, and others that were asked for lately."""
     return _status(_inference(context))
 
 
 @router.post("/models:rollback", responses=problem_responses(409))
-def rollback(context: Parts) -> ModelStatus:
+def rollback(context: ContextDep) -> ModelStatus:
     """Serves the champion before again, until the registry has yet another one."""
     inference = _inference(context)
     inference.rollback()

@@ -1,11 +1,13 @@
-"""What the wire format refuses by itself, whatever the cluster."""
+"""What the wire format takes and what it refuses by itself, whatever the cluster."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from jobs.specs import SelectionMetric, TuneSpec, job_spec
+from jobs.directory.layout import JobFolder
+from jobs.specs import FigureSpec, SelectionMetric, TuneSpec, job_spec
 
 
 def _train(workers: Any, batch: int = 8) -> dict[str, Any]:
@@ -54,3 +56,18 @@ def test_the_selection_metric_is_a_string_in_json() -> None:
     assert spec.model_dump(mode="json")["metric"] == "fg_ari"
     with pytest.raises(ValidationError, match="'test_mse' or 'fg_ari'"):
         job_spec.validate_python(_tune(_train(8)) | {"metric": "accuracy"})
+
+
+def test_a_spec_is_read_back(tmp_path: Path) -> None:
+    spec = job_spec.validate_python({"kind": "figure", "name": "f", "figure": "sample", "data": {"max_digits": 2}})
+    assert isinstance(spec, FigureSpec)
+    assert (spec.model, spec.scaling.min_workers) == ("champion", 1)
+    folder = JobFolder(tmp_path)
+    folder.write_spec(spec)
+    assert folder.read_spec() == spec
+
+
+@pytest.mark.parametrize("figure", [3, 11, "6", "noise", None])
+def test_other_figures_are_refused(figure: object) -> None:
+    with pytest.raises(ValueError, match="figure"):
+        job_spec.validate_python({"kind": "figure", "name": "f", "figure": figure})

@@ -1,5 +1,6 @@
 """A control plane on real HTTP, with a fake cluster and a fake registry behind it."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -91,6 +92,6 @@ class _Announcing(uvicorn.Server):
         super().__init__(config)
         self._announced = started
 
-    async def startup(self, sockets: list | None = None) -> None:  # type: ignore[type-arg]
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._announced.set()

@@ -12,6 +12,7 @@ from jobs.specs import TrainSpec
 from service.client import Client
 from service.errors import ApiError
 from service.job_state import State
+from service.schemas.models import MediaType
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_waiting_ends_with_the_job(api: Client) -> None:
     job = api.submit({"name": "cancelled soon"})
     seen: list[State] = []
     api.cancel(job.id)
-    ended = api.wait(job.id, seen=lambda view: seen.append(view.state), timeout=20, poll=0.01)
+    ended = api.wait(job.id, on_poll=lambda view: seen.append(view.state), timeout=20, poll=0.01)
     assert ended.state is State.CANCELLED
     assert seen[-1] is State.CANCELLED
 
@@ -167,7 +168,7 @@ def test_no_model_yet_says_how_to_get_one(api: Client, tmp_path: Path) -> None:
 
 def test_what_is_no_image_is_refused(api: Client) -> None:
     with pytest.raises(ApiError) as refused:
-        api.render(b"not an image", "image/gif")
+        api.render(b"not an image", MediaType.GIF)
     assert refused.value.status == 422
 
 

@@ -70,9 +70,12 @@ def test_processes_share_the_scenes_and_make_the_same(tmp_path: Path) -> None:
     config = MnistScenesConfig(train_scenes=1100, test_scenes=10)
     made = load_data(config, MODEL, tmp_path, progress=lambda *done: reported.append(done))
     assert reported == [("train", 500, 1100), ("train", 1000, 1100), ("train", 1100, 1100), ("test", 10, 10)]
-    alone = make_scenes(config, 64, 64, 1, bundled_digits().train, "train")
-    for name, part in vars(alone).items():
-        np.testing.assert_array_equal(getattr(made.train, name), part)
+    digits = bundled_digits()
+    train = make_scenes(config, 64, 64, 1, digits.train, "train")
+    test = make_scenes(config, 64, 64, 1, digits.test, "test")
+    for split, alone in ((made.train, train), (made.test, test)):
+        for name, part in vars(alone).items():
+            np.testing.assert_array_equal(getattr(split, name), part)
 
 
 def test_equal_data_has_an_equal_checksum_in_another_cache(tmp_path: Path) -> None:

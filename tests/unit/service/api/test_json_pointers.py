@@ -89,5 +89,5 @@ def test_says_what_is_wrong_in_words() -> None:
 
 
 def test_lists_only_so_many() -> None:
-    growth = [{} for _ in range(500)]
+    growth: list[dict[str, int]] = [{} for _ in range(500)]
     assert len(problems({"name": "a", "schedule": {"growth": growth}})) == 50

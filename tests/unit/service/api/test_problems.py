@@ -3,18 +3,20 @@
 import json
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 
 from jobs.backends.fakes import FakeLauncher
+from jobs.errors import FolderError
 from service.db.store import Store
 from service.errors import StoreUnavailableError
 
 JSON = {"content-type": "application/json"}
 
 
-def problem(answer: httpx.Response, status: int) -> dict:  # type: ignore[type-arg]
+def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     found = answer.json()
@@ -214,6 +216,21 @@ def test_a_crash_tells_nothing_of_the_inside(
     problem(answer, 500)
     assert "secret" not in answer.text
     assert logged.wait(10)
+
+
+def test_an_error_of_ours_that_is_no_clients_fault_tells_nothing_of_the_inside(
+    client: httpx.Client, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise FolderError("the secret of /home/somebody")
+
+    monkeypatch.setattr(store, "page", fail)
+    answer = client.get("/jobs")
+    found = problem(answer, 500)
+    assert found["type"] == "about:blank"
+    assert "log" in found["detail"]
+    assert "secret" not in answer.text
+    assert "retry-after" not in answer.headers
 
 
 def test_a_lost_database_says_when_to_come_back(

@@ -3,11 +3,11 @@
 import io
 import json
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from PIL import Image
@@ -17,6 +17,7 @@ from jobs.specs import TrainSpec, TuneSpec
 from seqae.config import MnistScenesConfig
 from service.cli.demo import Demo, demo_spec
 from service.job_state import Desired, State
+from service.local.daemons import DaemonName
 from service.local.stack import Stack
 from service.schemas.jobs import ErrorView, JobView
 
@@ -100,14 +101,14 @@ class ReadyStack(Stack):
     def __init__(self, home: Path, service: Service) -> None:
         super().__init__(home)
         self._port = service.server.server_address[1]
-        self.ended: list[tuple[str, ...]] = []
+        self.ended: list[tuple[DaemonName, ...]] = []
 
-    def up(self) -> tuple[str, ...]:
+    def up(self) -> tuple[DaemonName, ...]:
         self.layout.home.mkdir(exist_ok=True)
         self.layout.state.write_text(json.dumps({"ports": {"api": self._port}}))
-        return ("api",)
+        return (DaemonName.API,)
 
-    def down(self, only: Collection[str] | None = None) -> None:
+    def down(self, only: Collection[DaemonName] | None = None) -> None:
         self.ended.append(tuple(only or ()))
 
 
@@ -123,16 +124,31 @@ class Shown:
         return self._printed.getvalue().splitlines()
 
 
+class Show(Protocol):
+    """Makes a demo whose service answers with these jobs."""
+
+    def __call__(self, jobs: list[JobView], printed: io.StringIO | None = None) -> Shown: ...
+
+
+class Interrupted(io.StringIO):
+    """A terminal at which somebody presses Ctrl-C when the job is queued."""
+
+    def write(self, text: str) -> int:
+        if "queued" in text:
+            raise KeyboardInterrupt
+        return super().write(text)
+
+
 @pytest.fixture
-def show(tmp_path: Path) -> Iterator[Callable[[list[JobView]], Shown]]:
+def show(tmp_path: Path) -> Iterator[Show]:
     servers = []
 
-    def make(jobs: list[JobView]) -> Shown:
+    def make(jobs: list[JobView], printed: io.StringIO | None = None) -> Shown:
         service = Service(jobs)
         thread = threading.Thread(target=service.server.serve_forever)
         thread.start()
         servers.append((service.server, thread))
-        printed, out = io.StringIO(), tmp_path / "pictures"
+        printed, out = printed or io.StringIO(), tmp_path / "pictures"
         stack = ReadyStack(tmp_path / "home", service)
         demo = Demo(stack, None, out, Console(file=printed, width=80))
         return Shown(demo, stack, service, out, printed)
@@ -142,9 +158,6 @@ def show(tmp_path: Path) -> Iterator[Callable[[list[JobView]], Shown]]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-Show = Callable[[list[JobView]], Shown]
 
 
 def test_a_good_job_ends_with_pictures_a_report_and_the_line_that_says_so(show: Show) -> None:
@@ -203,14 +216,7 @@ def test_keep_leaves_the_stack_up(show: Show) -> None:
 
 
 def test_ctrl_c_cancels_the_job_and_ends_what_was_started(show: Show) -> None:
-    shown = show([_job(State.QUEUED)])
-
-    def interrupt(text: str) -> int:
-        if "queued" in text:
-            raise KeyboardInterrupt
-        return len(text)
-
-    shown.demo._console.file.write = interrupt  # type: ignore[method-assign]
+    shown = show([_job(State.QUEUED)], Interrupted())
     with pytest.raises(KeyboardInterrupt):
         shown.demo.run(SPEC, keep=False)
     assert shown.service.requests[-1] == "POST /jobs/job_0123456789ab/cancel"

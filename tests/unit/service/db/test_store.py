@@ -11,9 +11,11 @@ from sqlalchemy import event, func, select, text
 from sqlalchemy.exc import StatementError
 
 from jobs.directory.records import Phase, Progress
+from jobs.errors import ErrorClass
+from service.clock import utc_now
 from service.db.leases import Leases
 from service.db.models import DeliveryRow, JobRow
-from service.db.store import NewEvent, Store, new_job_id, utc_now
+from service.db.store import NewEvent, Store, new_job_id
 from service.errors import (
     ConflictError,
     CursorError,
@@ -22,7 +24,7 @@ from service.errors import (
     StaleRowError,
     StoreUnavailableError,
 )
-from service.job_state import Desired, EventType, State
+from service.job_state import AttemptOutcome, Desired, EventType, State
 from tests.benchmarks.api import fill
 
 
@@ -68,7 +70,7 @@ def test_an_unknown_job_is_not_found(store: Store) -> None:
 def test_a_naive_time_is_refused(store: Store) -> None:
     job = add(store)
     with pytest.raises(StatementError, match="without a time zone"):
-        store.transition(job, State.CANCELLED, started_at=datetime(2026, 1, 1))
+        store.transition(job, State.CANCELLED, started_at=datetime(2026, 1, 1))  # noqa: DTZ001  that is the point
 
 
 def test_pages_are_newest_first_and_stable_while_jobs_come_in(store: Store) -> None:
@@ -249,7 +251,9 @@ def test_an_attempt_is_written_with_the_admission_and_closed_with_its_end(store:
     admitted = admit(store)
     attempt = store.attempt(job.id, 1)
     assert (admitted.attempt, attempt.submission_id, attempt.cluster_id) == (1, f"{job.id}-1", None)
-    store.transition(admitted, State.LOST, outcome="lost", error_class="infrastructure", error_message="gone")
+    store.transition(
+        admitted, State.LOST, outcome=AttemptOutcome.LOST, error_class=ErrorClass.INFRASTRUCTURE, error_message="gone"
+    )
     attempt = store.attempt(job.id, 1)
     assert (attempt.outcome, attempt.error_class, attempt.error_message) == ("lost", "infrastructure", "gone")
     assert attempt.ended_at is not None

@@ -1,59 +1,24 @@
-"""Which model is served when, and that requests share batches."""
+"""Which model is served when."""
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
+import torch
 
 from jobs.backends.fakes import FakeTracking
 from jobs.errors import NoModel, TrackingUnavailable
-from seqae.config import TrainConfig
+from seqae.checkpoints import checkpoint
 from seqae.errors import CheckpointError
+from seqae.model import SequentialAutoEncoder
 from service.errors import ConflictError, ModelNotFoundError
-from service.inference.batcher import Batcher
-from service.inference.model_pool import CHAMPION, ModelPool
+from service.inference.model_pool import CHAMPION, ModelPool, load_checkpoint
 from service.settings import Settings
-
-if TYPE_CHECKING:
-    from seqae.reconstructor import Reconstruction
-
-CONFIG = TrainConfig.model_validate(
-    {
-        "model": {"height": 16, "width": 16, "steps": 2, "attention": {"kernel_size": 8}},
-        "data": {"min_scale": 0.5, "max_scale": 0.5},
-    }
-)
+from tests.unit.service.inference.fake_model import CONFIG, FakeModel
 
 
-class FakeModel:
-    """Answers with its input; can be made slow, wrong or broken."""
-
-    def __init__(self, error: float = 0.5) -> None:
-        self.config = CONFIG
-        self.batches: list[int] = []
-        self.may_run = threading.Event()
-        self.may_run.set()
-        self.running = threading.Event()
-        self._error = error
-        self.broken = False
-
-    def reconstruct_arrays(
-        self, inputs: np.ndarray, sizes: Sequence[tuple[int, int]] | None = None
-    ) -> "list[Reconstruction]":
-        from seqae.reconstructor import Reconstruction
-
-        self.batches.append(len(inputs))
-        self.running.set()
-        assert self.may_run.wait(20)
-        if self.broken:
-            raise RuntimeError("broken")
-        return [Reconstruction(image, image[None], (), (self._error,)) for image in inputs]
-
-
-class Shelf:
+class FakeLoader:
     """Loads fake models by their folder's name, and counts how often."""
 
     def __init__(self) -> None:
@@ -75,13 +40,13 @@ def register(tracking: FakeTracking, folder: str, test_mse: float) -> str:
 
 
 @pytest.fixture
-def shelf() -> Shelf:
-    return Shelf()
+def loader() -> FakeLoader:
+    return FakeLoader()
 
 
 @pytest.fixture
-def inference(tracking: FakeTracking, settings: Settings, shelf: Shelf) -> Iterator[ModelPool]:
-    made = ModelPool(tracking, settings.model_copy(update={"champion_poll": 0.01}), shelf.load)
+def inference(tracking: FakeTracking, settings: Settings, loader: FakeLoader) -> Iterator[ModelPool]:
+    made = ModelPool(tracking, settings.model_copy(update={"champion_poll": 0.01}), loader.load)
     made.start()
     yield made
     made.stop()
@@ -105,7 +70,7 @@ def test_without_a_model_it_says_how_to_get_one(inference: ModelPool) -> None:
 
 
 def test_a_better_champion_takes_over_and_the_one_before_is_kept(
-    inference: ModelPool, tracking: FakeTracking, shelf: Shelf
+    inference: ModelPool, tracking: FakeTracking, loader: FakeLoader
 ) -> None:
     register(tracking, "a", 0.5)
     settle(inference)
@@ -118,12 +83,12 @@ def test_a_better_champion_takes_over_and_the_one_before_is_kept(
     assert served(inference) == "3"
     assert inference.previous is not None
     assert inference.previous.version.version == "1"
-    assert shelf.loads == ["a", "better"]
+    assert loader.loads == ["a", "better"]
 
 
 @pytest.mark.parametrize("folder", ["damaged", "sick"])
 def test_a_champion_that_fails_its_check_is_passed_over(
-    inference: ModelPool, tracking: FakeTracking, shelf: Shelf, folder: str
+    inference: ModelPool, tracking: FakeTracking, loader: FakeLoader, folder: str
 ) -> None:
     register(tracking, "a", 0.5)
     settle(inference)
@@ -131,7 +96,7 @@ def test_a_champion_that_fails_its_check_is_passed_over(
     settle(inference)
     settle(inference)
     assert served(inference) == "1"
-    assert shelf.loads.count(folder) == 1
+    assert loader.loads.count(folder) == 1
     register(tracking, "b", 0.05)
     settle(inference)
     assert served(inference) == "3"
@@ -159,6 +124,41 @@ def test_rollback_stays_until_there_is_yet_another_champion(inference: ModelPool
     assert (served(inference), inference.pinned) == ("3", False)
 
 
+def point_champion(tracking: FakeTracking, number: str) -> None:
+    """Moves the registry's alias by hand, as a person may."""
+    tracking.versions = [replace(version, is_champion=version.version == number) for version in tracking.versions]
+
+
+def test_a_rollback_is_over_when_the_registry_goes_back_as_well(inference: ModelPool, tracking: FakeTracking) -> None:
+    register(tracking, "a", 0.5)
+    settle(inference)
+    register(tracking, "b", 0.4)
+    settle(inference)
+    inference.rollback()
+    settle(inference)
+    assert "passed over" in inference.detail
+    point_champion(tracking, "1")
+    settle(inference)
+    assert (served(inference), inference.pinned) == ("1", False)
+    assert inference.detail == "version 1 of seqae"
+    point_champion(tracking, "2")
+    settle(inference)
+    assert (served(inference), inference.pinned) == ("2", False)
+
+
+def test_a_checkpoint_with_one_flipped_byte_is_not_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "1"
+    checkpoint.save(path, SequentialAutoEncoder(CONFIG.model), CONFIG, iteration=1, metrics={"test_mse": 0.1})
+    assert load_checkpoint(path).config == CONFIG
+    weights = max(path.iterdir(), key=lambda file: file.stat().st_size)
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match=weights.name):
+        load_checkpoint(path)
+
+
 def test_the_registry_may_be_away(inference: ModelPool, tracking: FakeTracking) -> None:
     register(tracking, "a", 0.5)
     settle(inference)
@@ -171,7 +171,7 @@ def test_the_registry_may_be_away(inference: ModelPool, tracking: FakeTracking) 
 
 
 def test_versions_and_jobs_are_found_and_only_the_newest_are_kept(
-    inference: ModelPool, tracking: FakeTracking, shelf: Shelf, settings: Settings
+    inference: ModelPool, tracking: FakeTracking, loader: FakeLoader, settings: Settings
 ) -> None:
     for number in range(5):
         register(tracking, f"m{number}", 0.1 + number)
@@ -183,73 +183,6 @@ def test_versions_and_jobs_are_found_and_only_the_newest_are_kept(
     assert inference.find("2") is second
     inference.find("4")
     assert [loaded.version.version for loaded in inference.others] == ["2", "4"]
-    assert shelf.loads == ["m0", "m1", "m2", "m3"]
+    assert loader.loads == ["m0", "m1", "m2", "m3"]
     with pytest.raises(ModelNotFoundError):
         inference.find("99")
-
-
-# --- batches
-
-
-@pytest.fixture
-def batcher() -> Iterator[Callable[..., Batcher]]:
-    made: list[Batcher] = []
-
-    def make(most: int = 4, linger: float = 0.0) -> Batcher:
-        made.append(Batcher(most, linger, lambda: None))
-        made[-1].start()
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.stop()
-
-
-def picture(value: int) -> np.ndarray:
-    return np.full((16, 16, 1), value, dtype=np.uint8)
-
-
-def test_what_waits_together_goes_together(batcher: Callable[..., Batcher]) -> None:
-    model, batches = FakeModel(), batcher(most=4)
-    model.may_run.clear()
-    first = batches.submit(model, picture(0), (16, 16))
-    assert model.running.wait(10)
-    rest = [batches.submit(model, picture(value), (16, 16)) for value in range(1, 7)]
-    model.may_run.set()
-    found = [future.result(10) for future in [first, *rest]]
-    assert model.batches == [1, 4, 2]
-    assert [int(answer.input[0, 0, 0]) for answer in found] == list(range(7))
-
-
-def test_two_models_do_not_share_a_batch(batcher: Callable[..., Batcher]) -> None:
-    one, two, batches = FakeModel(), FakeModel(), batcher(most=8)
-    one.may_run.clear()
-    first = batches.submit(one, picture(0), (16, 16))
-    assert one.running.wait(10)
-    rest = [batches.submit(model, picture(1), (16, 16)) for model in (two, one, two)]
-    one.may_run.set()
-    for future in [first, *rest]:
-        future.result(10)
-    assert (one.batches, two.batches) == ([1, 1], [2])
-
-
-def test_a_model_that_fails_does_not_end_the_thread(batcher: Callable[..., Batcher]) -> None:
-    model, batches = FakeModel(), batcher()
-    model.broken = True
-    with pytest.raises(RuntimeError, match="broken"):
-        batches.submit(model, picture(0), (16, 16)).result(10)
-    model.broken = False
-    assert batches.submit(model, picture(3), (16, 16)).result(10).input[0, 0, 0] == 3
-
-
-def test_a_cancelled_request_costs_no_work(batcher: Callable[..., Batcher]) -> None:
-    model, batches = FakeModel(), batcher()
-    model.may_run.clear()
-    first = batches.submit(model, picture(0), (16, 16))
-    assert model.running.wait(10)
-    given_up, wanted = (batches.submit(model, picture(value), (16, 16)) for value in (1, 2))
-    assert given_up.cancel()
-    model.may_run.set()
-    assert first.result(10).input[0, 0, 0] == 0
-    assert wanted.result(10).input[0, 0, 0] == 2
-    assert model.batches == [1, 1]

@@ -1,4 +1,4 @@
-"""Starting, finding and ending daemons, with small real ones in place of MLflow, Ray and the control plane."""
+"""The stack, with small real daemons in place of MLflow, Ray and the control plane."""
 
 import fcntl
 import json
@@ -8,16 +8,16 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 import pytest
 
 from service.errors import StackError
-from service.local.daemons import HOST, Daemon, HomeLayout, build_daemons, free_port
-from service.local.processes import MARK, SessionLeader, alive, members
+from service.local.daemons import HOST, Daemon, DaemonName, HomeLayout, PortName, free_port
+from service.local.processes import members
 from service.local.stack import Stack, api_url
 
 # A daemon that answers 200, and has a child in a session of its own that outlives it, as drivers of Ray's jobs do.
@@ -42,57 +42,75 @@ FLAKY = (
 BROKEN = "print('the disk is on fire'); raise SystemExit(3)"
 SILENT = "import time; time.sleep(600)"
 
-MakeStack = Callable[..., Stack]
+
+class MakeStack(Protocol):
+    """Makes a stack of the test's home folder, with one daemon for each program."""
+
+    def __call__(
+        self,
+        programs: Mapping[DaemonName, str] | None = None,
+        *,
+        ports: Mapping[PortName, int] | None = None,
+        say: Callable[[str], None] = ...,
+    ) -> Stack: ...
 
 
-def _part(name: str, program: str, port: int) -> Daemon:
-    patience = 1.0 if program == SILENT else 60.0
+def _daemon(name: DaemonName, program: str, port: int) -> Daemon:
+    ready_timeout = 1.0 if program == SILENT else 60.0
     url = f"http://{HOST}:{port}"
     command = (sys.executable, "-c", program, str(port))
-    return Daemon(name, name, command, url, url, (port,), patience=patience, tries=2, grace=1.0)
+    return Daemon(name, name, command, url, url, (port,), ready_timeout=ready_timeout, tries=2, grace=1.0)
+
+
+def _silently(_: str) -> None:
+    """Drops a line of progress."""
 
 
 @pytest.fixture
 def make_stack(tmp_path: Path) -> Iterator[MakeStack]:
     """Stacks of one home folder, on free ports; whatever a test leaves behind is ended."""
     layout = HomeLayout(tmp_path)
-    ports = {"ray": free_port(None, set())}
-    ports["api"] = free_port(None, set(ports.values()))
+    free = {PortName.RAY: free_port(None, set())}
+    free[PortName.API] = free_port(None, set(free.values()))
 
-    def make(programs: Mapping[str, str] | None = None, **options: object) -> Stack:
-        chosen = {"ray": DAEMON, "api": DAEMON, **(programs or {})}
+    def make(
+        programs: Mapping[DaemonName, str] | None = None,
+        *,
+        ports: Mapping[PortName, int] | None = None,
+        say: Callable[[str], None] = _silently,
+    ) -> Stack:
+        chosen = {DaemonName.RAY: DAEMON, DaemonName.API: DAEMON, **(programs or {})}
 
-        def build(_: HomeLayout, ports: Mapping[str, int], __: Path | None) -> tuple[Daemon, ...]:
-            return tuple(_part(name, program, ports[name]) for name, program in chosen.items())
+        def build(_: HomeLayout, ports: Mapping[PortName, int], __: Path | None) -> tuple[Daemon, ...]:
+            return tuple(_daemon(name, program, ports[PortName(name)]) for name, program in chosen.items())
 
-        given = {"ports": ports, "say": lambda _: None, **options}
-        return Stack(tmp_path, build=build, **given)  # type: ignore[arg-type]
+        return Stack(tmp_path, ports=free if ports is None else ports, say=say, build=build)
 
     yield make
-    for name in ("ray", "api"):
+    for name in (DaemonName.RAY, DaemonName.API):
         left = members(layout.mark(name), None)
         for process in left:
             process.kill()
         psutil.wait_procs(left, timeout=10)
 
 
-def _pids(stack: Stack) -> dict[str, int | None]:
-    return {part.name: part.pid for part in stack.status()}
+def _pids(stack: Stack) -> dict[DaemonName, int | None]:
+    return {daemon.name: daemon.pid for daemon in stack.status()}
 
 
 def _living(stack: Stack) -> list[psutil.Process]:
-    return [process for name in ("ray", "api") for process in members(stack.layout.mark(name), None)]
+    return [process for name in (DaemonName.RAY, DaemonName.API) for process in members(stack.layout.mark(name), None)]
 
 
 def test_up_starts_everything_and_down_leaves_nothing(make_stack: MakeStack) -> None:
     stack = make_stack()
     assert stack.up() == ("ray", "api")
-    assert [part.health for part in stack.status()] == ["ready", "ready"]
+    assert [daemon.health for daemon in stack.status()] == ["ready", "ready"]
     assert len(_living(stack)) == 4  # each with its child
     assert api_url(stack.layout.home) == stack.status()[1].url
     stack.down()
     assert _living(stack) == []
-    assert [part.health for part in stack.status()] == ["not running", "not running"]
+    assert [daemon.health for daemon in stack.status()] == ["not running", "not running"]
     assert not stack.layout.ray_temp.exists()
 
 
@@ -113,16 +131,16 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def test_a_killed_part_comes_back_where_it_was_and_the_others_stay(make_stack: MakeStack) -> None:
+def test_a_killed_daemon_comes_back_where_it_was_and_the_others_stay(make_stack: MakeStack) -> None:
     stack = make_stack()
     stack.up()
     before, url = _pids(stack), api_url(stack.layout.home)
-    orphans = [psutil.Process(before["api"]).children()[0].pid]
-    os.kill(before["api"] or 0, signal.SIGKILL)
+    orphans = [psutil.Process(before[DaemonName.API]).children()[0].pid]
+    os.kill(before[DaemonName.API] or 0, signal.SIGKILL)
     assert make_stack(ports={}).up() == ("api",)
     after = _pids(stack)
-    assert after["ray"] == before["ray"]
-    assert after["api"] not in (None, before["api"])
+    assert after[DaemonName.RAY] == before[DaemonName.RAY]
+    assert after[DaemonName.API] not in (None, before[DaemonName.API])
     assert api_url(stack.layout.home) == url
     assert not any(_lives(pid) for pid in orphans)
     stack.down()
@@ -138,13 +156,13 @@ def test_down_twice_and_down_without_a_stack_are_harmless(make_stack: MakeStack,
 def test_down_ends_only_what_it_is_told_to(make_stack: MakeStack) -> None:
     stack = make_stack()
     stack.up()
-    stack.down(only=("api",))
-    assert [part.health for part in stack.status()] == ["ready", "not running"]
+    stack.down(only=(DaemonName.API,))
+    assert [daemon.health for daemon in stack.status()] == ["ready", "not running"]
     stack.down()
 
 
 def test_what_ignores_sigterm_is_ended_too(make_stack: MakeStack) -> None:
-    stack = make_stack({"ray": STUBBORN})
+    stack = make_stack({DaemonName.RAY: STUBBORN})
     stack.up()
     stack.down()
     assert _living(stack) == []
@@ -158,23 +176,23 @@ def test_down_finds_what_runs_when_its_record_is_lost(make_stack: MakeStack) -> 
     assert _living(stack) == []
 
 
-def test_a_part_that_ends_by_itself_is_told_with_its_last_words_and_nothing_stays(make_stack: MakeStack) -> None:
-    stack = make_stack({"api": BROKEN})
+def test_a_daemon_that_ends_by_itself_is_told_with_its_last_words_and_nothing_stays(make_stack: MakeStack) -> None:
+    stack = make_stack({DaemonName.API: BROKEN})
     with pytest.raises(StackError, match="the disk is on fire"):
         stack.up()
     assert _living(stack) == []
 
 
-def test_a_part_that_gives_up_may_try_again(make_stack: MakeStack) -> None:
-    stack = make_stack({"ray": FLAKY})
+def test_a_daemon_that_gives_up_may_try_again(make_stack: MakeStack) -> None:
+    stack = make_stack({DaemonName.RAY: FLAKY})
     assert stack.up() == ("ray", "api")
-    assert [part.health for part in stack.status()] == ["ready", "ready"]
+    assert [daemon.health for daemon in stack.status()] == ["ready", "ready"]
     assert len(_living(stack)) == 4
     stack.down()
 
 
-def test_a_part_that_is_never_ready_is_given_up(make_stack: MakeStack) -> None:
-    stack = make_stack({"api": SILENT})
+def test_a_daemon_that_is_never_ready_is_given_up(make_stack: MakeStack) -> None:
+    stack = make_stack({DaemonName.API: SILENT})
     with pytest.raises(StackError, match="api is not ready after"):
         stack.up()
     assert _living(stack) == []
@@ -184,22 +202,25 @@ def test_a_failed_up_keeps_what_ran_before(make_stack: MakeStack) -> None:
     stack = make_stack()
     stack.up()
     before = _pids(stack)
-    os.kill(before["api"] or 0, signal.SIGKILL)
+    os.kill(before[DaemonName.API] or 0, signal.SIGKILL)
     with pytest.raises(StackError):
-        make_stack({"api": BROKEN}).up()
-    assert _pids(stack) == {"ray": before["ray"], "api": None}
+        make_stack({DaemonName.API: BROKEN}).up()
+    assert _pids(stack) == {"ray": before[DaemonName.RAY], "api": None}
     stack.down()
 
 
 def test_a_port_in_use_is_told(make_stack: MakeStack) -> None:
     first = make_stack()
     first.up()
-    taken = {"api": free_port(None, set()), "ray": int(api_url(first.layout.home).rpartition(":")[2])}
+    taken = {PortName.API: free_port(None, set()), PortName.RAY: int(api_url(first.layout.home).rpartition(":")[2])}
     other = Stack(
         first.layout.home / "other",
         ports=taken,
-        say=lambda _: None,
-        build=lambda _, ports, __: (_part("ray", DAEMON, ports["ray"]), _part("api", DAEMON, ports["api"])),
+        say=_silently,
+        build=lambda _, ports, __: (
+            _daemon(DaemonName.RAY, DAEMON, ports[PortName.RAY]),
+            _daemon(DaemonName.API, DAEMON, ports[PortName.API]),
+        ),
     )
     with pytest.raises(StackError, match="taken by another program"):
         other.up()
@@ -207,12 +228,12 @@ def test_a_port_in_use_is_told(make_stack: MakeStack) -> None:
     first.down()
 
 
-def test_a_running_part_is_not_moved(make_stack: MakeStack) -> None:
+def test_a_running_daemon_is_not_moved(make_stack: MakeStack) -> None:
     stack = make_stack()
     stack.up()
     with pytest.raises(StackError, match="`seqae down` first"):
-        make_stack(ports={"api": free_port(None, set())}).up()
-    assert all(part.ready for part in stack.status())
+        make_stack(ports={PortName.API: free_port(None, set())}).up()
+    assert all(daemon.ready for daemon in stack.status())
     stack.down()
 
 
@@ -243,37 +264,6 @@ def test_a_process_that_was_given_the_recorded_id_is_not_ours(make_stack: MakeSt
     finally:
         stranger.kill()
         stranger.wait()
-
-
-def test_a_process_without_a_readable_environment_counts_by_its_session() -> None:
-    """Some of Ray's processes write a title over their environment; here one has none to begin with."""
-    program = "import subprocess, sys; subprocess.Popen(['sleep', '600'], env={}); sys.stdin.read()"
-    leader = subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-        env={"PATH": os.environ["PATH"], MARK: "a:b"},
-    )
-    try:
-        process = psutil.Process(leader.pid)
-        record = SessionLeader(leader.pid, process.create_time())
-        child = _until(process.children)[0]
-        _until(lambda: child.name() == "sleep")
-        assert {found.pid for found in members("a:b", record)} == {leader.pid, child.pid}
-        assert {found.pid for found in members("a:b", None)} == {leader.pid}
-        assert alive(record, "a:b")
-        assert not alive(record, "another:mark")
-        child.kill()
-    finally:
-        leader.communicate()
-
-
-def _until(ask: Callable[[], object]) -> list[psutil.Process]:
-    deadline = time.monotonic() + 20
-    while not (found := ask()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return found  # type: ignore[return-value]
 
 
 def test_two_ups_at_once_start_one_stack(make_stack: MakeStack) -> None:
@@ -308,23 +298,3 @@ def test_a_damaged_record_is_told(make_stack: MakeStack) -> None:
     stack.layout.state.write_text('{"ports": ')
     with pytest.raises(StackError, match=r"stack\.json is damaged"):
         stack.up()
-
-
-def test_the_real_parts_stay_on_this_machine_and_keep_their_secret(tmp_path: Path) -> None:
-    layout = HomeLayout(tmp_path)
-    layout.prepare()
-    ports = {"ray": 1, "ray_gcs": 2, "ray_client": 3, "mlflow": 4, "api": 5}
-    try:
-        parts = {part.name: part for part in build_daemons(layout, ports, tmp_path / "mine")}
-    finally:
-        layout.ray_temp.rmdir()
-    assert {port for part in parts.values() for port in part.ports} == set(ports.values())
-    assert all(part.url.startswith("http://127.0.0.1:") for part in parts.values())
-    assert layout.token.stat().st_mode & 0o777 == 0o600
-    secret = layout.token.read_text()
-    assert not any(secret in word for part in parts.values() for word in part.command)
-    assert parts["api"].environment["SEQAE_MLFLOW_URL"] == parts["mlflow"].url
-    assert parts["api"].environment["SEQAE_RAY_URL"] == parts["ray"].url
-    assert parts["api"].environment["SEQAE_DATA_DIR"] == str(tmp_path / "mine")
-    # Ray's sockets are some 70 characters below its folder, and a socket's path may have 107.
-    assert len(str(layout.ray_temp)) < 107 - 70

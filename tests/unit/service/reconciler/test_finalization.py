@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from jobs.directory.records import Control, Outcome, Want
+from jobs.directory.records import Control, Outcome, Result, Shipped, Want
 from jobs.interfaces import Capacity, NodeCapacity, RunStatus
+from jobs.specs import job_spec
 from service.job_state import State
 from tests.control_plane import ControlPlane
 
@@ -94,10 +95,92 @@ def test_a_job_that_waits_for_mlflow_holds_no_place_on_the_cluster(plane: Contro
 def test_a_run_that_mlflow_has_lost_is_made_again_and_gets_everything(plane: ControlPlane) -> None:
     job_id, driver = plane.running()
     plane.tracking.forget_runs()
-    driver.job_folder.write_shipped({"run_id": f"run-{job_id}", "steps": {"train/loss": 5}})
+    driver.job_folder.write_shipped(Shipped(run_id=f"run-{job_id}", steps={"train/loss": 5}))
     driver.finish()
     plane.until(job_id, State.SUCCEEDED)
     run = plane.tracking.runs[f"run-{job_id}"]
     assert (run.status, run.shipped != []) == (RunStatus.FINISHED, True)
-    assert driver.job_folder.read_shipped() == {}, "what the lost run had is sent again"
+    assert driver.job_folder.read_shipped() == Shipped(), "what the lost run had is sent again"
     assert [version.job_id for version in plane.tracking.versions] == [job_id]
+
+
+def test_a_figure_succeeds_without_a_model(plane: ControlPlane) -> None:
+    job_id = plane.service.submit(job_spec.validate_python({"kind": "figure", "name": "f", "figure": 4})).id
+    plane.until(job_id, State.STARTING)
+    driver = plane.driver(job_id)
+    assert plane.launcher.submissions[driver.name].kind == "figure"
+    driver.finish()
+    plane.until(job_id, State.SUCCEEDED)
+    assert plane.service.get(job_id).model is None
+    assert plane.tracking.versions == []
+    assert plane.tracking.runs[f"run-{job_id}"].status is RunStatus.FINISHED
+
+
+def test_a_training_result_without_a_model_is_not_a_success(plane: ControlPlane) -> None:
+    job_id, driver = plane.running()
+    driver.folder.write_result(Result(outcome=Outcome.SUCCEEDED))
+    plane.until(job_id, State.RETRY_WAIT)
+    assert plane.tracking.versions == []
+
+
+def test_mlflow_down_does_not_lose_a_finished_model(plane: ControlPlane) -> None:
+    job_id, driver = plane.running()
+    plane.tracking.unreachable = True
+    driver.finish()
+    plane.tick(20, seconds=30)
+    assert plane.state(job_id) == State.FINALIZING
+    plane.tracking.unreachable = False
+    plane.until(job_id, State.SUCCEEDED, ticks=10)
+    assert len(plane.tracking.versions) == 1
+
+
+def test_mlflow_down_does_not_hold_up_a_cancel(plane: ControlPlane) -> None:
+    job_id, driver = plane.running()
+    plane.tracking.unreachable = True
+    plane.service.cancel(job_id)
+    plane.tick()
+    driver.finish(Outcome.CANCELLED)
+    plane.until(job_id, State.CANCELLED, ticks=5)
+    plane.tick(10)
+    assert not plane.store.job(job_id).cleaned_up
+    plane.tracking.unreachable = False
+    plane.tick(10)
+    assert plane.store.job(job_id).cleaned_up
+    assert plane.tracking.runs[f"run-{job_id}"].status is RunStatus.KILLED
+
+
+def test_a_damaged_final_checkpoint_is_made_again(plane: ControlPlane) -> None:
+    job_id, driver = plane.running()
+    driver.finish()
+    (driver.folder.checkpoints / "100" / "model.safetensors").write_bytes(b"torn")
+    plane.until(job_id, State.RETRY_WAIT)
+    assert plane.tracking.versions == []
+    plane.until(job_id, State.STARTING)
+    plane.driver(job_id).finish()
+    plane.until(job_id, State.SUCCEEDED)
+    assert len(plane.tracking.versions) == 1
+
+
+def test_a_cancel_while_the_model_is_being_saved_is_obeyed(plane: ControlPlane) -> None:
+    job_id, driver = plane.running()
+    plane.tracking.unreachable = True
+    driver.finish()
+    plane.until(job_id, State.FINALIZING)
+    plane.service.cancel(job_id)
+    plane.tick(2)
+    assert plane.state(job_id) == State.CANCELLED
+    plane.tracking.unreachable = False
+    plane.tick(20)
+    assert plane.tracking.versions == []
+    assert plane.tracking.runs[f"run-{job_id}"].status is RunStatus.KILLED
+
+
+def test_a_driver_that_lingers_after_its_end_is_stopped(plane: ControlPlane) -> None:
+    job_id, driver = plane.running()
+    driver.finish(leave=False)
+    plane.until(job_id, State.SUCCEEDED)
+    plane.tick(5)
+    assert plane.launcher.stopped == []
+    plane.tick(10)
+    assert plane.launcher.live() == set()
+    assert plane.store.job(job_id).cleaned_up

@@ -57,9 +57,9 @@ def test_a_loss_needs_the_clusters_word_and_a_silence(
     assert verdict(word, quiet, beaten=beaten) == expected
 
 
-def test_a_stall_is_told_from_a_silence(word: ClusterStatus = ClusterStatus.ALIVE) -> None:
-    assert verdict(word, 0, still=1799) == Verdict.FINE
-    assert verdict(word, 0, still=1800) == Verdict.STALLED
+def test_a_stall_is_told_from_a_silence() -> None:
+    assert verdict(ClusterStatus.ALIVE, 0, still=1799) == Verdict.FINE
+    assert verdict(ClusterStatus.ALIVE, 0, still=1800) == Verdict.STALLED
     assert verdict(ClusterStatus.UNKNOWN, 0, still=1800) == Verdict.STALLED, "its heartbeat says enough"
     assert verdict(ClusterStatus.UNKNOWN, 20, still=1800) == Verdict.FINE, "now nothing is known"
 

@@ -22,7 +22,7 @@ def submit(client: httpx.Client, name: str = "digits", **query: int) -> str:
 
 def move(store: Store, job_id: str, *states: State) -> None:
     for state in states:
-        store.transition(store.job(job_id), state, **({"attempt": 1} if state == State.SUBMITTING else {}))
+        store.transition(store.job(job_id), state)
 
 
 def admit(store: Store) -> None:
@@ -152,7 +152,12 @@ def test_what_the_cluster_said_is_told_once_to_who_follows(
     admit(store)
     launcher.print(f"{job}-1", "no such image\n")
     log = JobFolder(settings.jobs_dir / job).attempt(1).log
-    threading.Timer(0.5, lambda: (log.parent.mkdir(parents=True), log.write_text("no such image\n"))).start()
+
+    def keep_log() -> None:
+        log.parent.mkdir(parents=True)
+        log.write_text("no such image\n")
+
+    threading.Timer(0.5, keep_log).start()
     threading.Timer(1.0, lambda: move(store, job, State.STARTING, State.FAILED)).start()
     assert client.get(f"/jobs/{job}/logs?follow=true").text == "no such image\n"
 
