@@ -115,7 +115,8 @@ def test_a_searchs_trials_keep_their_runs(tracking: MlflowTracking, legacy: Lega
     run_id, folder = legacy.run_of("search"), JobFolder(legacy.jobs_dir / legacy.id_of("search"))
     for trial, row in folder.trials().items():
         own = folder.trial(trial)
-        known = own.read_shipped()["run_id"]
+        known = own.read_shipped().run_id
+        assert known is not None
         assert tracking.create_trial_run(run_id, trial, row.params).run_id == known
         assert run_status(rest, known) == "FINISHED"
         assert curve(rest, known, "test/mse") == [4, 8, 12]
