@@ -17,8 +17,9 @@ import psutil
 from sqlalchemy import insert
 
 from jobs.specs import job_spec
+from service.clock import utc_now
 from service.db.models import JobRow
-from service.db.store import Store, new_job_id, utc_now
+from service.db.store import Store, new_job_id
 from service.job_state import Desired, State
 from service.local.daemons import free_port
 
