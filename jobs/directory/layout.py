@@ -15,6 +15,7 @@ The control plane and an attempt on the cluster communicate by these files, whic
         artifacts/           files for the tracking server, as they are
         checkpoints/<step>/  the newest, the best and the last
         driver.log
+        test.json            the model that a successful attempt ends with, evaluated on the test images
         result.json          written last: its presence means that the attempt has ended
 
 Whole files are replaced atomically, so a reader sees the old or the new one, never half of one.
@@ -27,7 +28,17 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from jobs.directory.files import append_record, read_record, read_records, write_atomically
-from jobs.directory.records import Control, MetricRow, Note, NoteKind, Progress, Result, Shipped, TrialRow
+from jobs.directory.records import (
+    Control,
+    EvaluationReport,
+    MetricRow,
+    Note,
+    NoteKind,
+    Progress,
+    Result,
+    Shipped,
+    TrialRow,
+)
 from jobs.errors import FolderError
 from jobs.specs import AnySpec, job_spec
 
@@ -61,6 +72,14 @@ class AttemptFolder:
     def write_progress(self, progress: Progress) -> None:
         """Replaces progress.json."""
         write_atomically(self.path / "progress.json", progress.model_dump_json(by_alias=True))
+
+    def read_report(self) -> EvaluationReport | None:
+        """The evaluation on the test images, if there is one. Raises: FolderError."""
+        return read_record(self.path / "test.json", EvaluationReport)
+
+    def write_report(self, report: EvaluationReport) -> None:
+        """Replaces test.json."""
+        write_atomically(self.path / "test.json", report.model_dump_json())
 
     def read_result(self) -> Result | None:
         """How the attempt ended, or None while it has not.

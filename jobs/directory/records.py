@@ -13,11 +13,14 @@ from seqae.config import Config
 
 __all__ = [
     "Control",
+    "CrossEvaluation",
+    "EvaluationReport",
     "Failure",
     "MetricRow",
     "Note",
     "NoteKind",
     "Outcome",
+    "PerImageScores",
     "Phase",
     "Progress",
     "Result",
@@ -36,6 +39,12 @@ class Outcome(StrEnum):
     FAILED = "failed"
     PAUSED = "paused"
     CANCELLED = "cancelled"
+
+
+class _Record(Config):
+    """Base of records that another release may have written: unknown fields are left out."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
 
 class Want(StrEnum):
@@ -165,6 +174,48 @@ class NoteKind(StrEnum):
     """The attempt stops because a newer one exists."""
     DATA = "data"
     """Which data the attempt trains on, in words."""
+
+
+class PerImageScores(_Record):
+    """Scores of one model on each test image, in the images' order, and their means."""
+
+    metrics: dict[str, float]
+    """Means by name, such as `test/mse` and `test/fg_ari`."""
+    mse: list[float]
+    """Mean squared error of the last canvas."""
+    fg_ari: list[float | None]
+    """Adjusted Rand index; None where an image has no masks, or fewer than two objects."""
+
+
+class CrossEvaluation(_Record):
+    """The champion of the time when a run ended, on that run's test images, and the run's model on the champion's."""
+
+    name: str
+    version: str
+    run_id: str
+    """With the two above the champion's identity: a version of a registered model that was deleted and made anew has
+    another run."""
+    champion: PerImageScores | None = None
+    """Of the champion on this run's test images; None where it could not be evaluated there."""
+    on_its_images: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Metrics of `champion` and `challenger` on the test images of the champion's own config."""
+    note: str | None = None
+    """Why something is missing."""
+
+
+class EvaluationReport(_Record):
+    """test.json: the model that a run ends with, evaluated once on its test images."""
+
+    model_name: str
+    """The registered model that it is to become a version of."""
+    test_checksum: str
+    """Of the test images: reports compare image by image where it is the same."""
+    height: int
+    width: int
+    channels: int
+    scores: PerImageScores
+    against: CrossEvaluation | None = None
+    """None where there was no champion, or the registry did not answer."""
 
 
 class Note(Config):
