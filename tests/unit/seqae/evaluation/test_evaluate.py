@@ -81,7 +81,7 @@ def test_colours_are_summed(small_config: Callable[..., TrainConfig]) -> None:
             left = torch.zeros_like(image)
             left[:, 0, :, :12], left[:, 2, :, :12] = 0.5, -0.5
             right = torch.zeros_like(image)
-            right[:, 1, :, 12:] = 0.5
+            right[:, 1, :, :12], right[:, 1, :, 12:] = 0.1, 0.5
             writes = (left, right, torch.zeros_like(image))
             steps_ = zip(output.steps, writes, (left, left + right, left + right), strict=True)
             records = tuple(step._replace(write=write, canvas=canvas.abs()) for step, write, canvas in steps_)
