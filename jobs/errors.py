@@ -69,7 +69,7 @@ class ErrorClass(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     """Main or GPU memory did not suffice."""
     DISK_FULL = "disk_full"
-    """The disk of the job directory is full."""
+    """The disk of the job folder is full."""
     INTERNAL = "internal"
     """Anything unforeseen in the training code."""
     INFRASTRUCTURE = "infrastructure"

@@ -1,4 +1,4 @@
-"""Layout of the job directory: its files, and how they are read and written.
+"""Layout of the job folder: its files, and how they are read and written.
 
 The control plane and an attempt on the cluster communicate by these files, which outlive both.
 

@@ -1,4 +1,4 @@
-"""Records of the job directory, one pydantic model for each file or line of a file.
+"""Records of the job folder, one pydantic model for each file or line of a file.
 
 Some fields have another name in JSON than in Python. They can be constructed by either, and are written under the JSON
 name, so a dump must ask for `by_alias=True`. Records that are kept up to date field by field are not frozen.
