@@ -11,49 +11,56 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+INSTALLED_DEV := .venv/.installed-dev
+PIP := $(BIN)/pip install --disable-pip-version-check -c deploy/constraints.txt
 # One thread per process: two workers on two cores are slower with more.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-# The stamp is written last, so an installation that was cut short is taken up again.
+# Two installations: what runs the project, and on top of it what checks it. A stamp is written last, so an
+# installation that was cut short is taken up again.
 $(INSTALLED): pyproject.toml deploy/constraints.txt
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "seqae needs Python 3.11 or newer; this machine has: $$(python3 --version 2>&1)." >&2; \
 		echo "Install one, or name it: make PYTHON=/path/to/python3.11 demo" >&2; exit 1; fi
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check -c deploy/constraints.txt -e '.[dev]'
+	$(PIP) -e .
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(PIP) -e '.[dev]'
 	@touch $@
 
 demo: $(INSTALLED)  ## train a small model end to end, on this machine, and show what it does
 	$(BIN)/seqae demo
 
-test: lint $(INSTALLED)  ## lint, types, import contracts, unit, integration and end-to-end tests
-	$(PYTEST)
+test: lint $(INSTALLED_DEV)  ## lint, types, import contracts, unit, integration and end-to-end tests, with branch coverage
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
-lint: $(INSTALLED)  ## style, types, import contracts
+lint: $(INSTALLED_DEV)  ## style, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: $(INSTALLED)  ## the fast tests only
+unit: $(INSTALLED_DEV)  ## the fast tests only
 	$(PYTEST) tests/unit
 
-slow: $(INSTALLED)  ## the tests that take minutes
+slow: $(INSTALLED_DEV)  ## the tests that take minutes
 	$(PYTEST) -m slow
 
-chaos: $(INSTALLED)  ## the tests that kill real processes for minutes
+chaos: $(INSTALLED_DEV)  ## the tests that kill real processes for minutes
 	$(PYTEST) -m chaos -s
 
-bench: $(INSTALLED)  ## one table of speeds; writes bench.json
+bench: $(INSTALLED_DEV)  ## one table of speeds; writes bench.json
 	$(BIN)/python -m tests.benchmarks.main
 
-constraints: $(INSTALLED)  ## write the versions that are installed now into deploy/constraints.txt
+constraints: $(INSTALLED_DEV)  ## write the versions that are installed now into deploy/constraints.txt
 	@{ grep '^#' deploy/constraints.txt; $(BIN)/pip freeze --all --exclude-editable | grep -E '^[A-Za-z0-9_.-]+==' | grep -v '^pip=='; } > .venv/constraints
 	@mv .venv/constraints deploy/constraints.txt
 
 clean:  ## remove what was made, except .venv and the data of a stack (.seqae)
-	rm -rf build dist demo bench.json *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	rm -rf build dist demo bench.json *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	find seqae jobs service tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,10 +1,9 @@
-"""What every driver does around its work: heartbeat, stopping, shipping metrics, and the result written last."""
+"""Frame of every driver: heartbeat, stopping, shipping of metrics, and the result file, which is written last."""
 
 import argparse
 import logging
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,18 +14,19 @@ from typing import NoReturn
 
 from jobs.backends.mlflow import MlflowTracking
 from jobs.directory.layout import AttemptFolder, JobFolder
-from jobs.directory.records import Control, Failure, Outcome, Phase, Progress, Result, Want
+from jobs.directory.records import Failure, NoteKind, Outcome, Phase, Progress, Result
 from jobs.error_classes import classify
 from jobs.errors import ErrorClass, FencedError, FolderError, NoRun, TrackingUnavailable
 from jobs.interfaces import Tracking
+from jobs.periodic_thread import PeriodicThread
 
 __all__ = ["DriverContext", "connect", "drive"]
 
 logger = logging.getLogger(__name__)
 
-_BEAT_EVERY = 1.0
-_BEAT_STALE = 3.0
-_SHIP_EVERY = 5.0
+_BEAT_INTERVAL = 1.0
+_BEAT_STALE_AFTER = 3.0
+_SHIP_INTERVAL = 5.0
 
 _STOP_GRACE = 15.0
 """Seconds that workers which train get to stop by themselves."""
@@ -34,9 +34,10 @@ _STOP_GRACE = 15.0
 
 @dataclass(frozen=True)
 class DriverContext:
-    """What a driver works with."""
+    """Folders and tracking server of the attempt that a driver runs."""
 
     folder: JobFolder
+    """Of the job."""
     attempt: AttemptFolder
     cache_dir: Path
     """Built data sets, shared by all jobs."""
@@ -45,50 +46,55 @@ class DriverContext:
     tracking: Tracking | None
     """None where no run was given: then the control plane alone ships."""
     run_id: str | None
+    """Of the job, on the tracking server."""
+
+    def is_fenced(self) -> bool:
+        """Whether a newer attempt exists: then this one commits nothing more."""
+        return self.folder.read_control().fences(self.attempt.number)
 
 
 def drive(work: Callable[[DriverContext], Result], argv: Sequence[str] | None = None) -> int:
-    """Runs an attempt's work to a result file, whatever happens short of SIGKILL.
+    """Runs an attempt to its result file, whatever happens short of SIGKILL.
 
     Args:
-        work: does the attempt and says how it ended.
+        work: does the attempt and returns its result.
         argv: --job-dir and --attempt; the process's own when left out.
 
     Returns:
         The exit status: 0 whenever the result file tells the rest.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    context = _context(argv)
+    context = _parse_context(argv)
     _handle_sigterm()
-    watch = _Watch(context)
-    watch.start()
+    background = _BackgroundTasks(context)
+    background.start()
     try:
         result = work(context)
     except FencedError as error:
-        watch.stop(ship=False)
+        background.stop(ship=False)
         logger.warning("%s", error)
-        context.attempt.add_note("fenced", str(error))
+        context.attempt.add_note(NoteKind.FENCED, str(error))
         return 0
     except SystemExit:
         # SIGTERM: three seconds are left, and the metrics can be shipped by the control plane.
-        watch.stop(ship=False)
-        _write(context, _stopped(context))
-        _leave_no_actor()
+        background.stop(ship=False)
+        _write_result(context, _result_of_sigterm(context))
+        _end_ray_train_helper()
         return 0
     except Exception as error:
         logger.exception("the attempt failed")
         result = Result(outcome=Outcome.FAILED, error=classify(error))
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    watch.stop(ship=True)
-    _write(context, result)
-    _leave_no_actor()
+    background.stop(ship=True)
+    _write_result(context, result)
+    _end_ray_train_helper()
     logger.info("attempt %d: %s", context.attempt.number, result.outcome.value)
     return 0
 
 
 def connect() -> None:
-    """Joins the cluster that runs this driver."""
+    """Connects this process to the Ray cluster that runs it."""
     import ray
 
     # The address is in the driver's own environment only; Train's helpers look for it in theirs, and would find
@@ -99,7 +105,7 @@ def connect() -> None:
 
 
 def _handle_sigterm() -> None:
-    """SIGTERM ends the work as SystemExit does; to be called again after ray.init, which puts its own handler there."""
+    """Makes SIGTERM raise SystemExit in the main thread; ray.init sets a handler of its own, so again after that."""
 
     def leave(number: int, _: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
@@ -107,8 +113,8 @@ def _handle_sigterm() -> None:
     signal.signal(signal.SIGTERM, leave)
 
 
-def _leave_no_actor() -> None:
-    """Ends the helper that Train starts once for a cluster and never ends, unless another job may be using it."""
+def _end_ray_train_helper() -> None:
+    """Ends the actor that Ray Train starts once for a cluster and never ends, unless another job may be using it."""
     import ray
 
     if not ray.is_initialized():
@@ -125,7 +131,7 @@ def _is_supervisor(actor: dict[str, str]) -> bool:
     return actor["namespace"] == "SUPERVISOR_ACTOR_RAY_NAMESPACE"
 
 
-def _context(argv: Sequence[str] | None) -> DriverContext:
+def _parse_context(argv: Sequence[str] | None) -> DriverContext:
     parser = argparse.ArgumentParser(description="Runs one attempt of a job on the cluster.")
     parser.add_argument("--job-dir", type=Path, required=True, help="the job's folder, absolute")
     parser.add_argument("--attempt", type=int, required=True)
@@ -140,91 +146,84 @@ def _context(argv: Sequence[str] | None) -> DriverContext:
     return DriverContext(folder, attempt, cache_dir, Path(data_dir) if data_dir else None, tracking, run_id)
 
 
-class _Watch:
-    """A thread beside the work: keeps the heartbeat alive, obeys control.json where no worker does, ships metrics."""
+class _BackgroundTasks:
+    """Threads beside the work: one for the heartbeat and for control.json, one that ships metrics."""
 
     def __init__(self, context: DriverContext) -> None:
         self._context = context
-        self._end = threading.Event()
-        self._asked_at: float | None = None
-        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
-        self._shipper = threading.Thread(target=self._ship_on, name="ship", daemon=True)
+        self._stop_seen_at: float | None = None
+        self._liveness = PeriodicThread(
+            "heartbeat",
+            _BEAT_INTERVAL,
+            self._beat_and_obey,
+            initial_delay=_BEAT_INTERVAL,
+            # A full disk, or a file just being replaced.
+            expected_errors=(OSError, FolderError),
+        )
+        self._shipper = PeriodicThread("ship-metrics", _SHIP_INTERVAL, self._ship, initial_delay=_SHIP_INTERVAL)
 
     def start(self) -> None:
         now = time.time()
-        self._context.attempt.write_progress(Progress(time=now, moved_at=now, phase=Phase.STARTING))
-        self._thread.start()
+        self._context.attempt.write_progress(Progress(time=now, last_progress_at=now, phase=Phase.STARTING))
+        self._liveness.start()
         self._shipper.start()
 
     def stop(self, ship: bool) -> None:
-        self._end.set()
+        """Ends both threads; with `ship` what is new is shipped once more."""
+        self._liveness.request_stop()
+        self._shipper.request_stop()
         if ship:
             # A server that is down answers within its time-out; what is left then the control plane ships.
             self._shipper.join(timeout=30)
             self._ship()
 
-    def _watch(self) -> None:
-        while not self._end.wait(_BEAT_EVERY):
-            try:
-                self._beat()
-                self._obey()
-            except (OSError, FolderError) as error:
-                # A full disk or a file just being replaced must not end the only thread that tells of life.
-                logger.warning("heartbeat: %s", error)
+    def _beat_and_obey(self) -> None:
+        self._beat()
+        self._obey_control()
 
     def _beat(self) -> None:
         """Renews a heartbeat that the workers don't: they start, load data, or are being replaced."""
         progress = self._context.attempt.read_progress()
-        if progress is not None and time.time() - progress.time > _BEAT_STALE:
-            self._context.attempt.write_progress(progress.model_copy(update={"time": time.time()}))
+        if progress is not None and time.time() - progress.time > _BEAT_STALE_AFTER:
+            progress.time = time.time()
+            self._context.attempt.write_progress(progress)
 
-    def _obey(self) -> None:
+    def _obey_control(self) -> None:
+        """Ends this process where control.json asks for it and no worker will."""
         control = self._context.folder.read_control()
-        if not _asks_to_stop(control, self._context.attempt):
+        if not control.stops(self._context.attempt.number):
             return
-        if self._asked_at is None:
-            self._asked_at = time.monotonic()
+        if self._stop_seen_at is None:
+            self._stop_seen_at = time.monotonic()
         progress = self._context.attempt.read_progress()
-        trains = progress is not None and progress.phase in (Phase.TRAINING, Phase.FINALIZING)
+        is_training = progress is not None and progress.phase in (Phase.TRAINING, Phase.FINALIZING)
         # Workers that train stop by themselves, with a checkpoint; before that there is nothing to wait for.
-        if not trains or time.monotonic() - self._asked_at > _STOP_GRACE:
-            self._end.set()
+        if not is_training or time.monotonic() - self._stop_seen_at > _STOP_GRACE:
+            self._liveness.request_stop()
+            self._shipper.request_stop()
             os.kill(os.getpid(), signal.SIGTERM)
-
-    def _ship_on(self) -> None:
-        while not self._end.wait(_SHIP_EVERY):
-            self._ship()
 
     def _ship(self) -> None:
         tracking, run_id = self._context.tracking, self._context.run_id
-        if tracking is None or run_id is None or _is_fenced(self._context.folder.read_control(), self._context.attempt):
+        if tracking is None or run_id is None or self._context.is_fenced():
             return
         try:
             tracking.ship(self._context.folder.path, run_id)
-        except (TrackingUnavailable, NoRun, OSError) as error:
+        except (TrackingUnavailable, NoRun, FolderError, OSError) as error:
             logger.warning("metrics are kept for later: %s", error)
 
 
-def _is_fenced(control: Control, attempt: AttemptFolder) -> bool:
-    return control.attempt > attempt.number
-
-
-def _asks_to_stop(control: Control, attempt: AttemptFolder) -> bool:
-    return control.want is not Want.RUN or _is_fenced(control, attempt)
-
-
-def _stopped(context: DriverContext) -> Result:
+def _result_of_sigterm(context: DriverContext) -> Result:
     """The result of an attempt that SIGTERM ended: as it was asked for, or else the cluster's doing."""
-    want = context.folder.read_control().want
-    if want is Want.RUN:
-        message = "stopped from outside (SIGTERM)"
-        error = Failure.model_validate({"class": ErrorClass.INFRASTRUCTURE, "message": message})
+    outcome = context.folder.read_control().want.outcome
+    if outcome is None:
+        error = Failure(error_class=ErrorClass.INFRASTRUCTURE, message="stopped from outside (SIGTERM)")
         return Result(outcome=Outcome.FAILED, error=error)
-    return Result(outcome=Outcome.PAUSED if want is Want.PAUSE else Outcome.CANCELLED)
+    return Result(outcome=outcome)
 
 
-def _write(context: DriverContext, result: Result) -> None:
-    if _is_fenced(context.folder.read_control(), context.attempt):
+def _write_result(context: DriverContext, result: Result) -> None:
+    if context.is_fenced():
         return
     try:
         context.attempt.write_result(result)

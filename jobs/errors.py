@@ -1,4 +1,4 @@
-"""What can go wrong between control plane, cluster and tracking server, and how a failed attempt is classed."""
+"""Errors between control plane, cluster and tracking server, and the classes of a job's error."""
 
 from enum import StrEnum
 
@@ -60,20 +60,32 @@ class DiskFullError(Error):
 
 
 class ErrorClass(StrEnum):
-    """The class in a result's error: it decides whether the control plane tries again by itself."""
+    """Class of a job's error: it decides whether the control plane tries again by itself."""
 
     DATA = "data"
     """The data source is missing, damaged or empty."""
     DIVERGED = "diverged"
     """The loss was not finite."""
     OUT_OF_MEMORY = "out_of_memory"
+    """Main or GPU memory did not suffice."""
     DISK_FULL = "disk_full"
+    """The disk of the job directory is full."""
     INTERNAL = "internal"
     """Anything unforeseen in the training code."""
     INFRASTRUCTURE = "infrastructure"
     """A worker, node, head or driver was lost; the next attempt resumes, and the user's retries are not spent."""
 
+    # Given by the control plane, never by an attempt.
+    CHECKPOINT = "checkpoint"
+    """The checkpoint that a successful attempt named is damaged; the next attempt resumes from an older one."""
+    TIME_LIMIT = "time_limit"
+    """The job ran for longer than it may."""
+    SUBMISSION_REFUSED = "submission_refused"
+    """The cluster refused the submission."""
+    SCHEDULING_DEADLINE = "scheduling_deadline"
+    """The job waited in the queue for longer than it may."""
+
     @property
     def is_users(self) -> bool:
         """Whether the job itself is at fault: a retry would spend one of the user's retries."""
-        return self is not ErrorClass.INFRASTRUCTURE
+        return self not in (ErrorClass.INFRASTRUCTURE, ErrorClass.CHECKPOINT)

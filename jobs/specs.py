@@ -1,5 +1,6 @@
-"""The wire format: what `POST /jobs` takes, the job table keeps, and a driver on the cluster reads back."""
+"""Job specs, the wire format: what `POST /jobs` takes, the job table keeps, and a driver on the cluster reads back."""
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
@@ -14,6 +15,7 @@ __all__ = [
     "JobSpec",
     "ScalingConfig",
     "SearchSpace",
+    "SelectionMetric",
     "TrainSpec",
     "TuneSpec",
     "WorkerRange",
@@ -46,10 +48,12 @@ class ScalingConfig(Config):
 
     @property
     def min_workers(self) -> int:
+        """The fewest workers with which the run trains."""
         return self.workers.min if isinstance(self.workers, WorkerRange) else self.workers
 
     @property
     def max_workers(self) -> int:
+        """The most workers with which the run trains."""
         return self.workers.max if isinstance(self.workers, WorkerRange) else self.workers
 
 
@@ -100,6 +104,29 @@ class SearchSpace(Config):
     """Choices of `model.attention.kernel_size`."""
 
 
+class SelectionMetric(StrEnum):
+    """Metric by which the best checkpoint of a run, and the best trial of a search, is selected."""
+
+    TEST_MSE = "test_mse"
+    """Mean squared error of the reconstruction of the test images."""
+    FG_ARI = "fg_ari"
+    """Adjusted Rand index of the foreground."""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the metric goes up as a model improves."""
+        return self is SelectionMetric.FG_ARI
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        """The direction, as Ray Tune names it."""
+        return "max" if self.higher_is_better else "min"
+
+    def is_better(self, value: float, than: float) -> bool:
+        """Whether one value of the metric is strictly better than another."""
+        return value > than if self.higher_is_better else value < than
+
+
 class TuneSpec(Config):
     """A job that searches: trials of `base` with fields of `space` changed, stopped early by ASHA."""
 
@@ -110,7 +137,7 @@ class TuneSpec(Config):
 
     space: SearchSpace
     trials: int = Field(8, ge=1, le=10_000)
-    metric: Literal["test_mse", "fg_ari"] = "test_mse"
+    metric: SelectionMetric = SelectionMetric.TEST_MSE
     """What the search improves: `test_mse` goes down, `fg_ari` goes up."""
 
     grace_epochs: float = Field(1.0, gt=0)

@@ -3,5 +3,3 @@
 The model of "Attentive Sequential Auto-Encoding Towards Unsupervised Object-centric Scene Modeling"
 (Cetin and Cinbis, 2022). Importing this package imports nothing heavy; import the modules you need.
 """
-
-__version__ = "0.1.0"

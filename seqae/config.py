@@ -1,4 +1,4 @@
-"""Every setting of a training run, once: request field, MLflow param, checkpoint content, and what builds the model.
+"""Settings of a training run. Each stands once: request field, MLflow param, checkpoint content, and what builds it.
 
 All models are frozen and refuse unknown fields. Lengths are in pixels unless a field says otherwise; coordinates are
 0-indexed. "Eq." and "Table" refer to the paper (see README.md).
@@ -296,6 +296,14 @@ class ScheduleConfig(Config):
 
     checkpoint_every: int = Field(200, ge=1)
     """Iterations between two checkpoints; the end always makes one."""
+
+    def iterations(self, train_images: int) -> int:
+        """Optimizer steps of a whole run.
+
+        Args:
+            train_images: size of the training set.
+        """
+        return max(1, round(self.epochs * train_images / self.batch_size))
 
 
 # What `preset: paper` stands for; a field that the request gives as well wins over these.

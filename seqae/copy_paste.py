@@ -1,9 +1,10 @@
-"""Copy-paste supervision without labels: what a write made of one image is pasted beside that of another.
+"""Copy-paste training losses without labels: an object written in one image is pasted beside one of another image.
 
-Nobody says where one object ends and the next begins, and an auto-encoder writes two that touch as gladly as one. But
-most writes are one object each, so two of them laid over each other make an image whose parts are known. On it the
-localization network must find one of the two, and the region coder must write the first as if the other were not
-there. Pasting objects to make training images is Ghiasi et al., "Simple Copy-Paste" (arXiv 2012.07177), with labels.
+Nothing in the data says where one object ends and the next begins, and an auto-encoder's loss is as low when one write
+covers two objects that touch. But most writes are one object each, so two of them laid over each other make an image
+whose parts are known. On it the localization network must find one of the two, and the region coder must write the
+first as if the other were not there. Pasting objects to make training images is Ghiasi et al., "Simple Copy-Paste"
+(arXiv 2012.07177), with labels.
 """
 
 from typing import NamedTuple
@@ -16,25 +17,25 @@ from seqae.attention import Filters, Window, read
 from seqae.model import Output, SequentialAutoEncoder
 from seqae.networks import Seeker
 
-__all__ = ["Composition", "Found", "Pasted", "compose", "draw", "pasted_losses", "presence"]
+__all__ = ["Composition", "CopyPasteLosses", "SampledSteps", "compose", "copy_paste_losses", "presence", "sample_steps"]
 
 _DISTANCE = (0.35, 0.9)  # between the two centres, as shares of the window's side
 _HALF_PRESENT = 5.0  # energy (squared intensities, summed) that is half a write at stride 1; a digit has about 70
 _MARGIN = 8.0  # pixels: no object is pasted nearer to the image's edge
-_HIT = 3.0  # pixels: a cell this near to a centre has found it
-_AROUND = 0.75  # of the window's side: cells further than this from both centres have no say
+_HIT = 3.0  # pixels: an anchor this near to a centre counts as that object's
+_AROUND = 0.75  # of the window's side: anchors further than this from both centres take no part
 
 
 class Composition(NamedTuple):
-    """Error images in each of which the object of another one was pasted."""
+    """Error images, each with the object of another image pasted into it."""
 
     error: Tensor  # [B, C, H, W]
     x: Tensor  # [B], column of the pasted window's centre
     y: Tensor  # [B], its row
 
 
-class Pasted(NamedTuple):
-    """Scalars, means over the batch."""
+class CopyPasteLosses(NamedTuple):
+    """The two losses on composed images: scalars, means over the batch."""
 
     separation: Tensor
     """Mean squared error of the first object's patch, written off a reading that has both; intensity squared."""
@@ -45,10 +46,10 @@ class Pasted(NamedTuple):
 
 
 def presence(write: Tensor, delta: Tensor) -> Tensor:
-    """How much of an object each write [..., C, H, W] is, [...]: E / (E + 5 delta^2) by its energy E, so nothing is 0.
+    """Soft indicator in 0..1 that a write is an object, [...]: E / (E + 5 delta^2) by its energy E; no write gives 0.
 
     Args:
-        write: what was added to the canvas.
+        write: [..., C, H, W], what was added to the canvas.
         delta: the window's stride, pixels, [...]. A small object in a small window counts as a large one in a large.
     """
     energy = write.square().sum(dim=(-3, -2, -1))
@@ -56,32 +57,32 @@ def presence(write: Tensor, delta: Tensor) -> Tensor:
 
 
 def compose(error: Tensor, write: Tensor, window: Window, kernels: int) -> Composition:
-    """Pastes the object that was written for each image's neighbour in the batch beside the object of each image.
+    """Pastes the object written for each image's neighbour in the batch beside the object of the image itself.
+
+    The distance and the direction are drawn from torch's generator. Where both objects have ink, the stronger shows.
 
     Args:
         error: [B, C, H, W], what the windows were read off.
         write: [B, C, H, W]; an object is those pixels of `error` of which its write explains more than half.
         window: where it was written, each [B].
         kernels: N; with the window's delta it gives the scale of the distance between the two.
-
-    The distance and the direction are drawn from torch's generator. Where both objects have ink, the stronger shows.
     """
     batch, _, height, width = error.shape
     low, high = _DISTANCE
     distance = kernels * window.delta * (low + (high - low) * torch.rand(batch, device=error.device))
     angle = 2 * torch.pi * torch.rand(batch, device=error.device)
-    x = _inside(window.x, distance * angle.cos(), width)
-    y = _inside(window.y, distance * angle.sin(), height)
+    x = _reflected(window.x, distance * angle.cos(), width)
+    y = _reflected(window.y, distance * angle.sin(), height)
     # Whole pixels: an object that was blurred by its way here could be told by that.
     right, down = (x - window.x.roll(1)).round(), (y - window.y.roll(1)).round()
     objects = torch.where(write.abs() > 0.5 * error.abs(), error, 0.0)
-    pasted = _moved(objects.roll(1, 0), right, down)
+    pasted = _translated(objects.roll(1, 0), right, down)
     both = torch.where(pasted.abs() > error.abs(), pasted, error)
     return Composition(both, window.x.roll(1) + right, window.y.roll(1) + down)
 
 
-def _moved(image: Tensor, right: Tensor, down: Tensor) -> Tensor:
-    """Each image [B, C, H, W] moved by so many whole pixels, each [B]; 0 where nothing was."""
+def _translated(image: Tensor, right: Tensor, down: Tensor) -> Tensor:
+    """Images [B, C, H, W] translated by whole pixels, `right` and `down` [B]; 0 comes in over the edge."""
     _, channels, height, width = image.shape
     rows = torch.arange(height, device=image.device) - down.long()[:, None]  # [B, H], where each row comes from
     columns = torch.arange(width, device=image.device) - right.long()[:, None]
@@ -91,36 +92,36 @@ def _moved(image: Tensor, right: Tensor, down: Tensor) -> Tensor:
     return image.gather(2, rows).gather(3, columns) * known
 
 
-def _inside(centre: Tensor, step: Tensor, pixels: int) -> Tensor:
-    """`centre + step`, or `centre - step` where that would leave the image; in any case inside it."""
+def _reflected(centre: Tensor, step: Tensor, pixels: int) -> Tensor:
+    """`centre + step`, or `centre - step` where that would leave the image; clamped to its inside, each [B]."""
     margin = min(_MARGIN, (pixels - 1) / 2)
     end = centre + step
     out = (end < margin) | (end > pixels - 1 - margin)
     return torch.where(out, centre - step, end).clamp(margin, pixels - 1 - margin)
 
 
-def pasted_losses(model: SequentialAutoEncoder, image: Tensor, output: Output) -> Pasted:
-    """The losses of one more look, at images composed of what `output`'s steps wrote: for each image, one step's.
+def copy_paste_losses(model: SequentialAutoEncoder, image: Tensor, output: Output) -> CopyPasteLosses:
+    """The losses of one more step, on images composed of what `output`'s steps wrote: for each image, one of them.
 
     Args:
         model: what made `output`.
         image: [B, C, H, W] in 0..1.
         output: of the model for that image, of one step or more. Nothing of it gets a gradient.
     """
-    found = draw(image, output)
+    found = sample_steps(image, output)
     kernels = found.patch.shape[-1]
     composed = compose(found.error, found.write, found.window, kernels)
     code = model.coder.encode(read(composed.error, found.filters))
     separation = F.mse_loss(model.coder.decode(code.z).float(), found.patch)
     if not isinstance(model.localizer, Seeker):  # the others have no map of places to choose from
-        return Pasted(separation, torch.zeros_like(separation))
+        return CopyPasteLosses(separation, torch.zeros_like(separation))
     present = presence(found.write, found.window.delta)
-    miss = _miss(model.localizer, composed, found.window, kernels * found.window.delta)
-    return Pasted(separation, (present * present.roll(1) * miss).mean())
+    location = _location_loss(model.localizer, composed, found.window, kernels * found.window.delta)
+    return CopyPasteLosses(separation, (present * present.roll(1) * location).mean())
 
 
-class Found(NamedTuple):
-    """What one step, of each image another, made of an image."""
+class SampledSteps(NamedTuple):
+    """Records of one step of each image, which may be another step for each."""
 
     error: Tensor  # [B, C, H, W], before the write
     write: Tensor  # [B, C, H, W]
@@ -129,8 +130,8 @@ class Found(NamedTuple):
     filters: Filters
 
 
-def draw(image: Tensor, output: Output) -> Found:
-    """A step of every image: the t-th by chances of its presence / t.
+def sample_steps(image: Tensor, output: Output) -> SampledSteps:
+    """Draws a step for every image, the t-th with a probability proportional to its presence / t.
 
     First writes are the cleanest objects; late ones are practice on what is crowded, and on what others left.
     """
@@ -138,7 +139,7 @@ def draw(image: Tensor, output: Output) -> Found:
     writes = output.writes.detach()
     windows = output.windows
     numbers = torch.arange(1, len(steps) + 1, device=image.device)
-    # All may be 0; after a step that was too large, also NaN, which whoever reads the loss is to say.
+    # All may be 0; after a step that was too large, also NaN, which the trainer reports from the loss.
     chances = (presence(writes, windows.delta).mT / numbers).nan_to_num() + 1e-6  # [B, T]
     which = torch.multinomial(chances, 1).squeeze(1)
     rows = torch.arange(len(image), device=image.device)
@@ -146,7 +147,7 @@ def draw(image: Tensor, output: Output) -> Found:
     def of(stacked: Tensor) -> Tensor:
         return stacked.detach()[which, rows]
 
-    return Found(
+    return SampledSteps(
         error=(image - of(output.canvases[:-1])).detach(),
         write=of(writes),
         patch=of(torch.stack([step.patch_read for step in steps])),
@@ -155,14 +156,14 @@ def draw(image: Tensor, output: Output) -> Found:
     )
 
 
-def _miss(seeker: Seeker, composed: Composition, window: Window, side: Tensor) -> Tensor:
-    """Negative log likelihood [B] that a choice at one of the two centres is made among those around."""
-    logits = seeker.look(composed.error).logits
+def _location_loss(seeker: Seeker, composed: Composition, window: Window, side: Tensor) -> Tensor:
+    """Negative log likelihood [B] that an anchor at one of the two centres is chosen among those around them."""
+    logits = seeker.score_anchors(composed.error).logits
     first = torch.hypot(seeker.cell_x - window.x[:, None], seeker.cell_y - window.y[:, None])
     pasted = torch.hypot(seeker.cell_x - composed.x[:, None], seeker.cell_y - composed.y[:, None])
-    distance = torch.minimum(first, pasted)  # [B, choices]
+    distance = torch.minimum(first, pasted)  # [B, anchors]
     around = distance < (_AROUND * side[:, None]).clamp(min=2 * _HIT)
     hit = (distance < _HIT) | (distance == distance.amin(dim=1, keepdim=True))
     lowest = torch.finfo(logits.dtype).min
-    chances = [logits.masked_fill(~choices, lowest).logsumexp(dim=1) for choices in (around | hit, hit)]
+    chances = [logits.masked_fill(~anchors, lowest).logsumexp(dim=1) for anchors in (around | hit, hit)]
     return chances[0] - chances[1]

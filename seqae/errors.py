@@ -1,4 +1,4 @@
-"""The one tree of errors. `service.errors` maps each class to a status once; nothing else does."""
+"""Exceptions of the library, one tree. `service.errors` maps each class to an HTTP status once; nothing else does."""
 
 
 class Error(Exception):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from seqae.attention import read
 from seqae.config import LossConfig
-from seqae.copy_paste import Pasted, presence
+from seqae.copy_paste import CopyPasteLosses, presence
 from seqae.model import Output
 
 __all__ = ["Losses", "mseot_weights", "step_errors", "total_loss"]
@@ -57,7 +57,7 @@ def _region_loss(image: Tensor, output: Output, target: Literal["error", "image"
     return torch.stack(losses).mean()
 
 
-def total_loss(image: Tensor, output: Output, config: LossConfig, pasted: Pasted | None = None) -> Losses:
+def total_loss(image: Tensor, output: Output, config: LossConfig, pasted: CopyPasteLosses | None = None) -> Losses:
     """Eq. 15: alpha_region * L_region + alpha_mseot * L_MSEOT, plus the terms that the paper does not have.
 
     Args:

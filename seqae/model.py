@@ -17,7 +17,7 @@ __all__ = ["Output", "SequentialAutoEncoder", "Step"]
 
 
 class Step(NamedTuple):
-    """All that one step did; losses, figures, metrics and `/reconstruct` read these."""
+    """Record of one step, for losses, figures, metrics and `/reconstruct`."""
 
     canvas: Tensor  # [B, C, H, W], after the write
     write: Tensor  # [B, C, H, W], what was added
@@ -31,7 +31,7 @@ class Step(NamedTuple):
 
 
 class Output(NamedTuple):
-    """A whole reconstruction."""
+    """Record of a whole reconstruction."""
 
     start: Tensor  # [B, C, H, W], the canvas before the first write: zeros, or the background
     steps: tuple[Step, ...]
@@ -58,7 +58,7 @@ class Output(NamedTuple):
 
 
 class SequentialAutoEncoder(nn.Module):
-    """Rebuilds an image by attended writes onto a canvas.
+    """The model: rebuilds an image by attended writes onto a canvas.
 
     Attributes:
         checkpoint_activations: makes each step's activations again in the backward pass, in place of keeping them.
@@ -97,7 +97,7 @@ class SequentialAutoEncoder(nn.Module):
         )
 
     def _recomputed_step(self, image: Tensor, canvas: Tensor) -> Step:
-        """`step`, which keeps for the backward pass nothing but what goes in and what comes out."""
+        """`step` under activation checkpointing: the backward pass computes everything in between again."""
         given: dict[str, Any] = {"preserve_rng_state": self.config.coder.kind == "variational"}
         if any(isinstance(module, _BatchNorm) for module in self.localizer.modules()):
             given["context_fn"] = self._forward_and_again
@@ -105,11 +105,11 @@ class SequentialAutoEncoder(nn.Module):
         return step
 
     def _forward_and_again(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), self._kept_statistics()
+        return nullcontext(), self._frozen_statistics()
 
     @contextmanager
-    def _kept_statistics(self) -> Iterator[None]:
-        """A batch that is seen again must not move the running statistics of batch norm a second time."""
+    def _frozen_statistics(self) -> Iterator[None]:
+        """Keeps batch norm's running statistics as they are, while a batch is computed a second time."""
         norms = [module for module in self.modules() if isinstance(module, _BatchNorm)]
         usual = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
         for norm in norms:

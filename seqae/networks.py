@@ -1,8 +1,7 @@
-"""The networks of the paper: localization (Figure 2, Table 3, and the seeker), region coder (Table 1),
-background (Table 2).
+"""Networks: localization (Figure 2, Table 3, and the seeker), region coder (Table 1), background (Table 2).
 
 Each kind of network has one interface, and is chosen by name from its config:
-`make_localizer(...)(error) -> Located`, `make_coder(...)` with `encode(patch) -> Code` and `decode(z) -> patch`.
+`make_localizer(...)(error) -> Localization`, `make_coder(...)` with `encode(patch) -> Code` and `decode(z) -> patch`.
 """
 
 import math
@@ -15,14 +14,16 @@ from torch import Tensor, nn
 from seqae.attention import Window
 from seqae.config import AttentionConfig, BackgroundConfig, CoderConfig, ModelConfig
 
-__all__ = ["Background", "Code", "Coder", "Localizer", "Located", "make_coder", "make_localizer"]
+__all__ = ["Background", "Code", "Coder", "Localization", "Localizer", "make_coder", "make_localizer"]
 
 
-USUAL_SIZE = 20  # pixels: side of the objects that the config's bounds of delta are meant for, as MNIST's digits are
+REFERENCE_SIZE = (
+    20  # pixels: side of the objects that the config's bounds of delta are meant for, as MNIST's digits are
+)
 
 
-class Located(NamedTuple):
-    """What a localization network says of an error image."""
+class Localization(NamedTuple):
+    """Output of a localization network: where the next write goes."""
 
     window: Window
     embedding: Tensor  # [B, E], the features that the window was read off
@@ -31,7 +32,8 @@ class Located(NamedTuple):
 class Localizer(Protocol):
     """Eq. 2: an error image [B, C, H, W] in, a window out."""
 
-    def __call__(self, error: Tensor) -> Located: ...
+    def __call__(self, error: Tensor) -> Localization:
+        """The window of the next write for error images [B, C, H, W]."""
 
 
 def _bounded_log(raw: Tensor, low: float, high: float, start: float) -> Tensor:
@@ -44,7 +46,7 @@ def _bounded_log(raw: Tensor, low: float, high: float, start: float) -> Tensor:
     return torch.exp(math.log(low) + math.log(high / low) * torch.sigmoid(raw + offset))
 
 
-def _shape(raw: Tensor, config: AttentionConfig, scale: float | Tensor = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+def _window_shape(raw: Tensor, config: AttentionConfig, scale: float | Tensor = 1.0) -> tuple[Tensor, Tensor, Tensor]:
     """delta, sigma and gamma, each [B], from raw numbers [B, 3]; zeros mean delta = `scale` and gamma = 1."""
     delta = scale * _bounded_log(raw[:, 0], config.delta_min, config.delta_max, 1.0)
     middle = math.sqrt(config.sigma_min * config.sigma_max)
@@ -55,15 +57,15 @@ def _shape(raw: Tensor, config: AttentionConfig, scale: float | Tensor = 1.0) ->
     return delta, sigma, gamma
 
 
-def _zero(layer: nn.Linear) -> nn.Linear:
-    """Makes a last layer start at 0, so that every window starts at its default."""
+def _zero_initialize(layer: nn.Linear) -> nn.Linear:
+    """Initializes a last layer to 0, so that every window starts at its default."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
 
 
-def _he(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:
+def _he_initialize(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:
     """He's initialization; torch's default shrinks the signal of each layer to 0.4, and training starts slowly."""
     fan = layer.weight[0].numel() if not isinstance(layer, nn.ConvTranspose2d) else layer.weight[:, 0].numel() / 4
     nn.init.normal_(layer.weight, std=math.sqrt(2 / fan))
@@ -79,16 +81,16 @@ class _Regressor(nn.Module):
         self.config = config
         self.stack = stack
         self.embed = nn.Linear(features, hidden) if hidden else None
-        self.head = _zero(nn.Linear(hidden or features, 5))
+        self.head = _zero_initialize(nn.Linear(hidden or features, 5))
 
-    def forward(self, error: Tensor) -> Located:
+    def forward(self, error: Tensor) -> Localization:
         embedding = self.stack(error).flatten(1)
         if self.embed is not None:
             embedding = F.leaky_relu(self.embed(embedding), 0.01)
         raw = self.head(embedding).float()
         x = (self.config.width - 1) / 2 * (1 + torch.tanh(raw[:, 0]))
         y = (self.config.height - 1) / 2 * (1 + torch.tanh(raw[:, 1]))
-        return Located(Window(x, y, *_shape(raw[:, 2:], self.config.attention)), embedding)
+        return Localization(Window(x, y, *_window_shape(raw[:, 2:], self.config.attention)), embedding)
 
 
 def _small(config: ModelConfig) -> _Regressor:
@@ -119,27 +121,28 @@ def _improved(config: ModelConfig) -> _Regressor:
     return _Regressor(nn.Sequential(*layers), features, config, hidden=256)
 
 
-class Look(NamedTuple):
-    """What the seeker makes of every cell of an error image. A choice is a cell and a size: S sizes, cells in each."""
+class AnchorScores(NamedTuple):
+    """Features of an error image's cells and logits of its anchors. An anchor is a cell and one of S sizes."""
 
     features: Tensor  # [B, rows * columns, 32]
     logits: Tensor  # [B, S * rows * columns]
 
 
 class Seeker(nn.Module):
-    """Looks for an object that stands alone in the error image, and reads the window off the features around it.
+    """Localization network: scores anchors by centre-surround contrast, reads the window off the features of the best.
 
-    The image is cut into cells of 4 x 4 pixels. A choice is a cell and one of the config's sizes. Its logit is ten
+    The image is cut into cells of 4 x 4 pixels. An anchor is a cell and one of the config's sizes. Its logit is ten
     times its isolation (the error in a square of that size around the cell, less four times what a frame around the
     square holds, so that a square which cuts an object loses), plus a learned part that starts at 0. A softmax over the
-    choices near the peak gives centre and size as expectations, so both are differentiable, and the centre never lies
+    anchors near the peak gives centre and size as expectations, so both are differentiable, and the centre never lies
     between two objects; the same weights pool the features for the rest.
     """
 
     STRIDE = 4
     RADIUS = 2  # cells around the peak that take part
-    SURROUND = 4.0  # weight of the error in the frame of one cell around the square
-    CROWD = 1.5  # a square twice as large must hold 2 ** 1.5 times the error: more than two objects have, less than one
+    SURROUND_WEIGHT = 4.0  # weight of the error in the frame of one cell around the square
+    # A square twice as large must hold 2 ** 1.5 times the error: more than two objects have, less than one as large.
+    SIZE_EXPONENT = 1.5
     OFFSET = 4.0  # pixels: how far the head may move the centre
     SHARPNESS = 10.0
 
@@ -155,49 +158,49 @@ class Seeker(nn.Module):
         )
         sizes = config.localizer.sizes
         self.sides = [size // self.STRIDE for size in sizes]  # cells
-        self.score = _zero(nn.Linear(32, len(sizes), bias=False))  # a softmax would not see the bias
+        self.score = _zero_initialize(nn.Linear(32, len(sizes), bias=False))  # a softmax would not see the bias
         self.hidden = nn.Linear(32 + 2, 64)
-        self.head = _zero(nn.Linear(64, 5))
+        self.head = _zero_initialize(nn.Linear(64, 5))
         rows, columns = math.ceil(config.height / self.STRIDE), math.ceil(config.width / self.STRIDE)
-        # Centre of each choice in pixels, [S * cells]: a cell of stride 4 is centred 1.5 pixels after its first one.
+        # Centre of each anchor in pixels, [S * cells]: a cell of stride 4 is centred 1.5 pixels after its first one.
         size, y, x = torch.meshgrid(torch.tensor(sizes), torch.arange(rows), torch.arange(columns), indexing="ij")
         self.register_buffer("cell_x", (x.flatten() * self.STRIDE + 1.5).clamp(max=config.width - 1), persistent=False)
         self.register_buffer("cell_y", (y.flatten() * self.STRIDE + 1.5).clamp(max=config.height - 1), persistent=False)
-        self.register_buffer("log_scale", (size.flatten() / USUAL_SIZE).log(), persistent=False)
+        self.register_buffer("log_scale", (size.flatten() / REFERENCE_SIZE).log(), persistent=False)
         self.cell_x: Tensor
         self.cell_y: Tensor
         self.log_scale: Tensor
 
     def _isolation(self, error: Tensor) -> Tensor:
-        """How much error lies in a square around each cell, less what a frame around the square cuts: [B, choices]."""
+        """Centre-surround contrast [B, anchors]: the error in each square, less what lies in a frame around it."""
         cells = F.avg_pool2d(error.abs().mean(dim=1, keepdim=True), self.STRIDE)
         inside, mass = [], []
         for side in self.sides:
-            scale = side**-self.CROWD
+            scale = side**-self.SIZE_EXPONENT
             within = F.avg_pool2d(cells, side, 1, side // 2) * (scale * side**2)
             around = F.avg_pool2d(cells, side + 2, 1, side // 2 + 1) * (scale * (side + 2) ** 2)
             inside.append(within)
-            mass.append((1 + self.SURROUND) * within - self.SURROUND * around)
+            mass.append((1 + self.SURROUND_WEIGHT) * within - self.SURROUND_WEIGHT * around)
         most = torch.cat(inside, dim=1).flatten(1).amax(dim=1, keepdim=True)
         return torch.cat(mass, dim=1).flatten(1) / most.clamp(min=1e-8)
 
-    def look(self, error: Tensor) -> Look:
-        """Every choice's logit, and every cell's features, for an error image [B, C, H, W]."""
-        # Detached: where to look next is no reason to have written differently; it also saves backward work.
+    def score_anchors(self, error: Tensor) -> AnchorScores:
+        """Every anchor's logit, and every cell's features, for error images [B, C, H, W]."""
+        # Detached: a write is not trained by where it leads the next one; it also saves backward work.
         bottom, right = -error.shape[2] % self.STRIDE, -error.shape[3] % self.STRIDE
         error = F.pad(error.detach(), (0, right, 0, bottom))
         # ReLU of what the product takes as it is: torch.compile then keeps that alone, and no mask, which is slow.
         features = F.relu(self.stack(error).permute(0, 2, 3, 1).flatten(0, 2))  # [B * cells, 32]
         # A 1 x 1 convolution, as a matrix product: its backward pass is cheaper.
         learned = self.score(features).view(len(error), -1, len(self.sides)).mT.flatten(1).float()
-        return Look(features.view(len(error), -1, 32), learned + self.SHARPNESS * self._isolation(error))
+        return AnchorScores(features.view(len(error), -1, 32), learned + self.SHARPNESS * self._isolation(error))
 
-    def forward(self, error: Tensor) -> Located:
-        features, logits = self.look(error)
+    def forward(self, error: Tensor) -> Localization:
+        features, logits = self.score_anchors(error)
         peak = logits.detach().argmax(dim=1, keepdim=True)
         reach = (self.RADIUS + 0.5) * self.STRIDE
         near = ((self.cell_x - self.cell_x[peak]).abs() < reach) & ((self.cell_y - self.cell_y[peak]).abs() < reach)
-        weights = logits.masked_fill(~near, -torch.inf).softmax(dim=1)  # [B, choices]
+        weights = logits.masked_fill(~near, -torch.inf).softmax(dim=1)  # [B, anchors]
         x, y = weights @ self.cell_x, weights @ self.cell_y
         of_cells = weights.view(len(weights), len(self.sides), -1).sum(dim=1)
         pooled = (of_cells.to(features.dtype).unsqueeze(1) @ features).squeeze(1)
@@ -208,7 +211,7 @@ class Seeker(nn.Module):
         x = (x + offset[:, 0]).clamp(0, self.config.width - 1)
         y = (y + offset[:, 1]).clamp(0, self.config.height - 1)
         scale = (weights @ self.log_scale).exp()
-        return Located(Window(x, y, *_shape(raw[:, 2:], self.config.attention, scale)), embedding)
+        return Localization(Window(x, y, *_window_shape(raw[:, 2:], self.config.attention, scale)), embedding)
 
 
 def make_localizer(config: ModelConfig) -> nn.Module:
@@ -232,12 +235,15 @@ class Code(NamedTuple):
 class Coder(Protocol):
     """The region coder: Eq. 4 and 5."""
 
-    def encode(self, patch: Tensor) -> Code: ...
-    def decode(self, z: Tensor) -> Tensor: ...
+    def encode(self, patch: Tensor) -> Code:
+        """Eq. 4: the code of patches [B, C, N, N]."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Eq. 5: codes [B, Z] -> patches [B, C, N, N]."""
 
 
 class _Bias(nn.Module):
-    """Adds a number per channel, after a transposed convolution: oneDNN takes up to twice as long for both at once."""
+    """Bias per channel, apart from the transposed convolution before it: oneDNN takes up to twice as long for both."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -249,7 +255,9 @@ class _Bias(nn.Module):
 
 
 class AutoEncoder(nn.Module):
-    """Table 1: three convolutions, a bottleneck, three transposed convolutions. N = 32 gives the sizes of the table.
+    """Region coder of Table 1: three convolutions, a bottleneck, three transposed convolutions.
+
+    N = 32 gives the sizes of the table.
 
     With `variational` the encoder gives a mean and a log variance, and training samples z from them.
     """
@@ -278,13 +286,13 @@ class AutoEncoder(nn.Module):
         self.decoder = nn.Sequential(*decoder)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-                _he(layer)
+                _he_initialize(layer)
         # Writes start at 0: as noise they would answer each other, and at T 48 the first gradient would be infinite.
         nn.init.zeros_(self.decoder[-2].get_parameter("weight"))
 
     def encode(self, patch: Tensor) -> Code:
         """Eq. 4: [B, C, N, N] -> z [B, Z]."""
-        # Channels last, as the convolutions leave them: no copy. ReLU comes after that, as in `Seeker.look`.
+        # Channels last, as the convolutions leave them: no copy. ReLU comes after that, as in `Seeker.score_anchors`.
         out = self.to_code(F.relu(self.encoder(patch).permute(0, 2, 3, 1).flatten(1)))
         if not self.variational:
             return Code(out, None)
@@ -306,7 +314,7 @@ def make_coder(config: ModelConfig) -> AutoEncoder:
 
 
 class Background(nn.Module):
-    """Table 2: conv to 4 x H/2 x W/2, fully connected to the code and back, transposed conv to C x H x W."""
+    """Background network of Table 2: conv to 4 x H/2 x W/2, fully connected to the code and back, transposed conv."""
 
     def __init__(self, config: ModelConfig, background: BackgroundConfig) -> None:
         super().__init__()

@@ -1,13 +1,11 @@
-"""The model as a user holds it: pictures in, canvas frames and attention out; numpy and PIL, no tensors at the edge."""
+"""Inference with a trained model: pictures in, canvas frames and attention out; numpy and PIL, no tensors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from seqae.attention import window_box
 from seqae.checkpoints import checkpoint
@@ -15,55 +13,11 @@ from seqae.config import TrainConfig
 from seqae.data.preprocess import centre_box, fit
 from seqae.losses import step_errors
 from seqae.model import Output, SequentialAutoEncoder
+from seqae.reconstruction import AttentionStep, Reconstruction
+from seqae.rendering.panels import to_bytes
+from seqae.tensors import intensities
 
-__all__ = ["AttentionStep", "Reconstruction", "Reconstructor"]
-
-Box = tuple[float, float, float, float]  # left, top, right, bottom
-
-
-@dataclass(frozen=True)
-class AttentionStep:
-    """One write: where the model looked, and what it read and wrote. Lengths are pixels of the model's image."""
-
-    x: float
-    """Column of the window's centre."""
-    y: float
-    """Row of the window's centre."""
-    stride: float
-    """delta, pixels between two kernels."""
-    sigma: float
-    """Standard deviation of a kernel."""
-    gamma: float
-    """Intensity, no unit."""
-    window: Box
-    """What the kernels tile; it may reach over the edge."""
-    source_window: Box
-    """The same, in pixels of the picture that was given."""
-    error: float
-    """Mean squared error of the canvas after this write; intensities are 0..1."""
-    patch_read: np.ndarray
-    """uint8 [N, N, C], off the error image: 0 where the canvas is too bright."""
-    patch_written: np.ndarray
-    """uint8 [N, N, C]."""
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """All that the model did with one picture."""
-
-    input: np.ndarray
-    """uint8 [H, W, C]: the picture as the model saw it."""
-    frames: np.ndarray
-    """uint8 [T+1, H, W, C]: the canvas before the first write and after each."""
-    steps: tuple[AttentionStep, ...]
-    error: tuple[float, ...]
-    """Mean squared error of each frame, T+1 of them; intensities are 0..1."""
-
-
-def _to_bytes(images: Tensor) -> np.ndarray:
-    """[..., C, H, W] in 0..1 -> uint8 [..., H, W, C]."""
-    array: np.ndarray = images.movedim(-3, -1).mul(255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-    return array
+__all__ = ["Reconstructor"]
 
 
 class Reconstructor:
@@ -106,12 +60,12 @@ class Reconstructor:
             inputs: uint8 [B, H, W, C].
             sizes: (width, height) of the picture that each was made from; the model's own when left out.
         """
-        image = torch.from_numpy(np.ascontiguousarray(inputs)).to(self._device).movedim(-1, 1).float() / 255
+        image = intensities(inputs, self._device).movedim(-1, 1)
         with torch.inference_mode():
             output: Output = self._model(image)
             errors = step_errors(image, output).T.tolist()  # [B][T+1]
         model = self.config.model
-        frames = _to_bytes(output.canvases.movedim(1, 0))  # [B, T+1, H, W, C]
+        frames = to_bytes(output.canvases.movedim(1, 0).cpu().numpy())  # [B, T+1, H, W, C]
         sizes = sizes or [(model.width, model.height)] * len(inputs)
         return [
             Reconstruction(inputs[at], frames[at], self._steps(output, at, sizes[at], errors[at]), tuple(errors[at]))
@@ -140,8 +94,8 @@ class Reconstructor:
                     window=(box[0], box[1], box[2], box[3]),
                     source_window=source,
                     error=error,
-                    patch_read=_to_bytes(step.patch_read[at]),
-                    patch_written=_to_bytes(step.patch_written[at]),
+                    patch_read=to_bytes(step.patch_read[at].cpu().numpy()),
+                    patch_written=to_bytes(step.patch_written[at].cpu().numpy()),
                 )
             )
         return tuple(steps)

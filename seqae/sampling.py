@@ -1,4 +1,4 @@
-"""Scenes that nobody drew: codes from the unit Gaussian, decoded, and written where training scenes have objects.
+"""Sampling of new scenes: codes from the unit Gaussian, decoded, and written where training scenes have objects.
 
 The paper names this as future work (its conclusion): with a variational region coder in the auto-encoder's place, a
 code can be drawn and not only encoded. What the paper does not have is a distribution of places. Here it is the one
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from seqae.attention import Window, make_filters, write
 from seqae.errors import SamplingError
 from seqae.model import Output, SequentialAutoEncoder
+from seqae.tensors import intensities
 
 __all__ = ["Layouts", "Samples", "fit_layouts", "sample_scenes"]
 
@@ -27,7 +28,7 @@ _ACTIVE = 0.25
 
 @dataclass(frozen=True)
 class Layouts:
-    """Where, how and what a model writes in training scenes. L scenes, T steps."""
+    """Windows, codes and starting canvases of a model's writes in training scenes. L scenes, T steps."""
 
     windows: NDArray[np.float32]
     """[L, T, 5]: x, y, delta, sigma, gamma of each write; lengths in pixels."""
@@ -47,7 +48,7 @@ class Layouts:
 
 @dataclass(frozen=True)
 class Samples:
-    """Sampled scenes."""
+    """Sampled scenes, M of them, as canvases write by write."""
 
     frames: NDArray[np.float32]
     """[M, K+1, C, H, W]: the canvas before the first write and after each of at most K; a scene of fewer objects ends
@@ -63,7 +64,7 @@ class Samples:
 
 
 def fit_layouts(model: SequentialAutoEncoder, images: NDArray[np.uint8]) -> Layouts:
-    """The writes that a model makes to reconstruct training scenes.
+    """Fits the layouts: collects the writes with which a model reconstructs training scenes.
 
     Args:
         model: on the CPU; it is put into evaluation mode.
@@ -74,7 +75,7 @@ def fit_layouts(model: SequentialAutoEncoder, images: NDArray[np.uint8]) -> Layo
     """
     windows, active, starts, codes = [], [], [], []
     for first in range(0, len(images), _BATCH):
-        given = torch.from_numpy(np.ascontiguousarray(images[first : first + _BATCH])).float() / 255
+        given = intensities(images[first : first + _BATCH])
         with torch.inference_mode():
             output: Output = model.eval()(given)
         energy = output.writes.square().sum(dim=(2, 3, 4)).T  # [b, T]
@@ -105,7 +106,7 @@ def sample_scenes(
     codes: Literal["prior", "fitted"] = "prior",
     shift: float = 1.0,
 ) -> Samples:
-    """Scenes drawn from the model.
+    """Draws scenes from the model.
 
     Args:
         model: with the variational coder, or any for fitted codes.

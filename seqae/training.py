@@ -1,4 +1,4 @@
-"""The training loop: one process's share of a run, as an iterator that reports what happened.
+"""The training loop of one worker, as an iterator of progress reports and evaluations.
 
 `Trainer.run` does nothing but train and evaluate: whoever iterates it logs, saves, tells the cluster, and stops it by
 not asking for more. The order of the data and all random numbers are functions of (seed, iteration) alone,
@@ -19,21 +19,22 @@ from torch import Tensor, nn
 from seqae.checkpoints import checkpoint
 from seqae.checkpoints.manifest import Manifest, verify
 from seqae.config import TrainConfig
-from seqae.copy_paste import pasted_losses
+from seqae.copy_paste import copy_paste_losses
 from seqae.data.cache import Dataset
 from seqae.errors import CheckpointError, DivergedError
 from seqae.evaluation.evaluate import Evaluation, evaluate
 from seqae.losses import Losses, total_loss
 from seqae.model import Output, SequentialAutoEncoder
+from seqae.tensors import intensities
 
-__all__ = ["Progress", "Trainer", "iterations_of", "with_shared_statistics"]
+__all__ = ["Progress", "Trainer", "with_synchronized_batch_norm"]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is."""
+    """Progress report of a run."""
 
     iteration: int
     """Optimizer steps done."""
@@ -64,20 +65,15 @@ class Progress:
     """The schedule asks for a checkpoint now."""
 
 
-def iterations_of(config: TrainConfig, train_images: int) -> int:
-    """Optimizer steps of a run over a training set of that many images."""
-    return max(1, round(config.schedule.epochs * train_images / config.schedule.batch_size))
-
-
-class _Order:
-    """Which images form each batch: epochs are permutations, laid end to end."""
+class _BatchSampler:
+    """Sampler of batches: epochs are permutations of the images, laid end to end."""
 
     def __init__(self, seed: int, images: int, device: torch.device) -> None:
         self._seed, self._images, self._device = seed, images, device
         self._newest: tuple[int, Tensor] | None = None
 
     def _permutation(self, epoch: int) -> Tensor:
-        """Made, and copied to the device, once an epoch: a copy for each batch would make a GPU wait."""
+        """The order of an epoch, made and copied to the device once: a copy for each batch would make a GPU wait."""
         if self._newest is None or self._newest[0] != epoch:
             order = np.random.default_rng((self._seed, epoch)).permutation(self._images)
             self._newest = (epoch, torch.from_numpy(order).to(self._device))
@@ -97,7 +93,7 @@ class _Order:
 
 
 def _one_cycle(done: int, iterations: int, warmup: float) -> float:
-    """The learning rate as a share of its peak: a straight rise from 1/25 over the warm-up, then half a cosine to 0.
+    """One-cycle learning rate as a share of its peak: a linear rise from 1/25 in the warm-up, then half a cosine to 0.
 
     torch's OneCycleLR divides by zero where the warm-up is one iteration long, so short runs would fail.
     """
@@ -118,12 +114,12 @@ class _Loss(nn.Module):
     def forward(self, image: Tensor, steps: int) -> Losses:
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.config.schedule.precision == "bfloat16"):
             output: Output = self.model(image, steps)
-            pasted = pasted_losses(self.model, image, output) if self.config.loss.pastes else None
+            pasted = copy_paste_losses(self.model, image, output) if self.config.loss.pastes else None
         return total_loss(image, output, self.config.loss, pasted)
 
 
-def with_shared_statistics(model: ModuleT, device: torch.device, world: int) -> ModuleT:
-    """Makes several workers' batch norms (Table 3) use the statistics of the whole batch.
+def with_synchronized_batch_norm(model: ModuleT, device: torch.device, world: int) -> ModuleT:
+    """The model with batch norms (Table 3) that use the statistics of the whole batch, over several workers.
 
     torch has that for GPUs only: workers on CPUs use those of their own share, and the first one's running averages
     are kept. One worker needs nothing.
@@ -163,16 +159,18 @@ class Trainer:
         self.rank, self.world = rank, world
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.model = with_shared_statistics(SequentialAutoEncoder(config.model), self.device, world).to(self.device)
+            self.model = with_synchronized_batch_norm(SequentialAutoEncoder(config.model), self.device, world).to(
+                self.device
+            )
         self.model.checkpoint_activations = config.schedule.checkpoint_activations
         loss = _Loss(self.model, config)
         if config.schedule.compile != "off":
             loss.compile(mode=config.schedule.compile, dynamic=False)
         self.module = wrap(loss)
-        self._draws = config.loss.pastes or config.model.coder.kind == "variational"
+        self._is_random = config.loss.pastes or config.model.coder.kind == "variational"
         self.images = torch.from_numpy(np.ascontiguousarray(data.train.images)).to(self.device)  # uint8 [M, C, H, W]
-        self._order = _Order(config.seed, len(self.images), self.device)
-        self.iterations = iterations_of(config, len(self.images))
+        self._order = _BatchSampler(config.seed, len(self.images), self.device)
+        self.iterations = config.schedule.iterations(len(self.images))
         self.iteration = 0
         self.evaluation: Evaluation | None = None
         self._metrics: dict[str, float] = {}  # of the newest evaluation, this process's or the one's before it
@@ -213,11 +211,11 @@ class Trainer:
             losses.append(loss)
             last = self.iteration == self.iterations
             due = last or self.iteration % schedule.checkpoint_every == 0
-            look = last or self.iteration % schedule.evaluate_every == 0
-            if not (due or look or self.iteration % schedule.log_every == 0):
+            evaluation_due = last or self.iteration % schedule.evaluate_every == 0
+            if not (due or evaluation_due or self.iteration % schedule.log_every == 0):
                 continue
             progress = self._progress(losses, norm, started, due)
-            if look and self.rank == 0:
+            if evaluation_due and self.rank == 0:
                 self.evaluation = self.evaluate()
                 self._metrics = self.evaluation.metrics()
                 yield self.evaluation
@@ -226,14 +224,17 @@ class Trainer:
             started = time.perf_counter()
 
     def _train_step(self) -> tuple[Tensor, Tensor]:
-        """One optimizer step on this worker's share of the batch; returns `Losses` as one tensor, and the gradient's
-        norm."""
+        """One optimizer step on this worker's share of the batch.
+
+        Returns:
+            `Losses` as one tensor, and the gradient's norm before clipping.
+        """
         schedule = self.config.schedule
         batch = self._order.batch(self.iteration, schedule.batch_size)
         share = batch[self.rank :: self.world]
         # With more workers than images one of them has none; it must take part, so it gets one that does not count.
-        image = self.images[share if len(share) else batch[:1]].float() / 255
-        if self._draws:
+        image = intensities(self.images[share if len(share) else batch[:1]])
+        if self._is_random:
             torch.manual_seed(hash((self.config.seed, self.iteration, self.rank)) & 0x7FFFFFFF)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)

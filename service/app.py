@@ -22,6 +22,8 @@ from service.inference.model_pool import ModelPool
 from service.reconciler.loop import Reconciler
 from service.scheduling.job_service import JobService
 from service.settings import Settings
+from service.upstream.cluster_monitor import ClusterMonitor
+from service.upstream.tracking_server import TrackingServer
 from service.webhook_sender import WebhookSender
 
 __all__ = ["create_app"]
@@ -52,10 +54,12 @@ def create_app(
         tracking: runs and models.
         inference: serves the models; made from the settings when left out.
     """
+    cluster = ClusterMonitor(launcher, store.now)
+    server = TrackingServer(tracking, store.now, rest=settings.tracking_retry / 2)
     if inference is None and settings.inference:
-        inference = ModelPool(tracking, settings)
-    service = JobService(store, launcher, settings.jobs_dir, settings)
-    context = AppContext(settings, launcher, store, tracking, service, inference)
+        inference = ModelPool(server, settings)
+    service = JobService(store, cluster, settings.jobs_dir, settings)
+    context = AppContext(settings, cluster, store, server, service, inference)
     # The reference at /docs with its scripts from here: FastAPI's own page loads them from another host.
     app = FastAPIOffline(
         redoc_url=None,
@@ -92,7 +96,7 @@ def _workers(context: AppContext) -> list[Reconciler | WebhookSender]:
     workers: list[Reconciler | WebhookSender] = []
     if settings.reconcile:
         environment = _drivers_environment(settings)
-        workers.append(Reconciler(store, context.launcher, context.tracking, settings.jobs_dir, settings, environment))
+        workers.append(Reconciler(store, context.cluster, context.tracking, settings.jobs_dir, settings, environment))
     if settings.webhook_urls and settings.webhook_secret is not None:
         workers.append(WebhookSender(Outbox(store.database, store.now), settings.webhook_secret.get_secret_value()))
     return workers

@@ -1,10 +1,21 @@
-"""The life of a job, in one table. Nothing else decides which state may follow which."""
+"""The state machine of a job, in one table. Nothing else decides which state may follow which."""
 
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
 
-__all__ = ["ACTIVE", "ENDED", "TRANSITIONS", "WAITING", "Desired", "State", "is_legal", "reason_for"]
+__all__ = [
+    "ACTIVE",
+    "ENDED",
+    "TRANSITIONS",
+    "WAITING",
+    "AttemptOutcome",
+    "Desired",
+    "EventType",
+    "State",
+    "is_legal",
+    "reason_for",
+]
 
 
 class State(StrEnum):
@@ -49,6 +60,34 @@ class Desired(StrEnum):
     RUN = "run"
     PAUSE = "pause"
     CANCEL = "cancel"
+
+
+class AttemptOutcome(StrEnum):
+    """How an attempt ended, for the control plane."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    LOST = "lost"
+    """To infrastructure, or to an error that is tried again."""
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+
+
+class EventType(StrEnum):
+    """Type of an event, and the `event` field of its server-sent event."""
+
+    TRANSITION = "transition"
+    """From one state to another."""
+    PROGRESS = "progress"
+    """A heartbeat that says more than the one before."""
+    METRICS = "metrics"
+    """An evaluation."""
+    FRAME = "frame"
+    """A film strip."""
+    NOTICE = "notice"
+    """Something an attempt wrote down for people: a damaged checkpoint, a lost worker."""
+    DELETED = "deleted"
+    """The job and its files are gone; its events stay."""
 
 
 ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})

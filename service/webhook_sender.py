@@ -11,11 +11,11 @@ least once, so receivers should drop an id that they have seen. A delivery is a 
 
 import binascii
 import logging
-import threading
 
 import httpx
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
+from jobs.periodic_thread import PeriodicThread
 from service.backoff import exponential_backoff
 from service.db.outbox import Delivery, Outbox
 
@@ -62,20 +62,18 @@ class WebhookSender:
     ) -> None:
         self._outbox = outbox
         self._signer = make_signer(secret)
+        self._thread: PeriodicThread | None = None
         self._http = httpx.Client(timeout=timeout, transport=transport, follow_redirects=False)
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def start(self, every: float = 1.0) -> None:
         """Starts sending in a thread of its own, which looks for due deliveries every so many seconds."""
-        self._thread = threading.Thread(target=self._run, args=(every,), name="webhooks", daemon=True)
+        self._thread = PeriodicThread("webhooks", every, self._send_all_due)
         self._thread.start()
 
     def stop(self, timeout: float = 10.0) -> None:
         """Stops after the delivery in progress, which is waited for this many seconds."""
-        self._stopping.set()
         if self._thread is not None:
-            self._thread.join(timeout)
+            self._thread.stop(timeout)
         self._http.close()
 
     def send_due(self, most: int = 20) -> int:
@@ -92,15 +90,10 @@ class WebhookSender:
             self._outbox.mark_failed(delivery, error, wait, give_up=tries >= _MOST_TRIES)
         return len(deliveries)
 
-    def _run(self, every: float) -> None:
-        while not self._stopping.is_set():
-            try:
-                while self.send_due() and not self._stopping.is_set():
-                    continue
-            except Exception:
-                # The database may be down; whatever it is, the outbox keeps what is not sent.
-                log.exception("webhooks: this round failed; the next one comes")
-            self._stopping.wait(every)
+    def _send_all_due(self) -> None:
+        """One round: until nothing is due. Where it fails, the outbox keeps what is not sent for the next one."""
+        while self.send_due() and not (self._thread is not None and self._thread.is_stopping):
+            continue
 
     def _send(self, delivery: Delivery) -> str | None:
         """Why it did not arrive; None when it did."""

@@ -1,26 +1,35 @@
-"""Telling attempts what is wanted of them, so that an outdated word never replaces a newer one."""
+"""Guarded write of control.json, by which the control plane fences off older attempts.
 
-import fcntl
+A process that hung for longer than its lease may write long after another one has fenced off the attempt that it still
+believes in: that fence must stay.
+"""
+
 import logging
+
+from filelock import FileLock
 
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control
 from jobs.errors import FolderError
 
-__all__ = ["tell"]
+__all__ = ["issue_control"]
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
-def tell(folder: JobFolder, control: Control) -> None:
-    """Writes control.json, unless it speaks to a newer attempt already.
+def issue_control(folder: JobFolder, control: Control) -> None:
+    """Writes control.json, unless it names a newer attempt already.
 
-    A process that hung for longer than its lease may come here long after another one has fenced off the attempt that
-    it still believes in: that fence must stay.
+    Args:
+        folder: the job's; it is made where it is missing.
+        control: what is wanted, and of which attempt.
+
+    Raises:
+        OSError: the disk is full or the folder can't be written.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
-    with (folder.path / "control.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    # Without the lock, an older control could be written between the look at a newer one and its write.
+    with FileLock(folder.path / "control.lock"):
         if _may_replace(folder, control):
             folder.write_control(control)
 
@@ -29,6 +38,6 @@ def _may_replace(folder: JobFolder, control: Control) -> bool:
     try:
         known = folder.read_control()
     except FolderError as error:
-        log.warning("it is written anew: %s", error)
+        logger.warning("control.json is written anew: %s", error)
         return True
-    return known.attempt <= control.attempt and known != control
+    return not known.fences(control.attempt) and known != control

@@ -1,9 +1,12 @@
-"""Records of the job directory, one pydantic model for each file or line of a file."""
+"""Records of the job directory, one pydantic model for each file or line of a file.
+
+Some fields have another name in JSON than in Python. They can be constructed by either, and are written under the JSON
+name, so a dump must ask for `by_alias=True`. Records that are kept up to date field by field are not frozen.
+"""
 
 from enum import StrEnum
-from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from jobs.errors import ErrorClass
 from seqae.config import Config
@@ -13,60 +16,17 @@ __all__ = [
     "Failure",
     "MetricRow",
     "Note",
+    "NoteKind",
     "Outcome",
     "Phase",
     "Progress",
     "Result",
+    "Shipped",
     "TrialRow",
+    "TrialState",
     "Want",
     "metric_name",
 ]
-
-
-class Want(StrEnum):
-    """What the control plane wants of the newest attempt."""
-
-    RUN = "run"
-    PAUSE = "pause"
-    CANCEL = "cancel"
-
-
-class Control(Config):
-    """control.json, written by the control plane only."""
-
-    attempt: int = Field(ge=0)
-    want: Want = Want.RUN
-
-
-class Phase(StrEnum):
-    """What an attempt is at."""
-
-    STARTING = "starting"
-    DATA = "data"
-    TRAINING = "training"
-    FINALIZING = "finalizing"
-
-
-class Progress(Config):
-    """progress.json. Counts are of this run as a whole, not of this attempt."""
-
-    time: float
-    """When this was written, seconds since 1970: the heartbeat."""
-    moved_at: float
-    """When the work last moved on. A heartbeat without it is a stall."""
-    phase: Phase
-    iteration: int = 0
-    iterations: int = 0
-    epoch: float = 0.0
-    epochs: float = 0.0
-    loss: float | None = None
-    test_mse: float | None = None
-    images_per_second: float | None = None
-    eta_seconds: float | None = None
-    workers: int = 0
-    """Workers that train now; an elastic run may have fewer than it may use."""
-    trials: dict[str, int] | None = None
-    """A search's trials, counted by state."""
 
 
 class Outcome(StrEnum):
@@ -78,10 +38,102 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Want(StrEnum):
+    """What the control plane wants of the newest attempt."""
+
+    RUN = "run"
+    PAUSE = "pause"
+    CANCEL = "cancel"
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How an attempt ends that stops because of it; None for RUN, which stops no attempt."""
+        match self:
+            case Want.RUN:
+                return None
+            case Want.PAUSE:
+                return Outcome.PAUSED
+            case Want.CANCEL:
+                return Outcome.CANCELLED
+
+
+class Control(Config):
+    """control.json, written by the control plane only."""
+
+    attempt: int = Field(ge=0)
+    """The newest attempt."""
+    want: Want = Want.RUN
+
+    def fences(self, attempt: int) -> bool:
+        """Whether an attempt is fenced: a newer one exists, so it must stop and commit nothing."""
+        return self.attempt > attempt
+
+    def stops(self, attempt: int) -> bool:
+        """Whether an attempt must stop, because it is fenced or because a pause or the end is wanted."""
+        return self.want is not Want.RUN or self.fences(attempt)
+
+
+class Phase(StrEnum):
+    """What an attempt is at."""
+
+    STARTING = "starting"
+    DATA = "data"
+    TRAINING = "training"
+    FINALIZING = "finalizing"
+
+
+class TrialState(StrEnum):
+    """State of a trial of a search."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    """Stopped early by the search; its model may still win."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the trial will not run again."""
+        return self.has_model or self is TrialState.FAILED
+
+    @property
+    def has_model(self) -> bool:
+        """Whether the trial's model may be the search's result."""
+        return self in (TrialState.STOPPED, TrialState.SUCCEEDED)
+
+
+class Progress(Config):
+    """progress.json. Counts are of this run as a whole, not of this attempt."""
+
+    model_config = ConfigDict(frozen=False, populate_by_name=True)
+
+    time: float
+    """When this was written, seconds since 1970: the heartbeat."""
+    last_progress_at: float = Field(alias="moved_at")
+    """When the work last moved on, seconds since 1970. A heartbeat without it is a stall. In JSON: `moved_at`."""
+    phase: Phase
+    iteration: int = 0
+    iterations: int = 0
+    epoch: float = 0.0
+    epochs: float = 0.0
+    loss: float | None = None
+    test_mse: float | None = None
+    images_per_second: float | None = None
+    eta_seconds: float | None = None
+    workers: int = 0
+    """Workers that train now; an elastic run may have fewer than it may use."""
+    trials: dict[TrialState, int] | None = None
+    """A search's trials, counted by state."""
+
+
 class Failure(Config):
-    """The error of a failed attempt; in JSON its class is under "class"."""
+    """The error of a failed attempt."""
+
+    model_config = ConfigDict(populate_by_name=True)
 
     error_class: ErrorClass = Field(alias="class")
+    """In JSON: `class`."""
     message: str
 
 
@@ -98,11 +150,28 @@ class Result(Config):
     """Names the scenes behind `metrics`: results compare only where it is the same."""
 
 
+class NoteKind(StrEnum):
+    """What a note is about."""
+
+    CHECKPOINT_DAMAGED = "checkpoint_damaged"
+    """A checkpoint is damaged and was skipped."""
+    CHECKPOINT_FAILED = "checkpoint_failed"
+    """A checkpoint could not be written."""
+    WORKERS_LOST = "workers_lost"
+    """Workers were lost and are started again."""
+    RESUMED = "resumed"
+    """Training goes on from a checkpoint."""
+    FENCED = "fenced"
+    """The attempt stops because a newer one exists."""
+    DATA = "data"
+    """Which data the attempt trains on, in words."""
+
+
 class Note(Config):
     """A line of notes.jsonl: the control plane makes an event of it."""
 
     time: float
-    kind: Literal["checkpoint_damaged", "checkpoint_failed", "workers_lost", "resumed", "fenced", "data"]
+    kind: NoteKind
     text: str
 
 
@@ -117,8 +186,10 @@ class MetricRow(Config):
 class TrialRow(Config):
     """A line of trials.jsonl; the last line of a trial counts."""
 
+    model_config = ConfigDict(frozen=False)
+
     trial: int
-    state: Literal["pending", "running", "stopped", "succeeded", "failed"]
+    state: TrialState
     params: dict[str, int | float]
     metrics: dict[str, float] = Field(default_factory=dict)
     epoch: float = 0.0
@@ -126,9 +197,29 @@ class TrialRow(Config):
 
     @property
     def is_over(self) -> bool:
-        return self.state in ("stopped", "succeeded", "failed")
+        """Whether the trial will not run again."""
+        return self.state.is_over
+
+
+class Shipped(Config):
+    """shipped.json: how far a job's folder has been copied to its run on the tracking server."""
+
+    model_config = ConfigDict(frozen=False, populate_by_name=True)
+
+    run_id: str | None = None
+    """The run that has it; another run has nothing yet."""
+    steps: dict[str, int] = Field(default_factory=dict)
+    """The last step of each metric."""
+    frames: int = -1
+    """Step of the last film strip."""
+    artifacts: list[str] = Field(default_factory=list)
+    """Names of the files of artifacts/."""
+    dataset: str | None = Field(None, alias="seqae.dataset")
+    """The data set in words, as it was set for a tag."""
+    closed_below: str | None = None
+    """Of a trial that is over: the run of the search below which its own run has been closed."""
 
 
 def metric_name(name: str) -> str:
-    """How a result's metric is called in metrics.jsonl, so that curves are grouped: test_mse -> test/mse."""
+    """Name of a result's metric in metrics.jsonl, where curves are grouped: "test_mse" gives "test/mse"."""
     return f"test/{name.removeprefix('test_')}"

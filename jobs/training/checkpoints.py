@@ -1,62 +1,75 @@
-"""Which checkpoints of a job exist, which to resume from, which to keep, which to register."""
+"""Manager of a job's checkpoints: saving, selection of the newest and the best, pruning, and the fence."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Protocol
 
 from jobs.directory.layout import AttemptFolder, JobFolder
-from jobs.directory.records import metric_name
+from jobs.directory.records import NoteKind, metric_name
 from jobs.error_classes import is_disk_full
 from jobs.errors import DiskFullError, FencedError
+from jobs.specs import SelectionMetric
 from seqae.checkpoints.manifest import verify
 from seqae.errors import CheckpointError
 
-if TYPE_CHECKING:
-    from seqae.training import Trainer
-
-__all__ = ["CheckpointManager", "Metric"]
-
-Metric = Literal["test_mse", "fg_ari"]
+__all__ = ["CheckpointManager", "Checkpointable"]
 
 _KEEP_NEWEST = 2
+"""The newest may be damaged."""
+
+
+class Checkpointable(Protocol):
+    """What can be saved as a checkpoint: a trainer."""
+
+    @property
+    def iteration(self) -> int:
+        """How many iterations are done: the checkpoint's name."""
+
+    def save(self, path: Path, before_commit: Callable[[], None] | None = None) -> object:
+        """Writes a checkpoint folder, which appears at once and whole, after `before_commit` has returned."""
 
 
 class CheckpointManager:
-    """Saves, finds and prunes the checkpoints of one attempt and of those before it. Used by rank 0 alone.
+    """Saves, selects and prunes the checkpoints of one attempt and of those before it. Used by rank 0 alone.
 
     Args:
         folder: of the job or trial.
         attempt: the one that runs.
-        metric: by which the best is chosen: `test_mse` the lowest, `fg_ari` the highest.
+        metric: by which the best is chosen.
     """
 
-    def __init__(self, folder: JobFolder, attempt: AttemptFolder, metric: Metric = "test_mse") -> None:
+    def __init__(
+        self, folder: JobFolder, attempt: AttemptFolder, metric: SelectionMetric = SelectionMetric.TEST_MSE
+    ) -> None:
         self._folder = folder
         self._attempt = attempt
-        self._name = metric_name(metric)
-        self._sign = -1.0 if metric == "fg_ari" else 1.0
+        self._metric = metric
         self._damaged: set[Path] = set()
 
     def check_fence(self) -> None:
-        """Raises: FencedError when a newer attempt exists."""
-        newest = self._folder.read_control().attempt
-        if newest > self._attempt.number:
-            raise FencedError(f"attempt {newest} has taken over from attempt {self._attempt.number}")
+        """Makes sure that this attempt is the newest.
+
+        Raises:
+            FencedError: a newer attempt exists.
+        """
+        control = self._folder.read_control()
+        if control.fences(self._attempt.number):
+            raise FencedError(f"attempt {control.attempt} has taken over from attempt {self._attempt.number}")
 
     def newest(self) -> Path | None:
-        """The newest checkpoint that is whole. Damaged ones are skipped, and each is noted."""
+        """The newest checkpoint that is whole, to resume from. Damaged ones are skipped, and each is noted."""
         return next((path for path in self._folder.checkpoint_paths() if self._is_whole(path)), None)
 
     def best(self) -> Path | None:
-        """The best checkpoint of those that were evaluated when they were made."""
-        scores = self._scores()
-        paths = [path for path in self._folder.checkpoint_paths() if int(path.name) in scores]
-        # Of equal ones the newest, which comes first.
-        paths.sort(key=lambda path: scores[int(path.name)])
-        return next((path for path in paths if self._is_whole(path)), None)
+        """The best checkpoint that is whole, to register, of those that were evaluated; of equal ones the newest."""
+        return next((path for path in self._best_first() if self._is_whole(path)), None)
 
-    def save(self, trainer: "Trainer") -> None:
-        """Writes a checkpoint and removes those that are not needed any more.
+    def save(self, trainer: Checkpointable) -> None:
+        """Writes a checkpoint and removes those that are neither the newest nor the best.
+
+        Args:
+            trainer: whose state is written, as the checkpoint of its iteration.
 
         Raises:
             FencedError: a newer attempt exists; nothing was committed.
@@ -70,17 +83,17 @@ class CheckpointManager:
             try:
                 self._write(trainer, path)
             except DiskFullError as error:
-                self._attempt.add_note("checkpoint_failed", f"iteration {trainer.iteration}: {error}")
+                self._attempt.add_note(NoteKind.CHECKPOINT_FAILED, f"iteration {trainer.iteration}: {error}")
                 raise
         self._prune(_KEEP_NEWEST)
 
-    def sweep(self) -> None:
-        """Removes what killed processes left half written."""
+    def remove_unfinished(self) -> None:
+        """Removes checkpoints that killed processes left half written."""
         for attempt in self._folder.attempts():
             for draft in attempt.checkpoints.glob(".*.tmp"):
                 shutil.rmtree(draft, ignore_errors=True)
 
-    def _write(self, trainer: "Trainer", path: Path) -> None:
+    def _write(self, trainer: Checkpointable, path: Path) -> None:
         try:
             trainer.save(path, before_commit=self.check_fence)
         except Exception as error:
@@ -88,18 +101,18 @@ class CheckpointManager:
                 raise DiskFullError(f"{path}: no space left for a checkpoint") from error
             raise
 
-    def _scores(self) -> dict[int, float]:
-        """Step -> how bad."""
-        rows = self._folder.history()
-        return {row.step: self._sign * row.metrics[self._name] for row in rows if self._name in row.metrics}
+    def _best_first(self) -> list[Path]:
+        """The checkpoints that were evaluated, the best first; of equal ones the newest first."""
+        name = metric_name(self._metric)
+        scores = {row.step: row.metrics[name] for row in self._folder.history() if name in row.metrics}
+        paths = [path for path in self._folder.checkpoint_paths() if int(path.name) in scores]
+        # The paths come newest first, and sorting keeps the order of equal ones, in reverse too.
+        return sorted(paths, key=lambda path: scores[int(path.name)], reverse=self._metric.higher_is_better)
 
     def _prune(self, keep_newest: int) -> None:
+        """Removes all checkpoints but the newest and the best."""
         paths = self._folder.checkpoint_paths()
-        scores = self._scores()
-        keep = set(paths[:keep_newest])
-        scored = [path for path in paths if int(path.name) in scores]
-        if scored:
-            keep.add(min(scored, key=lambda path: scores[int(path.name)]))
+        keep = {*paths[:keep_newest], *self._best_first()[:1]}
         self.check_fence()
         for path in paths:
             if path not in keep:
@@ -111,6 +124,6 @@ class CheckpointManager:
         except CheckpointError as error:
             if path not in self._damaged:
                 self._damaged.add(path)
-                self._attempt.add_note("checkpoint_damaged", f"{error}; the one before is used")
+                self._attempt.add_note(NoteKind.CHECKPOINT_DAMAGED, f"{error}; the one before is used")
             return False
         return True

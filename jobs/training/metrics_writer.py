@@ -1,4 +1,4 @@
-"""What rank 0 writes down while it trains: heartbeat, metrics, film strips."""
+"""Writer of a training run's heartbeat, metrics and film strips."""
 
 import io
 import math
@@ -20,15 +20,15 @@ from seqae.training import Trainer
 
 __all__ = ["MetricsWriter"]
 
-_ROWS = 2000
+_MAX_ROWS = 2000
 """About so many rows of training metrics in a run, however long it is."""
 
 _FILM_SCENES = 4
-_BEAT_EVERY = 0.5
+_BEAT_INTERVAL = 0.5
 
 
 class MetricsWriter:
-    """Writes into one attempt's folder.
+    """Writes progress.json, metrics.jsonl and film strips into one attempt's folder.
 
     Args:
         folder: of the job or trial.
@@ -39,85 +39,84 @@ class MetricsWriter:
     def __init__(self, folder: JobFolder, attempt: AttemptFolder, workers: int) -> None:
         self._folder = folder
         self._attempt = attempt
-        self._workers = workers
-        self._progress = Progress(time=time.time(), moved_at=time.time(), phase=Phase.DATA, workers=workers)
-        self._written = 0.0
+        self._progress = Progress(time=time.time(), last_progress_at=time.time(), phase=Phase.DATA, workers=workers)
+        self._written_at = 0.0
         self._epoch: int | None = None
-        self._write(self._progress)
+        self._write()
 
-    def data(self, _: str, done: int, count: int) -> None:
-        """Images are being made or decoded; a data set counts as so many iterations of its phase."""
-        self._beat(self._progress.model_copy(update={"iteration": done, "iterations": count}))
+    def write_data_progress(self, _: str, done: int, count: int) -> None:
+        """Writes how many images have been made or decoded; they count as iterations of the phase DATA.
 
-    def start(self, trainer: Trainer) -> None:
-        """Training starts or goes on."""
+        Args:
+            done: images so far.
+            count: images in all.
+        """
+        self._progress.iteration, self._progress.iterations = done, count
+        self._write_now_and_then()
+
+    def write_start(self, trainer: Trainer) -> None:
+        """Writes that training starts or goes on."""
         self._epoch = int(trainer.epoch)
-        self._write(
-            self._progress.model_copy(
-                update={
-                    "phase": Phase.TRAINING,
-                    "iteration": trainer.iteration,
-                    "iterations": trainer.iterations,
-                    "epoch": trainer.epoch,
-                    "epochs": trainer.config.schedule.epochs,
-                }
-            )
-        )
+        self._progress.phase = Phase.TRAINING
+        self._progress.iteration, self._progress.iterations = trainer.iteration, trainer.iterations
+        self._progress.epoch, self._progress.epochs = trainer.epoch, trainer.config.schedule.epochs
+        self._write()
 
-    def progress(self, report: training.Progress, log_every: int) -> None:
-        """A report of the trainer: a row now and then, and the heartbeat."""
-        stride = max(1, report.iterations // (_ROWS * log_every)) * log_every
+    def write_progress(self, report: training.Progress, log_every: int) -> None:
+        """Writes a report of the trainer: the heartbeat, and now and then a row of metrics.
+
+        Args:
+            report: of one iteration.
+            log_every: iterations between two rows, in a run that is not too long for that.
+        """
+        stride = max(1, report.iterations // (_MAX_ROWS * log_every)) * log_every
         if report.iteration % stride == 0 or report.iteration == report.iterations:
-            self._add(report.iteration, _training_row(report))
+            self._add_row(report.iteration, _training_row(report))
         if self._epoch is not None and int(report.epoch) > self._epoch:
             self._close_epoch(self._epoch)
             self._epoch = int(report.epoch)
-        self._beat(
-            self._progress.model_copy(
-                update={
-                    "iteration": report.iteration,
-                    "epoch": report.epoch,
-                    "loss": report.loss,
-                    "images_per_second": report.images_per_second,
-                    "eta_seconds": report.eta_seconds,
-                }
-            )
-        )
+        self._progress.iteration, self._progress.epoch = report.iteration, report.epoch
+        self._progress.loss = report.loss
+        self._progress.images_per_second = report.images_per_second
+        self._progress.eta_seconds = report.eta_seconds
+        self._write_now_and_then()
 
-    def evaluation(self, evaluation: Evaluation, trainer: Trainer) -> None:
-        """An evaluation: its row, its film strip, and the newest error in the heartbeat."""
+    def write_evaluation(self, evaluation: Evaluation, trainer: Trainer) -> None:
+        """Writes an evaluation: its row, its film strip, and the newest error in the heartbeat."""
         scores = {metric_name(name): value for name, value in evaluation.metrics().items()}
-        self._add(evaluation.iteration, scores | {"test/epoch": evaluation.epoch})
+        self._add_row(evaluation.iteration, scores | {"test/epoch": evaluation.epoch})
         buffer = io.BytesIO()
         _film(trainer).save(buffer, "PNG")
         write_atomically(self._attempt.frames / f"{evaluation.iteration}.png", buffer.getvalue())
-        self._write(self._progress.model_copy(update={"test_mse": evaluation.test_mse}))
+        self._progress.test_mse = evaluation.test_mse
+        self._write()
 
-    def finalizing(self) -> None:
-        self._write(self._progress.model_copy(update={"phase": Phase.FINALIZING, "eta_seconds": 0.0}))
+    def write_finalizing(self) -> None:
+        """Writes that training has ended and the result is made."""
+        self._progress.phase, self._progress.eta_seconds = Phase.FINALIZING, 0.0
+        self._write()
 
     def _close_epoch(self, epoch: int) -> None:
+        """Adds the mean loss of an epoch's rows."""
         # Out of the rows rather than out of memory: a run that resumed has the epoch's first part in an older attempt.
         rows = [row.metrics for row in self._folder.history() if "train/loss" in row.metrics]
         losses = [row["train/loss"] for row in rows if epoch < row["train/epoch"] <= epoch + 1]
         if losses:
-            self._add(epoch + 1, {"epoch/loss": sum(losses) / len(losses)})
+            self._add_row(epoch + 1, {"epoch/loss": sum(losses) / len(losses)})
 
-    def _add(self, step: int, metrics: Mapping[str, float]) -> None:
+    def _add_row(self, step: int, metrics: Mapping[str, float]) -> None:
         # An average over no scenes is NaN, which says nothing and which JSON can't hold.
         self._attempt.add_metrics(step, {name: value for name, value in metrics.items() if math.isfinite(value)})
 
-    def _beat(self, progress: Progress) -> None:
-        if time.monotonic() - self._written >= _BEAT_EVERY or progress.iteration == progress.iterations:
-            self._write(progress)
-        else:
-            self._progress = progress
+    def _write_now_and_then(self) -> None:
+        is_last = self._progress.iteration == self._progress.iterations
+        if is_last or time.monotonic() - self._written_at >= _BEAT_INTERVAL:
+            self._write()
 
-    def _write(self, progress: Progress) -> None:
-        now = time.time()
-        self._progress = progress.model_copy(update={"time": now, "moved_at": now})
+    def _write(self) -> None:
+        self._progress.time = self._progress.last_progress_at = time.time()
         self._attempt.write_progress(self._progress)
-        self._written = time.monotonic()
+        self._written_at = time.monotonic()
 
 
 def _training_row(report: training.Progress) -> dict[str, float]:

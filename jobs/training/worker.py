@@ -1,173 +1,182 @@
-"""The training itself, as one worker runs it: in a process of Ray Train, or in a trial of a search."""
+"""Training loop of one worker: in a process of Ray Train, or in the process of a trial."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from jobs.directory.layout import AttemptFolder, JobFolder
-from jobs.directory.records import Outcome, Result, Want
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import NoteKind, Outcome, Result, Want
 from jobs.errors import FencedError
-from jobs.specs import TrainSpec
-from jobs.training.checkpoints import CheckpointManager, Metric
+from jobs.specs import SelectionMetric, TrainSpec
+from jobs.training.checkpoints import CheckpointManager
 from jobs.training.metrics_writer import MetricsWriter
 from seqae.checkpoints.manifest import verify
 from seqae.data.cache import load_data
 from seqae.evaluation.evaluate import Evaluation
-from seqae.training import Trainer
+from seqae.training import Progress, Trainer
 
 __all__ = ["DistributedContext", "TrainingTask", "train"]
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What a worker needs to know; it can be sent to another process."""
+    """Folders and attempt of a training run, as they are sent to the processes of its workers."""
 
     folder: Path
     """Of the job, or of the trial."""
     control: Path
     """Folder whose control.json counts: the job's."""
     attempt: int
+    """Number of the attempt that runs."""
     cache_dir: Path
+    """Built data sets, shared by all jobs."""
     data_dir: Path | None
-    metric: Metric = "test_mse"
+    """The user's own data."""
+    metric: SelectionMetric = SelectionMetric.TEST_MSE
     """By which the best checkpoint is chosen."""
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """Where a worker stands among its peers."""
+    """Rank and device of a worker in a distributed run; the defaults are those of a run with one worker."""
 
     rank: int = 0
+    """From 0; rank 0 writes all files."""
     world: int = 1
+    """How many workers train together."""
     device: str = "cpu"
+    """As torch names it."""
 
 
-class _Stop(IntEnum):
-    """What rank 0 tells the others at each report."""
-
-    GO_ON = 0
-    PAUSE = 1
-    CANCEL = 2
-    FENCED = 3
+_WANTS = tuple(Want)
+_FENCED = len(_WANTS)
+"""What rank 0 broadcasts at each report: the index of what is wanted, or this."""
 
 
-_STOPS = {Want.RUN: _Stop.GO_ON, Want.PAUSE: _Stop.PAUSE, Want.CANCEL: _Stop.CANCEL}
-
-
-def train(task: TrainingTask, place: DistributedContext, on_evaluation: Callable[[], None] | None = None) -> Result:
-    """Trains from the newest checkpoint, or from the start, until the end or until told to stop.
+def train(
+    task: TrainingTask, distributed: DistributedContext, on_evaluation: Callable[[], None] | None = None
+) -> Result:
+    """Trains from the newest checkpoint, or from the start, until the end or until control.json asks to stop.
 
     Every rank calls it; a process group must exist when there are several.
 
     Args:
         task: the run.
-        place: of this worker.
+        distributed: rank and device of this worker.
         on_evaluation: called on rank 0 after each evaluation, when its metrics and its checkpoint are in the folder.
 
     Returns:
-        How it ended; on rank 0 with the model to register.
+        How it ended. On rank 0 with a checkpoint: the best of a run that came to its end, which is the model to
+        register; the newest of one that was stopped.
 
     Raises:
         Error, OSError, RuntimeError: see `jobs.error_classes.classify`.
         FencedError: a newer attempt exists; nothing was committed after it appeared.
     """
     folder = JobFolder(task.folder, control=task.control)
-    attempt = folder.attempt(task.attempt)
     spec = folder.read_spec()
     if not isinstance(spec, TrainSpec):
         raise TypeError(f"{task.folder}: not a training run")
     torch.set_num_threads(max(1, int(spec.scaling.cpus_per_worker)))
-    lead = _Lead(folder, attempt, task, place) if place.rank == 0 else None
-    report = lead.recorder.data if lead else None
+    rank_zero = _RankZero(folder, task, distributed) if distributed.rank == 0 else None
+    report = rank_zero.metrics_writer.write_data_progress if rank_zero else None
     data = load_data(spec.data, spec.model, task.cache_dir, task.data_dir, report)
-    trainer = Trainer(spec, data, device=place.device, rank=place.rank, world=place.world, wrap=_wrapper(place))
-    _resume(trainer, lead, place)
-    if lead:
-        attempt.add_note("data", data.source)
-        lead.recorder.start(trainer)
-    stop, evaluated = _Stop.GO_ON, False
+    wrap = _data_parallel(distributed)
+    trainer = Trainer(spec, data, device=distributed.device, rank=distributed.rank, world=distributed.world, wrap=wrap)
+    _resume(trainer, rank_zero, distributed)
+    if rank_zero:
+        rank_zero.attempt.add_note(NoteKind.DATA, data.source)
+        rank_zero.metrics_writer.write_start(trainer)
+    want, evaluated = Want.RUN, False
     for event in trainer.run():
         if isinstance(event, Evaluation):
-            if lead:
-                lead.recorder.evaluation(event, trainer)
+            if rank_zero:
+                rank_zero.metrics_writer.write_evaluation(event, trainer)
             evaluated = True
             continue
-        stop = _agree(lead, place)
-        if lead and stop is not _Stop.FENCED:
-            # Rows before the checkpoint: what a resumed run would not repeat must be written already.
-            lead.recorder.progress(event, spec.schedule.log_every)
-            if event.checkpoint_due or stop is _Stop.PAUSE:
-                lead.keeper.save(trainer)
-        if stop is not _Stop.GO_ON:
+        want = _agreed_want(rank_zero, distributed, task.attempt)
+        if rank_zero:
+            rank_zero.write(event, trainer, want)
+        if want is not Want.RUN:
             break
         if evaluated and on_evaluation is not None:
             on_evaluation()
         evaluated = False
-    if stop is _Stop.FENCED:
-        raise FencedError(f"attempt {task.attempt} stops: a newer one exists")
-    return lead.result(stop, trainer, data.checksum) if lead else Result(outcome=Outcome.SUCCEEDED)
+    return rank_zero.result(want, trainer, data.checksum) if rank_zero else Result(outcome=Outcome.SUCCEEDED)
 
 
-class _Lead:
-    """What rank 0 does besides training."""
+class _RankZero:
+    """The files of the run, which rank 0 alone writes: checkpoints, metrics, progress."""
 
-    def __init__(
-        self, folder: JobFolder, attempt: AttemptFolder, task: TrainingTask, place: DistributedContext
-    ) -> None:
+    def __init__(self, folder: JobFolder, task: TrainingTask, distributed: DistributedContext) -> None:
         self.folder = folder
-        self.attempt = attempt
-        self.keeper = CheckpointManager(folder, attempt, task.metric)
-        self.recorder = MetricsWriter(folder, attempt, place.world)
-        self.keeper.check_fence()
-        self.keeper.sweep()
+        self.attempt = folder.attempt(task.attempt)
+        self.checkpoints = CheckpointManager(folder, self.attempt, task.metric)
+        self.metrics_writer = MetricsWriter(folder, self.attempt, distributed.world)
+        self.checkpoints.check_fence()
+        self.checkpoints.remove_unfinished()
 
-    def wanted(self) -> _Stop:
+    def control_code(self) -> int:
+        """What control.json asks for, as a number that can be broadcast."""
         control = self.folder.read_control()
-        return _Stop.FENCED if control.attempt > self.attempt.number else _STOPS[control.want]
+        return _FENCED if control.fences(self.attempt.number) else _WANTS.index(control.want)
 
-    def result(self, stop: _Stop, trainer: Trainer, checksum: str) -> Result:
-        self.recorder.finalizing()
-        outcome = {_Stop.PAUSE: Outcome.PAUSED, _Stop.CANCEL: Outcome.CANCELLED}.get(stop, Outcome.SUCCEEDED)
-        chosen = self.keeper.best() if outcome is Outcome.SUCCEEDED else self.keeper.newest()
+    def write(self, report: Progress, trainer: Trainer, want: Want) -> None:
+        """Writes a report of the trainer, and a checkpoint when one is due or a pause is wanted."""
+        # Rows before the checkpoint: what a resumed run would not repeat must be written already.
+        self.metrics_writer.write_progress(report, trainer.config.schedule.log_every)
+        if report.checkpoint_due or want is Want.PAUSE:
+            self.checkpoints.save(trainer)
+
+    def result(self, want: Want, trainer: Trainer, checksum: str) -> Result:
+        self.metrics_writer.write_finalizing()
+        outcome = want.outcome or Outcome.SUCCEEDED
+        checkpoint = self.checkpoints.best() if outcome is Outcome.SUCCEEDED else self.checkpoints.newest()
         return Result(
             outcome=outcome,
-            metrics=verify(chosen).metrics if chosen else {},
-            checkpoint=str(chosen.relative_to(self.folder.path)) if chosen else None,
+            metrics=verify(checkpoint).metrics if checkpoint else {},
+            checkpoint=str(checkpoint.relative_to(self.folder.path)) if checkpoint else None,
             iterations=trainer.iteration,
             evaluation_set=checksum,
         )
 
 
-def _wrapper(place: DistributedContext) -> Callable[[nn.Module], nn.Module]:
-    if place.world == 1:
+def _data_parallel(distributed: DistributedContext) -> Callable[[nn.Module], nn.Module]:
+    """What wraps the model so that gradients are averaged over all workers."""
+    if distributed.world == 1:
         return lambda module: module
-    devices = [place.device] if place.device.startswith("cuda") else None
+    devices = [distributed.device] if distributed.device.startswith("cuda") else None
     return lambda module: nn.parallel.DistributedDataParallel(module, device_ids=devices)
 
 
-def _resume(trainer: Trainer, lead: _Lead | None, place: DistributedContext) -> None:
+def _resume(trainer: Trainer, rank_zero: _RankZero | None, distributed: DistributedContext) -> None:
     """Loads the newest whole checkpoint, the same on every rank."""
-    chosen: list[Path | None] = [lead.keeper.newest() if lead else None]
-    if place.world > 1:
-        dist.broadcast_object_list(chosen, src=0, device=torch.device(place.device))
+    chosen: list[Path | None] = [rank_zero.checkpoints.newest() if rank_zero else None]
+    if distributed.world > 1:
+        dist.broadcast_object_list(chosen, src=0, device=torch.device(distributed.device))
     path = chosen[0]
     if path is None:
         return
     trainer.load(path)
-    if lead:
-        lead.attempt.add_note("resumed", f"from iteration {trainer.iteration} of {trainer.iterations}")
+    if rank_zero:
+        rank_zero.attempt.add_note(NoteKind.RESUMED, f"from iteration {trainer.iteration} of {trainer.iterations}")
 
 
-def _agree(lead: _Lead | None, place: DistributedContext) -> _Stop:
-    """Rank 0 looks at what is wanted and tells the others, so that all stop at the same iteration."""
-    stop = lead.wanted() if lead else _Stop.GO_ON
-    if place.world == 1:
-        return stop
-    told = torch.tensor(int(stop), device=place.device)
-    dist.broadcast(told, src=0)
-    return _Stop(int(told))
+def _agreed_want(rank_zero: _RankZero | None, distributed: DistributedContext, attempt: int) -> Want:
+    """What is wanted, as rank 0 reads it and broadcasts it, so that all stop at the same iteration.
+
+    Raises:
+        FencedError: a newer attempt exists.
+    """
+    code = rank_zero.control_code() if rank_zero else 0
+    if distributed.world > 1:
+        shared = torch.tensor(code, device=distributed.device)
+        dist.broadcast(shared, src=0)
+        code = int(shared)
+    if code == _FENCED:
+        raise FencedError(f"attempt {attempt} stops: a newer one exists")
+    return _WANTS[code]

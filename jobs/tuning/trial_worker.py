@@ -1,45 +1,56 @@
-"""One trial of a search, as the process that Tune starts for it runs it."""
+"""One trial of a search, in the process that Ray Tune starts for it."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any
+from dataclasses import dataclass
 
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Outcome, Result, Want, metric_name
 from jobs.error_classes import classify
 from jobs.errors import ErrorClass, FencedError
-from jobs.specs import ScalingConfig
-from jobs.train import fit
+from jobs.specs import ScalingConfig, SelectionMetric
+from jobs.training.ray_fit import fit
 from jobs.training.worker import DistributedContext, TrainingTask, train
 
-__all__ = ["run_trial"]
+__all__ = ["TrialRun", "run_trial"]
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY = 1.0
+_REPORT_INTERVAL = 1.0
 
 
-def run_trial(config: dict[str, Any]) -> None:
-    """What Tune calls for each trial.
+@dataclass(frozen=True)
+class TrialRun:
+    """What the process of a trial needs to know; it can be sent to another process."""
+
+    task: TrainingTask
+    scaling: ScalingConfig
+    is_over: bool
+    """The trial ended in an earlier attempt, and takes part only so that the others are compared with it."""
+
+
+def run_trial(run: TrialRun) -> None:
+    """Trains a trial from its newest checkpoint, reports its evaluations to Ray Tune, and writes its result.
 
     Args:
-        config: `task` (TrainingTask), `scaling` (ScalingConfig), and `over`: the trial ended in an earlier
-            attempt, and is here only so that the others are compared with it.
+        run: the trial.
+
+    Raises:
+        Exception: of the class INFRASTRUCTURE: Ray Tune starts the trial again.
     """
-    task: TrainingTask = config["task"]
-    scaling: ScalingConfig = config["scaling"]
+    task, scaling = run.task, run.scaling
     folder = JobFolder(task.folder, control=task.control)
     attempt = folder.attempt(task.attempt)
-    report = _Reporter(folder)
-    report()
-    if config["over"] or folder.read_control().want is not Want.RUN:
+    reporter = _Reporter(folder)
+    reporter.report()
+    if run.is_over or folder.read_control().want is not Want.RUN:
         return
     try:
         if scaling.max_workers == 1:
             device = "cuda" if scaling.gpus_per_worker > 0 else "cpu"
-            result = train(task, DistributedContext(device=device), on_evaluation=report)
+            result = train(task, DistributedContext(device=device), on_evaluation=reporter.report)
         else:
-            result = _train_on_workers(task, scaling, report)
+            result = _train_on_workers(task, scaling, reporter)
     except FencedError:
         return
     except Exception as error:
@@ -52,28 +63,28 @@ def run_trial(config: dict[str, Any]) -> None:
     attempt.write_result(result)
 
 
-def _train_on_workers(task: TrainingTask, scaling: ScalingConfig, report: "_Reporter") -> Result:
+def _train_on_workers(task: TrainingTask, scaling: ScalingConfig, reporter: "_Reporter") -> Result:
     """Trains on workers of the trial's own; only this thread may report to Tune."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(fit, task, scaling)
         while not future.done():
-            wait([future], timeout=_LOOK_EVERY)
-            report()
+            wait([future], timeout=_REPORT_INTERVAL)
+            reporter.report()
         return future.result()
 
 
 class _Reporter:
-    """Tells Tune of evaluations that are in the trial's folder and that it was not told of yet."""
+    """Reports evaluations that are in the trial's folder to Ray Tune, each once."""
 
     def __init__(self, folder: JobFolder) -> None:
         self._folder = folder
-        self._step = -1
+        self._last_step = -1
 
-    def __call__(self) -> None:
+    def report(self) -> None:
         from ray import tune
 
         for row in self._folder.history():
-            if row.step > self._step and metric_name("test_mse") in row.metrics:
-                self._step = row.step
-                scores = {name: row.metrics.get(metric_name(name), 0.0) for name in ("test_mse", "fg_ari")}
+            if row.step > self._last_step and metric_name(SelectionMetric.TEST_MSE) in row.metrics:
+                self._last_step = row.step
+                scores = {metric.value: row.metrics.get(metric_name(metric), 0.0) for metric in SelectionMetric}
                 tune.report(scores | {"epoch": row.metrics["test/epoch"]})

@@ -1,18 +1,18 @@
-"""A search's trials as data: what each one tries, how each one ended, which one wins. No cluster, no training."""
+"""Trials of a search as data: their parameters, their states, and the winner. No cluster, no training."""
 
 from typing import Any
 
 import numpy as np
 
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import Outcome, TrialRow, metric_name
-from jobs.specs import FloatRange, TrainSpec, TuneSpec
+from jobs.directory.records import Outcome, TrialRow, TrialState, metric_name
+from jobs.specs import FloatRange, SelectionMetric, TrainSpec, TuneSpec
 
-__all__ = ["better", "params_of", "row_of", "trial_spec", "winner"]
+__all__ = ["params_of", "row_of", "trial_spec", "winner"]
 
 
 def params_of(spec: TuneSpec, trial: int) -> dict[str, int | float]:
-    """What a trial changes, by the dotted name of the field; a function of the search's seed and the trial's number.
+    """Parameters of a trial by the dotted name of the field: a function of the search's seed and the trial's number.
 
     Drawn here rather than by Tune, so that a search that is taken up again goes on with the same trials.
     """
@@ -47,7 +47,7 @@ def trial_spec(spec: TuneSpec, trial: int) -> TrainSpec:
 
 
 def row_of(spec: TuneSpec, folder: JobFolder, trial: int, attempt: int) -> TrialRow:
-    """How a trial that does not run stands, read from its folder.
+    """Row of a trial that does not run, read from its folder.
 
     Args:
         spec: the search.
@@ -58,27 +58,23 @@ def row_of(spec: TuneSpec, folder: JobFolder, trial: int, attempt: int) -> Trial
     own = folder.trial(trial)
     metrics: dict[str, float] = {}
     for row in own.history():
-        if metric_name("test_mse") in row.metrics:
+        if metric_name(SelectionMetric.TEST_MSE) in row.metrics:
             metrics = row.metrics
     epoch = metrics.get("test/epoch", 0.0)
     ends = [result for one in own.attempts() if (result := one.read_result())]
     now = own.attempt(attempt).read_result()
     failed = next((result for result in ends if result.outcome is Outcome.FAILED), None)
     if failed is not None:
-        state = "failed"
+        state = TrialState.FAILED
     # ASHA ends a trial at its last evaluation, before it can write its result.
     elif any(result.outcome is Outcome.SUCCEEDED for result in ends) or epoch >= spec.base.schedule.epochs:
-        state = "succeeded"
+        state = TrialState.SUCCEEDED
     else:
-        state = "stopped" if metrics and now is None else "pending"
+        state = TrialState.STOPPED if metrics and now is None else TrialState.PENDING
     message = failed.error.message if failed and failed.error else None
-    found = {"trial": trial, "state": state, "params": params_of(spec, trial), "metrics": metrics}
-    return TrialRow.model_validate(found | {"epoch": epoch, "message": message})
-
-
-def better(spec: TuneSpec, one: float, other: float) -> bool:
-    """Whether one value of the search's metric is better than another."""
-    return one > other if spec.metric == "fg_ari" else one < other
+    return TrialRow(
+        trial=trial, state=state, params=params_of(spec, trial), metrics=metrics, epoch=epoch, message=message
+    )
 
 
 def winner(spec: TuneSpec, rows: dict[int, TrialRow]) -> TrialRow | None:
@@ -86,7 +82,7 @@ def winner(spec: TuneSpec, rows: dict[int, TrialRow]) -> TrialRow | None:
     name = metric_name(spec.metric)
     best: TrialRow | None = None
     for row in rows.values():
-        usable = row.state in ("succeeded", "stopped") and name in row.metrics
-        if usable and (best is None or better(spec, row.metrics[name], best.metrics[name])):
+        usable = row.state.has_model and name in row.metrics
+        if usable and (best is None or spec.metric.is_better(row.metrics[name], best.metrics[name])):
             best = row
     return best

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder that is either whole or not there, and that says what it holds.
+"""Checkpoint folders: written atomically, read with verification of format and weights.
 
     config.json         format version and the TrainConfig
     model.safetensors   the weights

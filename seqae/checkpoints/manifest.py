@@ -1,5 +1,8 @@
-"""What a checkpoint folder says of itself, and whether that is true. Needs no torch: the control plane checks models
-before it registers them. See `seqae.checkpoints.checkpoint` for what the files hold."""
+"""Manifest of a checkpoint folder: size and SHA-256 of each file, and their verification.
+
+Needs no torch: the control plane checks models before it registers them. See `seqae.checkpoints.checkpoint` for what
+the files hold.
+"""
 
 import hashlib
 from pathlib import Path
@@ -17,7 +20,7 @@ _NAME = "manifest.json"
 
 
 class Entry(BaseModel):
-    """One file of a checkpoint."""
+    """Size in bytes and SHA-256 of one file of a checkpoint."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     bytes: int
@@ -25,7 +28,7 @@ class Entry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a checkpoint says of itself."""
+    """The content of manifest.json."""
 
     # JSON has no NaN; as null, one bad metric would make the checkpoint unreadable.
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")

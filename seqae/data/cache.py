@@ -1,13 +1,11 @@
-"""The front door to data: made or decoded once into a cache folder, and memory-mapped from there ever after."""
+"""Cache of data sets: made or decoded once into a folder, checked, and memory-mapped from there ever after."""
 
-import fcntl
 import hashlib
 import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any, Literal
 
 import joblib
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from seqae.config import DataConfig, ImagesConfig, MnistScenesConfig, ModelConfig
@@ -112,7 +111,7 @@ def _cached(
         return cached
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(f"{folder.name}.lock")):
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
             # Another process may have built it while this one waited.
             cached = _open(folder)
             if cached is None:
@@ -133,7 +132,7 @@ def _build_scenes(
     _scratch: Path,
     progress: Report | None,
 ) -> Built:
-    with _locked(cache_dir / "digits.lock"):
+    with FileLock(cache_dir / "digits.lock"):
         digits = load_digits(data.digits, cache_dir, data_dir)
     built: dict[Split, Scenes] = {}
     for split, source in zip(_SPLITS, (digits.train, digits.test), strict=True):
@@ -156,14 +155,6 @@ def _make_in_parallel(
         if report:
             report(min(len(parts) * _CHUNK, total), total)
     return Scenes.joined(parts)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on `path`; the system gives it back when the process dies."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _store(

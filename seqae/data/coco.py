@@ -1,4 +1,4 @@
-"""COCO's instances JSON: where the objects of an image are, as masks at the model's size. For evaluation only."""
+"""Reader of COCO's instances JSON: the objects of an image as masks at the model's size. For evaluation only."""
 
 import json
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from seqae.data.boxes import tight_box
 from seqae.data.preprocess import centre_box
 from seqae.errors import DataError
 
@@ -31,7 +32,7 @@ class _Object:
 
 
 class Annotations:
-    """The objects of every image that a JSON names."""
+    """An instances JSON that was read: the objects of every image that it names."""
 
     def __init__(self, path: Path, objects: dict[str, list[dict[str, Any]]]) -> None:
         self._path = path
@@ -95,7 +96,7 @@ class Annotations:
             for each in objects:
                 overlap[row] |= each.mask if each.crowd else each.mask & (masks[row] > 0)
                 if not each.crowd:
-                    boxes[row, k], labels[row, k] = _bounds(each.mask), each.category
+                    boxes[row, k], labels[row, k] = tight_box(each.mask), each.category
                     k += 1
                     masks[row][each.mask] = k
         return {"masks": masks, "overlap": overlap, "boxes": boxes, "labels": labels, "counts": counts}
@@ -137,8 +138,3 @@ def _raster(segmentation: Any, crop: Box, height: int, width: int) -> NDArray[np
         points = (np.array(polygon, np.float64).reshape(-1, 2) - (left, top)) * scale - 0.5
         draw.polygon([(float(x), float(y)) for x, y in points], fill=255)
     return np.asarray(fine.reduce(_FINE)) >= 128
-
-
-def _bounds(mask: NDArray[np.bool_]) -> Box:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)

@@ -1,4 +1,4 @@
-"""Where handwritten digits come from: scikit-learn's, or the real MNIST. One never stands in for the other."""
+"""Sources of handwritten digits: scikit-learn's, or the real MNIST. One never stands in for the other."""
 
 import gzip
 import shutil
@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from seqae.data.boxes import tight_box
 from seqae.errors import DataError
 
-__all__ = ["SIDE", "DigitSource", "Digits", "bundled_digits", "load_digits", "mnist_digits"]
+__all__ = ["SIDE", "DigitSource", "Digits", "bundled_digits", "cut_digit", "load_digits", "mnist_digits"]
 
 SIDE = 28
 """Pixels along one side of a digit's image; the digit itself is about 20 pixels high, as in MNIST."""
@@ -78,6 +79,20 @@ def _enlarge(small: NDArray[np.float64]) -> NDArray[np.uint8]:
     ink = Image.fromarray((small * (255 / 16)).astype(np.uint8)).resize((20, 20), Image.Resampling.BICUBIC)
     sharp = np.clip((np.asarray(ink).astype(np.int32) - 64) * 2, 0, 255).astype(np.uint8)
     return np.pad(sharp, (SIDE - 20) // 2)
+
+
+def cut_digit(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A digit's image resized to `side` pixels, and of that the tight box around its ink: uint8 [h, w].
+
+    Args:
+        image: uint8 [28, 28], black background.
+        side: of the whole image, before it is cut.
+    """
+    if side != SIDE:
+        # Bilinear: a filter that rings would leave a faint frame, and the box would not be tight.
+        image = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
+    left, top, right, bottom = tight_box(image)
+    return image[top:bottom, left:right]
 
 
 def mnist_digits(

@@ -9,10 +9,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from seqae.config import MnistScenesConfig
-from seqae.data.digits import SIDE, Digits
+from seqae.data.digits import SIDE, Digits, cut_digit
 from seqae.data.scenes import Scenes
 from seqae.errors import DataError
 
@@ -23,7 +22,7 @@ VISIBLE = 32
 
 _SPLITS = {"train": 0, "test": 1}
 _SCATTERS = 8  # tries to place one set of digits at random before packing them
-_STIRS = 3  # times every packed digit is moved to a random free place
+_SHUFFLES = 3  # times every packed digit is moved to a random free place
 _REDRAWS = 50  # sets of digits tried before the scene gets one digit less
 
 
@@ -111,17 +110,9 @@ def _draw(config: MnistScenesConfig, digits: Digits, count: int, rng: np.random.
     which = rng.integers(len(digits.images), size=count)
     sides = rng.integers(low, high + 1, size=count)
     return [
-        _Digit(_cut(digits.images[i], int(side)), int(digits.labels[i])) for i, side in zip(which, sides, strict=True)
+        _Digit(cut_digit(digits.images[i], int(side)), int(digits.labels[i]))
+        for i, side in zip(which, sides, strict=True)
     ]
-
-
-def _cut(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """A digit's image resized to `side` pixels, and of that the tight box around its ink."""
-    if side != SIDE:
-        # Bilinear: a filter that rings would leave a faint frame, and the box would not be tight.
-        image = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
-    rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
-    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _place(
@@ -161,7 +152,7 @@ def _pack(
         if not free.any():
             return None
         places[box] = divmod(int(free.argmax()), free.shape[1])
-    for box in np.tile(order, _STIRS):
+    for box in np.tile(order, _SHUFFLES):
         others = order[order != box]
         corners = np.flatnonzero(_free(sizes[box], shape, places[others], sizes[others], max_overlap))
         places[box] = divmod(int(corners[rng.integers(len(corners))]), shape[1] - int(sizes[box, 1]) + 1)
@@ -196,9 +187,10 @@ def _free(
 
 def _hues(turns: NDArray[np.float64]) -> NDArray[np.uint16]:
     """Saturated, bright colours [n, 3] in 0..255 of hues `turns` [n] in 0..1 (HSV with S = V = 1)."""
-    k = (np.array([5, 3, 1]) + 6 * turns[:, None]) % 6
-    share = 1 - np.minimum(k, 4 - k).clip(0, 1)
-    return np.asarray(np.rint(255 * share), np.uint16)
+    from matplotlib.colors import hsv_to_rgb  # here: most scenes are grey, and matplotlib is slow to import
+
+    full = np.ones_like(turns)
+    return np.asarray(np.rint(255 * hsv_to_rgb(np.stack((turns, full, full), axis=-1))), np.uint16)
 
 
 def _paint(

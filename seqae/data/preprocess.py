@@ -1,4 +1,4 @@
-"""From any picture to the array that the model was trained on."""
+"""Preprocessing of pictures: crop, resize and convert any of them to the array that the model takes."""
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -31,7 +31,16 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 def fit(image: Image.Image, height: int, width: int, channels: int) -> np.ndarray:
     """The largest centred part of a picture of the model's aspect, resized: uint8 [height, width, channels].
 
-    Any size and mode: EXIF rotation is applied, transparency is laid over black, 16-bit grey is scaled to 8.
+    EXIF rotation is applied, transparency is laid over black, 16-bit grey is scaled to 8.
+
+    Args:
+        image: of any size and mode.
+        height: of the result, pixels.
+        width: likewise.
+        channels: 1 for grey, 3 for colour.
+
+    Raises:
+        OSError: the picture is truncated (PIL decodes it here).
     """
     image = _eight_bit(ImageOps.exif_transpose(image))
     if image.mode == "LAB":

@@ -1,4 +1,4 @@
-"""Evaluation on the test images: errors for every step, and how object-wise the writes are."""
+"""Evaluation on the test images: reconstruction error of every step, and segmentation metrics."""
 
 from dataclasses import asdict, dataclass
 
@@ -9,6 +9,7 @@ from seqae.data.scenes import Scenes
 from seqae.evaluation.segmentation import SegmentScores, score_segments
 from seqae.losses import step_errors
 from seqae.model import Output, SequentialAutoEncoder
+from seqae.tensors import intensities
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -60,8 +61,7 @@ def evaluate(
     empty = 0.0
     with torch.inference_mode():
         for first in range(0, count, _BATCH):
-            part = np.ascontiguousarray(scenes.images[first : min(first + _BATCH, count)])
-            image = torch.from_numpy(part).to(device).float() / 255
+            image = intensities(scenes.images[first : min(first + _BATCH, count)], device)
             output: Output = model(image, steps)
             empty += float(image.square().mean(dim=(1, 2, 3)).sum())
             errors.append(step_errors(image, output).cpu().numpy())

@@ -1,4 +1,6 @@
-"""How object-wise the writes are. Needs nothing but the step records, and masks that training never sees.
+"""Segmentation metrics of the writes: adjusted Rand index, matched IoU, counts, purity, completeness.
+
+They need nothing but the step records, and masks that training never sees.
 
 A pixel's segment is the write that did most to it, or 0 (background) where the canvas stays dark. Pixels of more than
 one object say nothing about which write is right, and are left out everywhere.
@@ -64,7 +66,7 @@ class SegmentScores:
 
 @dataclass(frozen=True)
 class BaselineScores:
-    """The same for a method that needs no learning."""
+    """The same metrics for the connected-components baseline, which needs no learning."""
 
     fg_ari: float
     miou: float
@@ -117,7 +119,7 @@ def score_segments(
 
 
 def connected_components_baseline(scenes: Scenes, least_pixels: int = 10) -> BaselineScores:
-    """What the visible pixels alone give: each connected patch of them (corners count) is one segment.
+    """Scores of a baseline without a model: each connected patch of visible pixels (corners count) is one segment.
 
     Args:
         scenes: images with their masks.

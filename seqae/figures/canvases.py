@@ -1,4 +1,4 @@
-"""Figures 6, 7 and 10: how a canvas comes to be, write by write."""
+"""Figures 6, 7 and 10: the canvas of a reconstruction, write by write."""
 
 import numpy as np
 import torch
@@ -8,10 +8,12 @@ from seqae.data.scenes import Scenes
 from seqae.errors import FigureError
 from seqae.evaluation.segmentation import adjusted_rand, contingency, matched_ious, segment
 from seqae.figures.figure import Figure
-from seqae.figures.layout import grid, heat, panel, signed, to_bytes
+from seqae.figures.layout import grid, heat, signed
 from seqae.figures.readers import density
 from seqae.losses import step_errors
 from seqae.model import Output, SequentialAutoEncoder
+from seqae.rendering.panels import panel, to_bytes
+from seqae.tensors import intensities
 
 __all__ = ["from_background", "from_nothing", "reconstruct", "single_steps"]
 
@@ -32,7 +34,7 @@ def reconstruct(
     Returns:
         The records, and mean squared errors [T+1, B].
     """
-    given = torch.from_numpy(np.ascontiguousarray(images)).float() / 255
+    given = intensities(images)
     with torch.inference_mode():
         output: Output = model.eval()(given, steps)
         errors: NDArray[np.float32] = step_errors(given, output).numpy()

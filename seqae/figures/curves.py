@@ -11,14 +11,15 @@ from scipy import ndimage
 from seqae.config import GrowthStep
 from seqae.errors import FigureError
 from seqae.figures.figure import Curve, Figure
-from seqae.figures.layout import BLUE, INK, ORANGE, PURPLE, new_plot, rendered
+from seqae.figures.layout import INK, new_plot, rendered
+from seqae.rendering.panels import BLUE, PURPLE, VERMILION
 
-__all__ = ["test_curve", "train_curve"]
+__all__ = ["evaluation_curve", "training_curve"]
 
 _SMOOTHED = 0.01  # share of a curve's points to each side that its smoothed line takes the median of
 
 
-def test_curve(curve: Curve, empty: float | None = None) -> Figure:
+def evaluation_curve(curve: Curve, empty: float | None = None) -> Figure:
     """Figure 5: the error of the last canvas on the test images, on a logarithmic scale.
 
     Args:
@@ -43,7 +44,7 @@ def test_curve(curve: Curve, empty: float | None = None) -> Figure:
     return Figure(rendered(plot), caption, numbers)
 
 
-def train_curve(curve: Curve, growth: Sequence[GrowthStep] = (), background: float | None = None) -> Figure:
+def training_curve(curve: Curve, growth: Sequence[GrowthStep] = (), background: float | None = None) -> Figure:
     """Figure 9: the error of the last canvas on the training images, with the iterations at which T grew.
 
     Args:
@@ -66,10 +67,10 @@ def train_curve(curve: Curve, growth: Sequence[GrowthStep] = (), background: flo
     axes.plot(curve.iterations, _smooth(curve.values), color=BLUE, linewidth=1.5)
     for step in growth:
         if 0 < step.iteration <= curve.iterations[-1]:
-            axes.axvline(step.iteration, color=ORANGE, linestyle="--", linewidth=1)
+            axes.axvline(step.iteration, color=VERMILION, linestyle="--", linewidth=1)
         if step.iteration <= curve.iterations[-1]:
             at = (step.iteration, 0.97)
-            axes.annotate(f" T = {step.steps}", at, xycoords=axes.get_xaxis_transform(), color=ORANGE, va="top")
+            axes.annotate(f" T = {step.steps}", at, xycoords=axes.get_xaxis_transform(), color=VERMILION, va="top")
     if background is not None:
         _level(axes, background, "background alone")
         last = list(stages.values())[-1] if stages else numbers["last"]

@@ -1,4 +1,4 @@
-"""Figure 8: what the localization network's embedding says of where a number is."""
+"""Figure 8: t-SNE of the localization network's embeddings of a number that moves along three lines."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -7,26 +7,26 @@ from typing import Literal
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from PIL import Image
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from seqae.data.digits import SIDE, Digits
+from seqae.data.digits import SIDE, Digits, cut_digit
 from seqae.errors import FigureError
 from seqae.figures.canvases import reconstruct
 from seqae.figures.figure import Figure
-from seqae.figures.layout import BLUE, INK, ORANGE, PURPLE, new_plot, rendered
+from seqae.figures.layout import INK, new_plot, rendered
 from seqae.model import SequentialAutoEncoder
+from seqae.rendering.panels import BLUE, PURPLE, VERMILION
 
-__all__ = ["GROUPS", "Tour", "make_tour", "separation", "tour_embeddings"]
+__all__ = ["GROUPS", "Trajectory", "make_trajectory", "separation", "trajectory_embeddings"]
 
 Group = Literal["lower", "right", "diag"]
 GROUPS: tuple[Group, ...] = ("lower", "right", "diag")
 """The paper's groups, in the order in which they are numbered."""
 
-_COLOURS = (BLUE, ORANGE, PURPLE)
+_COLOURS = (BLUE, VERMILION, PURPLE)
 _GAP = 2  # pixels between the 3 and the 6
 _NEIGHBOURS = 5
 _FOLDS = 5
@@ -35,8 +35,8 @@ Points = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Tour:
-    """A number moved about an image."""
+class Trajectory:
+    """Images of one number at the places of a path, by the lines of the path."""
 
     images: NDArray[np.uint8]
     """[M, C, H, W]."""
@@ -48,7 +48,7 @@ class Tour:
     """[M]: which of GROUPS."""
 
 
-def make_tour(digits: Digits, height: int, width: int, channels: int, scale: float = 1.0) -> Tour:
+def make_trajectory(digits: Digits, height: int, width: int, channels: int, scale: float = 1.0) -> Trajectory:
     """The number 36 moved, pixel by pixel, along the sides of the lower right triangle of an image.
 
     The sides are the lower border, the right border, and the diagonal between their far ends; the three corners are
@@ -77,7 +77,7 @@ def make_tour(digits: Digits, height: int, width: int, channels: int, scale: flo
         image[:, top : top + number.shape[0], left : left + number.shape[1]] = number
     middle = places + (np.array([number.shape[1], number.shape[0]]) - 1) / 2
     groups = np.repeat(np.arange(len(GROUPS)), [len(line) for line in lines])
-    return Tour(images, middle, groups)
+    return Trajectory(images, middle, groups)
 
 
 def _line(start: tuple[int, int], end: tuple[int, int]) -> NDArray[np.int64]:
@@ -94,11 +94,7 @@ def _number(digits: Digits, scale: float) -> NDArray[np.uint8]:
         found = np.flatnonzero(digits.labels == label)
         if not len(found):
             raise FigureError(f"there is no {label} among the digits")
-        side = round(SIDE * scale)
-        whole = Image.fromarray(digits.images[found[0]])
-        image = np.asarray(whole if side == SIDE else whole.resize((side, side), Image.Resampling.BILINEAR))
-        rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
-        inks.append(image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+        inks.append(cut_digit(digits.images[found[0]], round(SIDE * scale)))
     height = max(ink.shape[0] for ink in inks)
     number = np.zeros((height, inks[0].shape[1] + _GAP + inks[1].shape[1]), np.uint8)
     for ink, left in zip(inks, (0, inks[0].shape[1] + _GAP), strict=True):
@@ -125,34 +121,37 @@ def separation(points: Points, groups: NDArray[np.int64]) -> tuple[float, float]
     return float(silhouette_score(points, groups)), float(accuracy)
 
 
-def tour_embeddings(model: SequentialAutoEncoder, tour: Tour, seed: int = 0) -> Figure:
+def trajectory_embeddings(model: SequentialAutoEncoder, trajectory: Trajectory, seed: int = 0) -> Figure:
     """Figure 8: t-SNE of the first step's localization embeddings, and the window's centre at that step.
 
     Groups of points on lines can't have a silhouette near 1, so the numbers give that of the true places as well.
 
     Args:
         model: its localization network is looked at.
-        tour: from `make_tour`, in the model's size.
+        trajectory: from `make_trajectory`, in the model's size.
         seed: of t-SNE.
     """
-    output, _ = reconstruct(model, tour.images, 1)
+    output, _ = reconstruct(model, trajectory.images, 1)
     first = output.steps[0]
     embedding = first.embedding.float().numpy()
     centres = np.stack([first.window.x.numpy(), first.window.y.numpy()], axis=1)
     plane = _plane(embedding, seed)
-    numbers = {"points": float(len(embedding)), "largest_group": float(np.bincount(tour.groups).max() / len(embedding))}
-    for name, points in (("embedding", embedding), ("tsne", plane), ("centre", centres), ("place", tour.places)):
-        numbers[f"silhouette_{name}"], numbers[f"knn_{name}"] = separation(points, tour.groups)
+    numbers = {
+        "points": float(len(embedding)),
+        "largest_group": float(np.bincount(trajectory.groups).max() / len(embedding)),
+    }
+    for name, points in (("embedding", embedding), ("tsne", plane), ("centre", centres), ("place", trajectory.places)):
+        numbers[f"silhouette_{name}"], numbers[f"knn_{name}"] = separation(points, trajectory.groups)
     plot = new_plot(9.0, 4.2, columns=2)
     left, right = plot.axes
-    _scatter(left, plane, tour.groups)
+    _scatter(left, plane, trajectory.groups)
     left.set_title(_title("t-SNE of the embedding", numbers, "tsne"), color=INK, fontsize=10)
     left.set(xticks=[], yticks=[])  # distances between clusters of a t-SNE mean nothing
     left.legend(frameon=False, fontsize=9)
-    _scatter(right, centres, tour.groups)
-    right.plot(*tour.places.T, color="#b8bcc6", linewidth=1, zorder=0)
+    _scatter(right, centres, trajectory.groups)
+    right.plot(*trajectory.places.T, color="#b8bcc6", linewidth=1, zorder=0)
     right.set_title(_title("centre of the first window", numbers, "centre"), color=INK, fontsize=10)
-    height, width = tour.images.shape[2:]
+    height, width = trajectory.images.shape[2:]
     right.set(xlim=(0, width - 1), ylim=(height - 1, 0), aspect="equal", xlabel="pixels")
     caption = (
         "The number 36 moved along the lower border, the right border and the diagonal: t-SNE of the localization "

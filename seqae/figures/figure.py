@@ -1,4 +1,4 @@
-"""What every figure is: a picture, the numbers behind it, and words that say what is seen."""
+"""A figure as a value: its picture, the numbers behind it, and its caption."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ NAMES: dict[str, FigureName] = {str(name): name for name in get_args(FigureName)
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that was made."""
+    """A picture with its caption and numbers."""
 
     image: Image.Image
     """RGB."""

@@ -1,4 +1,4 @@
-"""From arrays to pictures: panels in a grid with titles, and matplotlib's plots. No state is shared between figures."""
+"""Layout of figures: colour maps of arrays, grids of panels with titles, matplotlib's plots without shared state."""
 
 from collections.abc import Sequence
 
@@ -9,22 +9,17 @@ from matplotlib.figure import Figure as Plot
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["BLUE", "INK", "ORANGE", "PURPLE", "grid", "heat", "new_plot", "panel", "rendered", "signed", "to_bytes"]
+from seqae.rendering.panels import GAP, PAPER, TEXT, quantize, to_bytes
 
-_GAP = 4  # pixels between panels
-_TITLE = 18  # height of the line above a column or below a panel
-_PAPER, _TEXT = (24, 26, 31), (220, 222, 228)
+__all__ = ["INK", "grid", "heat", "new_plot", "rendered", "signed"]
 
-# Okabe and Ito's colours, which most colour-blind eyes can tell apart.
-BLUE, ORANGE, PURPLE, INK = "#0072b2", "#d55e00", "#cc79a7", "#20242c"
+INK = "#20242c"
+"""What is written in a plot."""
+
+_TITLE = 18  # pixels: height of the line above a column or below a panel
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.floating]
-
-
-def to_bytes(image: Floats) -> Bytes:
-    """[C, H, W] of intensities, clipped to 0..1 -> uint8 [H, W, C]."""
-    return np.asarray(np.rint(np.moveaxis(image, 0, -1).clip(0, 1) * 255), np.uint8)
 
 
 def signed(image: Floats) -> Bytes:
@@ -36,19 +31,13 @@ def signed(image: Floats) -> Bytes:
         return to_bytes(image)
     above, below = image[0].clip(0, 1), (-image[0]).clip(0, 1)
     rgb = np.stack([above, above + 0.45 * below, above + below], axis=-1)
-    return np.asarray(np.rint(rgb * 255), np.uint8)
+    return quantize(rgb)
 
 
 def heat(density: Floats) -> Bytes:
     """[H, W] of weights from 0 up, the largest made the brightest colour -> uint8 [H, W, 3]."""
     scaled = density / max(float(density.max()), 1e-12)
     return np.asarray(colormaps["magma"](scaled)[..., :3] * 255, np.uint8)
-
-
-def panel(image: Bytes, height: int) -> Image.Image:
-    """uint8 [H, W, 1 or 3] as an RGB image of about that height, pixels kept sharp."""
-    made = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).convert("RGB")
-    return made.resize((round(height * made.width / made.height), height), Image.Resampling.NEAREST)
 
 
 def grid(
@@ -69,24 +58,24 @@ def grid(
     widths = [max(row[at].width for row in rows if at < len(row)) for at in range(max(map(len, rows)))]
     below = _TITLE if captions else 0
     heights = [max(one.height for one in row) + below for row in rows]
-    margin = max((_text_width(label, font) for label in labels), default=0) + (3 * _GAP if labels else 0)
-    top = _GAP + (_TITLE if titles else 0)
-    size = (margin + sum(widths) + _GAP * (len(widths) + 1), top + sum(heights) + _GAP * len(rows))
-    sheet = Image.new("RGB", size, _PAPER)
+    margin = max((_text_width(label, font) for label in labels), default=0) + (3 * GAP if labels else 0)
+    top = GAP + (_TITLE if titles else 0)
+    size = (margin + sum(widths) + GAP * (len(widths) + 1), top + sum(heights) + GAP * len(rows))
+    sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
-    lefts = [margin + _GAP + sum(widths[:at]) + _GAP * at for at in range(len(widths))]
+    lefts = [margin + GAP + sum(widths[:at]) + GAP * at for at in range(len(widths))]
     for left, title in zip(lefts, titles, strict=False):
-        draw.text((left + 1, _GAP), title, fill=_TEXT, font=font)
+        draw.text((left + 1, GAP), title, fill=TEXT, font=font)
     for number, row in enumerate(rows):
         for at, one in enumerate(row):
             sheet.paste(one, (lefts[at], top))
             if captions:
-                draw.text((lefts[at] + 1, top + one.height + 1), captions[number][at], fill=_TEXT, font=font)
+                draw.text((lefts[at] + 1, top + one.height + 1), captions[number][at], fill=TEXT, font=font)
         if labels:
             _, above, _, under = draw.multiline_textbbox((0, 0), labels[number], font=font)
             start = top + (heights[number] - below - round(under - above)) // 2
-            draw.multiline_text((_GAP, start), labels[number], fill=_TEXT, font=font)
-        top += heights[number] + _GAP
+            draw.multiline_text((GAP, start), labels[number], fill=TEXT, font=font)
+        top += heights[number] + GAP
     return sheet
 
 

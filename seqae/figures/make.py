@@ -1,4 +1,4 @@
-"""The front door to figures: by their number, from a checkpoint, its data, and its record of training."""
+"""Makes a figure, by its number, from a checkpoint, its data, and its record of training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ from seqae.data.mnist_scenes import make_scenes
 from seqae.data.scenes import Scenes
 from seqae.errors import FigureError
 from seqae.figures.canvases import from_background, from_nothing, reconstruct, single_steps
-from seqae.figures.curves import test_curve, train_curve
-from seqae.figures.embeddings import make_tour, tour_embeddings
+from seqae.figures.curves import evaluation_curve, training_curve
+from seqae.figures.embeddings import make_trajectory, trajectory_embeddings
 from seqae.figures.figure import Curve, Figure, FigureName
 from seqae.figures.readers import readers
 from seqae.figures.sampled import sampled_scenes
@@ -38,7 +38,7 @@ _AT_MOST = 500  # training images that are looked at
 
 @dataclass(frozen=True)
 class Material:
-    """What figures are made from. Each needs only a part of it."""
+    """Inputs of figures. Each figure needs only a part of them."""
 
     cache_dir: Path
     """Built data sets."""
@@ -74,29 +74,29 @@ def make_figure(name: FigureName, material: Material, *, index: int = 0, seed: i
         CheckpointError: the checkpoint is damaged.
         DataError: its data is missing or damaged.
     """
-    maker = _Maker(material, index, seed)
+    loader = _Loader(material, index, seed)
     match name:
         case 4:
-            return readers(maker.image(_SOME_DIGITS))
+            return readers(loader.image(_SOME_DIGITS))
         case 5:
             empty = material.curves.get("test/empty_mse")
-            return test_curve(maker.curve("test/mse"), None if empty is None else float(empty.values[-1]))
+            return evaluation_curve(loader.curve("test/mse"), None if empty is None else float(empty.values[-1]))
         case 6:
-            return from_nothing(maker.model, maker.scene(_MANY_DIGITS))
+            return from_nothing(loader.model, loader.scene(_MANY_DIGITS))
         case 7:
-            return single_steps(maker.model, maker.image(_FEW_DIGITS))
+            return single_steps(loader.model, loader.image(_FEW_DIGITS))
         case 8:
-            return maker.tour()
+            return loader.trajectory_figure()
         case 9:
-            return train_curve(maker.curve("train/mse"), maker.config.schedule.growth, maker.background_error())
+            return training_curve(loader.curve("train/mse"), loader.config.schedule.growth, loader.background_error())
         case 10:
-            return from_background(maker.model, maker.train_images(_IMAGES))
+            return from_background(loader.model, loader.train_images(_IMAGES))
         case "sample":
-            return sampled_scenes(maker.model, maker.train_images(_AT_MOST), seed)
+            return sampled_scenes(loader.model, loader.train_images(_AT_MOST), seed)
 
 
-class _Maker:
-    """Gets what a figure asks for out of the material, and no more."""
+class _Loader:
+    """Lazy loader of the model, data and curves that a figure asks for."""
 
     def __init__(self, material: Material, index: int, seed: int) -> None:
         self._material = material
@@ -105,7 +105,7 @@ class _Maker:
 
     @cached_property
     def _checkpoint(self) -> Path | None:
-        """Checked when it is first needed: a curve can be had from a run whose checkpoint can't be used."""
+        """The checkpoint, verified when first needed: a curve can be had from a run whose checkpoint is damaged."""
         if self._material.checkpoint is not None:
             verify(self._material.checkpoint)
         return self._material.checkpoint
@@ -148,10 +148,10 @@ class _Maker:
     def train_images(self, count: int) -> NDArray[np.uint8]:
         return self._pick(self._dataset().train.images, count)
 
-    def tour(self) -> Figure:
+    def trajectory_figure(self) -> Figure:
         model, scale = self.config.model, self._digit_scenes().min_scale
-        tour = make_tour(self._digits(), model.height, model.width, model.channels, scale)
-        return tour_embeddings(self.model, tour, self._seed)
+        trajectory = make_trajectory(self._digits(), model.height, model.width, model.channels, scale)
+        return trajectory_embeddings(self.model, trajectory, self._seed)
 
     def background_error(self) -> float | None:
         """What the background network alone leaves of the training images; None without one."""

@@ -6,7 +6,9 @@ from numpy.typing import NDArray
 
 from seqae.attention import Filters, Window, make_filters, read, write
 from seqae.figures.figure import Figure
-from seqae.figures.layout import grid, heat, panel, to_bytes
+from seqae.figures.layout import grid, heat
+from seqae.rendering.panels import panel, to_bytes
+from seqae.tensors import intensities
 
 __all__ = ["SETTINGS", "density", "readers", "whole_window"]
 
@@ -52,7 +54,7 @@ def readers(image: NDArray[np.uint8]) -> Figure:
         a share of its mean, in the middle half of the image.
     """
     height, width = image.shape[1:]
-    original = torch.from_numpy(np.ascontiguousarray(image))[None].float() / 255
+    original = intensities(image)[None]
     rows, labels, numbers = [], [], {}
     for kernels, sigma in SETTINGS:
         window = whole_window(height, width, kernels, sigma)

@@ -5,8 +5,9 @@ from numpy.typing import NDArray
 
 from seqae.figures.canvases import reconstruct
 from seqae.figures.figure import Figure
-from seqae.figures.layout import grid, panel, to_bytes
+from seqae.figures.layout import grid
 from seqae.model import SequentialAutoEncoder
+from seqae.rendering.panels import panel, quantize, to_bytes
 from seqae.sampling import fit_layouts, sample_scenes
 
 __all__ = ["sampled_scenes"]
@@ -41,7 +42,7 @@ def sampled_scenes(model: SequentialAutoEncoder, images: NDArray[np.uint8], seed
     }
     numbers = {"objects": float(layouts.active.sum(axis=1).mean())}
     for name, scenes in shown.items():
-        clipped = np.asarray(np.rint(scenes.clip(0, 1) * 255), np.uint8)
+        clipped = quantize(scenes)
         numbers[f"brightness_{name}"] = float(clipped.mean() / 255)
         numbers[f"mse_{name}"] = float(reconstruct(model, clipped)[1][-1].mean())
     rows, labels = [], []

@@ -7,11 +7,12 @@ from typing import Annotated
 import anyio
 from fastapi import Depends, Request
 
-from jobs.interfaces import Launcher, Tracking
 from service.db.store import Store
 from service.inference.model_pool import ModelPool
 from service.scheduling.job_service import JobService
 from service.settings import Settings
+from service.upstream.cluster_monitor import ClusterMonitor
+from service.upstream.tracking_server import TrackingServer
 
 __all__ = ["AppContext", "ContextDep", "JobServiceDep"]
 
@@ -21,9 +22,9 @@ class AppContext:
     """What the routes of one app work with, wired by `create_app`."""
 
     settings: Settings
-    launcher: Launcher
+    cluster: ClusterMonitor
     store: Store
-    tracking: Tracking
+    tracking: TrackingServer
     job_service: JobService
     inference: ModelPool | None
     closing: asyncio.Event = field(default_factory=asyncio.Event)

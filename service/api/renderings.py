@@ -3,16 +3,13 @@
 import base64
 from collections.abc import Mapping
 from io import BytesIO
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jobs.interfaces import ModelVersion
+from seqae.reconstruction import AttentionStep, Reconstruction
 from seqae.rendering import frames
 from service.schemas.models import Box, MediaType, ModelRef, PixelStep, ReconstructionView, StepView
-
-if TYPE_CHECKING:
-    from seqae.reconstructor import AttentionStep, Reconstruction
 
 __all__ = ["model_ref", "render_reconstruction"]
 
@@ -28,7 +25,7 @@ def model_ref(version: ModelVersion) -> ModelRef:
     )
 
 
-def render_reconstruction(media_type: MediaType, found: "Reconstruction", version: ModelVersion) -> bytes:
+def render_reconstruction(media_type: MediaType, found: Reconstruction, version: ModelVersion) -> bytes:
     """The body of the answer, of the given media type."""
     match media_type:
         case MediaType.JSON:
@@ -41,7 +38,7 @@ def render_reconstruction(media_type: MediaType, found: "Reconstruction", versio
             return _npz(found, version)
 
 
-def _view(found: "Reconstruction", version: ModelVersion) -> ReconstructionView:
+def _view(found: Reconstruction, version: ModelVersion) -> ReconstructionView:
     height, width = found.input.shape[:2]
     return ReconstructionView(
         model=model_ref(version),
@@ -58,7 +55,7 @@ def _png(array: np.ndarray) -> str:
     return base64.b64encode(frames.png(array)).decode("ascii")
 
 
-def _step(step: "AttentionStep") -> StepView:
+def _step(step: AttentionStep) -> StepView:
     window, source = step.window, step.source_window
     # Both boxes hold the same window, so their widths give the scale; edges are half a pixel from centres.
     scale = (source[2] - source[0]) / (window[2] - window[0])
@@ -79,7 +76,7 @@ def _box(edges: tuple[float, float, float, float]) -> Box:
     return Box(left=left, top=top, right=right, bottom=bottom)
 
 
-def _npz(found: "Reconstruction", version: ModelVersion) -> bytes:
+def _npz(found: Reconstruction, version: ModelVersion) -> bytes:
     steps = found.steps
     arrays: Mapping[str, np.ndarray] = {
         "input": found.input,

@@ -1,6 +1,5 @@
-"""The connection to the job database: SQLite embedded, PostgreSQL deployed, the same rules on both."""
+"""Transactions on the job database: SQLite embedded, PostgreSQL deployed, the same rules on both."""
 
-import fcntl
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from filelock import FileLock
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -28,7 +28,7 @@ _PATIENCE_SECONDS = 15
 
 
 class Database:
-    """Reads and writes in transactions.
+    """Read and write transactions on one database.
 
     Writers take turns, on SQLite by BEGIN IMMEDIATE and on PostgreSQL by an advisory lock. So ids of events become
     visible in their order (a reader that has seen n misses nothing below n), and admission counts exactly.
@@ -60,6 +60,7 @@ class Database:
             connection.execute(text("SELECT 1"))
 
     def close(self) -> None:
+        """Closes the connections that are idle."""
         self._engine.dispose()
 
     @contextmanager
@@ -90,8 +91,7 @@ class Database:
             yield
             return
         Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
-        with Path(f"{self.url.database}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(f"{self.url.database}.lock"):
             with closing(sqlite3.connect(self.url.database, timeout=_PATIENCE_SECONDS)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
             yield

@@ -1,18 +1,20 @@
-"""Who works on what: several processes share one job database, and each row is worked on by one of them at a time."""
+"""Leases on rows of the job database: several processes share it, and each row is worked on by one at a time."""
 
 import secrets
 import threading
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Update, and_, case, or_, select, tuple_, update
+from sqlalchemy.orm import InstrumentedAttribute
 
 from service.db.models import JobRow, LeaseRow
 from service.db.store import Store
 from service.job_state import ACTIVE, Desired, State
 
 __all__ = ["Leases"]
+
+_Values = dict[InstrumentedAttribute[Any], object]
 
 
 class Leases:
@@ -34,12 +36,12 @@ class Leases:
     def claim(self, seconds: float, limit: int) -> list[JobRow]:
         """Takes jobs that the reconciler should look at, and that nobody else is looking at.
 
-        The rows carry a new lease token; `transition(leased=True)` and `note` write only while it is still theirs.
+        The rows carry a new lease token; `transition(leased=True)` and `update` write only while it is still theirs.
         """
         now = self._now()
         token = secrets.token_hex(8)
         resumed = and_(JobRow.state == State.PAUSED, JobRow.desired == Desired.RUN)
-        to_do = or_(JobRow.state.in_(ACTIVE | {State.RETRY_WAIT}), resumed, JobRow.tidy.is_(False))
+        to_do = or_(JobRow.state.in_(ACTIVE | {State.RETRY_WAIT}), resumed, JobRow.cleaned_up.is_(False))
         due = or_(JobRow.not_before.is_(None), JobRow.not_before <= now)
         free = or_(JobRow.lease_expires.is_(None), JobRow.lease_expires < now)
         with self._database.read() as session:
@@ -49,7 +51,11 @@ class Leases:
         with self._database.write() as session:
             query = select(JobRow.id).where(to_do, due, free).order_by(JobRow.not_before.nulls_first(), JobRow.number)
             ids = list(session.scalars(query.limit(limit)))
-            lease = {"lease_token": token, "lease_owner": self.owner, "lease_expires": now + timedelta(seconds=seconds)}
+            lease: _Values = {
+                JobRow.lease_token: token,
+                JobRow.lease_owner: self.owner,
+                JobRow.lease_expires: now + timedelta(seconds=seconds),
+            }
             session.execute(_update(JobRow.id.in_(ids), lease))
             claimed = list(session.scalars(select(JobRow).where(JobRow.id.in_(ids)).order_by(JobRow.number)))
         with self._lock:
@@ -65,7 +71,7 @@ class Leases:
         now = self._now()
         mine = and_(tuple_(JobRow.id, JobRow.lease_token).in_(held), JobRow.lease_expires >= now)
         with self._database.write() as session:
-            session.execute(_update(mine, {"lease_expires": now + timedelta(seconds=seconds)}))
+            session.execute(_update(mine, {JobRow.lease_expires: now + timedelta(seconds=seconds)}))
 
     def release(self, job: JobRow, look_again_in: float = 0.0) -> None:
         """Gives a lease back; a lost one is left alone. A later `not_before` of the row stays."""
@@ -74,11 +80,11 @@ class Leases:
             self._held.discard((job.id, job.lease_token))
         again = self._now() + timedelta(seconds=look_again_in)
         sooner = or_(JobRow.not_before.is_(None), JobRow.not_before < again)
-        values = {
-            "lease_token": None,
-            "lease_owner": None,
-            "lease_expires": None,
-            "not_before": case((sooner, again), else_=JobRow.not_before),
+        values: _Values = {
+            JobRow.lease_token: None,
+            JobRow.lease_owner: None,
+            JobRow.lease_expires: None,
+            JobRow.not_before: case((sooner, again), else_=JobRow.not_before),
         }
         with self._database.write() as session:
             session.execute(_update(and_(JobRow.id == job.id, JobRow.lease_token == job.lease_token), values))
@@ -94,6 +100,6 @@ class Leases:
             return True
 
 
-def _update(where: ColumnElement[bool], values: Mapping[str, Any]) -> Update:
+def _update(where: ColumnElement[bool], values: _Values) -> Update:
     # No row is loaded in these sessions that would have to be kept in step.
-    return update(JobRow).where(where).values(**values).execution_options(synchronize_session=False)
+    return update(JobRow).where(where).values(values).execution_options(synchronize_session=False)

@@ -1,8 +1,10 @@
-"""The job database's tables. Rows are read as they are and changed only through `service.db.store`."""
+"""Tables of the job database. Rows are read as they are and changed only through `service.db.store`."""
 
+import logging
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -20,13 +22,18 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from jobs.directory.records import Progress
 from service.job_state import Desired, State
 
-__all__ = ["AttemptRow", "Base", "DeliveryRow", "EventRow", "JobRow", "LeaseRow"]
+__all__ = ["AttemptRow", "Base", "DeliveryRow", "EventCursor", "EventRow", "JobRow", "LeaseRow"]
+
+log = logging.getLogger(__name__)
+
+RecordT = TypeVar("RecordT", bound=BaseModel)
 
 
-class Instant(TypeDecorator[datetime]):
-    """A moment in UTC. Refuses naive datetimes; SQLite keeps no zone, so it is put back on the way out."""
+class UtcDateTime(TypeDecorator[datetime]):
+    """A datetime in UTC. Refuses naive ones; SQLite keeps no zone, so it is put back on the way out."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -44,7 +51,7 @@ class Instant(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class Word(TypeDecorator[Any]):
+class EnumText(TypeDecorator[Any]):
     """A StrEnum kept as text, so that a new value needs no migration of a database type."""
 
     impl = String(16)
@@ -62,6 +69,51 @@ class Word(TypeDecorator[Any]):
 
 
 Document = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+
+class RecordJson(TypeDecorator[RecordT], Generic[RecordT]):
+    """A pydantic model kept as JSON, by the aliases of its fields.
+
+    One that does not parse, such as another release's, is read as None: it must not keep the row from being read.
+    """
+
+    impl = Document
+    cache_ok = True
+
+    def __init__(self, record: type[RecordT]) -> None:
+        super().__init__()
+        self.record = record
+
+    def process_bind_param(self, value: RecordT | None, dialect: Dialect) -> Any:  # noqa: ARG002
+        return None if value is None else value.model_dump(mode="json", by_alias=True)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> RecordT | None:  # noqa: ARG002
+        if value is None:
+            return None
+        try:
+            return self.record.model_validate(value)
+        except ValidationError as error:
+            log.warning("a %s of the job database is left out: %s", self.record.__name__, error.errors()[0]["msg"])
+            return None
+
+
+class EventCursor(BaseModel):
+    """How far the files of a job's newest attempt have been turned into events."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    metrics_offset: int = Field(0, alias="rows")
+    """Byte of metrics.jsonl to go on from."""
+    last_frame: int = Field(-1, alias="frame")
+    """Step of the newest film strip."""
+    notes: int = 0
+    """Lines of notes.jsonl."""
+    progress: dict[str, Any] | None = None
+    """The heartbeat of the newest progress event, without its times."""
+    progress_at: datetime | None = Field(None, alias="at")
+    """When that event was written."""
+
+
 Serial = BigInteger().with_variant(Integer(), "sqlite")
 # SQLite gives increasing ids only to "INTEGER PRIMARY KEY AUTOINCREMENT"; otherwise it may reuse the last one.
 _INCREASING = {"sqlite_autoincrement": True}
@@ -79,17 +131,19 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map = {  # noqa: RUF012 -- SQLAlchemy's own way
-        datetime: Instant(),
+        datetime: UtcDateTime(),
         dict[str, Any]: Document,
         dict[str, float]: Document,
-        State: Word(State),
-        Desired: Word(Desired),
+        State: EnumText(State),
+        Desired: EnumText(Desired),
+        Progress: RecordJson(Progress),
+        EventCursor: RecordJson(EventCursor),
         str: Text(),
     }
 
 
 class JobRow(Base):
-    """A job: what was asked for, what is wanted of it now, where it is, and who works on it."""
+    """A job: its spec, desired and actual state, counters, and the lease of the process that works on it."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -97,7 +151,7 @@ class JobRow(Base):
         Index("ix_jobs_state_number", "state", "number"),
         Index("ix_jobs_queue", "state", "priority", "number"),
         Index("ix_jobs_owner_state", "owner", "state"),
-        Index("ix_jobs_due", "tidy", "not_before"),
+        Index("ix_jobs_due", "cleaned_up", "not_before"),
         _INCREASING,
     )
 
@@ -135,13 +189,13 @@ class JobRow(Base):
     lease_expires: Mapped[datetime | None]
     not_before: Mapped[datetime | None]
     """The reconciler leaves the row alone until then (back-off)."""
-    tidy: Mapped[bool] = mapped_column(default=True)
-    """False from a job's end until its process, logs and MLflow run are seen to."""
+    cleaned_up: Mapped[bool] = mapped_column(default=True)
+    """False from a job's end until its process has left, its log is kept and its MLflow run is closed."""
 
     error_class: Mapped[str | None] = mapped_column(String(100))
     error_message: Mapped[str | None]
-    progress: Mapped[dict[str, Any] | None]
-    """The newest heartbeat, as the attempt wrote it."""
+    progress: Mapped[Progress | None]
+    """The newest heartbeat."""
     metrics: Mapped[dict[str, float] | None]
     mlflow_run_id: Mapped[str | None] = mapped_column(String(64))
     mlflow_url: Mapped[str | None]
@@ -156,11 +210,11 @@ class JobRow(Base):
     finished_at: Mapped[datetime | None]
     updated_at: Mapped[datetime]
     state_since: Mapped[datetime]
-    alive_at: Mapped[datetime | None]
+    last_seen_at: Mapped[datetime | None]
     """The attempt's last sign of life: a new heartbeat, or the cluster's word. By this side's clock."""
-    moved_at: Mapped[datetime | None]
+    last_progress_at: Mapped[datetime | None]
     """When the attempt was last seen to get further. By this side's clock: the nodes' clocks may be off."""
-    told: Mapped[dict[str, Any] | None]
+    event_cursor: Mapped[EventCursor | None]
     """How much of the attempt's files has become events; see `service.reconciler.event_feed`."""
 
 
@@ -178,7 +232,7 @@ class AttemptRow(Base):
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str | None] = mapped_column(String(16))
-    """succeeded, failed, lost, paused or cancelled; None while it is open."""
+    """An `AttemptOutcome`; None while it is open."""
     error_class: Mapped[str | None] = mapped_column(String(100))
     error_message: Mapped[str | None]
 
@@ -193,7 +247,7 @@ class EventRow(Base):
     job_id: Mapped[str] = mapped_column(String(32))
     at: Mapped[datetime]
     type: Mapped[str] = mapped_column(String(16))
-    """transition, progress, metrics, frame, notice or deleted."""
+    """An `EventType`."""
     data: Mapped[dict[str, Any]]
 
 

@@ -1,28 +1,23 @@
-"""Reading the job database."""
+"""Queries of the job database that change nothing."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Collection
-from datetime import UTC, datetime
+from collections.abc import Collection
+from datetime import datetime
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from service.clock import Clock
 from service.db.engine import Database
 from service.db.models import AttemptRow, EventRow, JobRow
 from service.errors import ConflictError, CursorError, JobNotFoundError, StaleRowError
 from service.job_state import State
 
-__all__ = ["Clock", "Queries", "find_job", "find_known", "utc_now"]
-
-Clock = Callable[[], datetime]
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
+__all__ = ["Queries", "find_job", "find_known"]
 
 
 class Queries:
-    """What can be asked of the job database. Rows are copies: changing one changes nothing.
+    """Reads jobs, attempts and events. Rows are copies: changing one changes nothing.
 
     Args:
         database: where the rows are.
@@ -38,7 +33,7 @@ class Queries:
         with self.database.read() as session:
             return find_job(session, job_id)
 
-    def again(self, job: JobRow) -> JobRow:
+    def reload(self, job: JobRow) -> JobRow:
         """A row read again while its lease is held. Raises: StaleRowError: it is not."""
         found = self.job(job.id)
         if found.lease_token != job.lease_token:
@@ -60,6 +55,7 @@ class Queries:
             states: only jobs in these; empty: all.
             owner: only this owner's; None: everybody's.
             cursor: as an earlier page gave it.
+            limit: rows at most.
 
         Raises:
             CursorError: the cursor is not one of ours.

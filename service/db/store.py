@@ -1,35 +1,41 @@
-"""The job database: every read and write of the control plane. See `service.job_state` for what may follow what."""
+"""Writes of the job database: each change of state is a compare-and-swap with its event in the same transaction."""
 
 import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
 from sqlalchemy import ColumnElement, CursorResult, and_, delete, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from jobs.interfaces import submission_id
+from service.clock import Clock, utc_now
+from service.db.changes import AttemptChanges, JobChanges
 from service.db.engine import Database
 from service.db.models import AttemptRow, DeliveryRow, EventRow, JobRow
-from service.db.queries import Clock, Queries, find_job, find_known, utc_now
+from service.db.queries import Queries, find_job, find_known
 from service.errors import StaleRowError
-from service.job_state import ACTIVE, ENDED, State, reason_for
+from service.job_state import ACTIVE, ENDED, AttemptOutcome, EventType, State, reason_for
 
-__all__ = ["Clock", "NewEvent", "Store", "new_job_id", "utc_now"]
+__all__ = ["NewEvent", "Store", "new_job_id"]
 
 
 def new_job_id() -> str:
-    """ "job_" and 12 characters: 48 random bits."""
+    """A new job's id: `job_` and 12 characters, 48 random bits."""
     return f"job_{secrets.token_hex(6)}"
+
+
+_Values = dict[InstrumentedAttribute[Any], object]
+"""Columns that the store itself keeps, with their new values."""
 
 
 @dataclass(frozen=True)
 class NewEvent:
-    """An event to be written: see `EventRow.type` for the types."""
+    """An event to be written."""
 
-    type: str
+    type: EventType
     data: Mapping[str, Any]
 
 
@@ -50,9 +56,11 @@ class Store(Queries):
         self._webhook_urls = tuple(webhook_urls)
 
     def migrate(self) -> None:
+        """Brings the tables to the newest version. Several processes may do so at once; one does the work."""
         self.database.migrate()
 
     def close(self) -> None:
+        """Closes the connections to the database."""
         self.database.close()
 
     def add(self, job: JobRow, check: Callable[[int, int], None] | None = None) -> tuple[JobRow, bool]:
@@ -91,8 +99,8 @@ class Store(Queries):
         reason: str | None = None,
         *,
         leased: bool = False,
-        outcome: str | None = None,
-        **changes: Any,
+        outcome: AttemptOutcome | None = None,
+        **changes: Unpack[JobChanges],
     ) -> JobRow:
         """Moves a job from the state and version it was read in to another state, with the event of it.
 
@@ -111,7 +119,7 @@ class Store(Queries):
         with self.database.write() as session:
             return self._move(session, job, to, reason, leased=leased, outcome=outcome, **changes)
 
-    def want(self, job: JobRow, **changes: Any) -> JobRow:
+    def set_desired(self, job: JobRow, **changes: Unpack[JobChanges]) -> JobRow:
         """Changes what a person decides (desired state, priority), from the version that was read.
 
         Raises:
@@ -119,12 +127,13 @@ class Store(Queries):
         """
         with self.database.write() as session:
             same = and_(JobRow.id == job.id, JobRow.version == job.version)
-            values = {"version": job.version + 1, "updated_at": self.now(), "not_before": None, **changes}
-            _update_one(session, same, values)
+            values: _Values = {JobRow.version: job.version + 1, JobRow.updated_at: self.now()}
+            defaults: JobChanges = {"not_before": None}
+            _update_one(session, same, values, {**defaults, **changes})
             return find_job(session, job.id)
 
-    def note(self, job: JobRow, happenings: Iterable[NewEvent] = (), **changes: Any) -> JobRow:
-        """Writes down what a look at a job has shown: columns other than the state, and events.
+    def update(self, job: JobRow, events: Iterable[NewEvent] = (), **changes: Unpack[JobChanges]) -> JobRow:
+        """Writes columns other than the state, and events, as long as the lease is held.
 
         Raises:
             StaleRowError: the lease was lost.
@@ -132,19 +141,19 @@ class Store(Queries):
         now = self.now()
         with self.database.write() as session:
             held = and_(JobRow.id == job.id, JobRow.version == job.version, JobRow.lease_token == job.lease_token)
-            _update_one(session, held, {"updated_at": now, **changes})
-            for happening in happenings:
-                session.add(EventRow(job_id=job.id, at=now, type=happening.type, data=dict(happening.data)))
+            _update_one(session, held, {JobRow.updated_at: now}, changes)
+            for event in events:
+                session.add(EventRow(job_id=job.id, at=now, type=event.type, data=dict(event.data)))
                 session.flush()
             return find_job(session, job.id)
 
-    def set_attempt(self, job: JobRow, **changes: Any) -> None:
+    def update_attempt(self, job: JobRow, **changes: Unpack[AttemptChanges]) -> None:
         """Changes the row of the newest attempt, as long as the lease is held. Raises: StaleRowError."""
         with self.database.write() as session:
             held = and_(JobRow.id == job.id, JobRow.version == job.version, JobRow.lease_token == job.lease_token)
             if session.scalar(select(func.count()).select_from(JobRow).where(held)) != 1:
                 raise StaleRowError(f"job {job.id} has changed")
-            self._set_attempt(session, job, changes)
+            _update_attempt(session, job, changes)
 
     def admit(self, choose: Callable[[list[JobRow], list[JobRow]], list[JobRow]], most: int = 200) -> list[JobRow]:
         """Lets jobs out of the queue, and writes their next attempts before any cluster is asked.
@@ -169,8 +178,15 @@ class Store(Queries):
         session.add(
             AttemptRow(job_id=job.id, number=number, submission_id=submission_id(job.id, number), created_at=self.now())
         )
-        fresh: dict[str, Any] = {"alive_at": None, "moved_at": None, "told": None}
-        return self._move(session, job, State.SUBMITTING, attempt=number, **fresh)
+        return self._move(
+            session,
+            job,
+            State.SUBMITTING,
+            attempt=number,
+            last_seen_at=None,
+            last_progress_at=None,
+            event_cursor=None,
+        )
 
     def delete(self, job: JobRow) -> None:
         """Removes an ended job and its attempts; its events stay, with one more that says so.
@@ -183,11 +199,11 @@ class Store(Queries):
             if _affected(session.execute(delete(JobRow).where(same))) != 1:
                 raise StaleRowError(f"job {job.id} has changed")
             session.execute(delete(AttemptRow).where(AttemptRow.job_id == job.id))
-            session.add(EventRow(job_id=job.id, at=self.now(), type="deleted", data={"state": job.state.value}))
+            session.add(EventRow(job_id=job.id, at=self.now(), type=EventType.DELETED, data={"state": job.state.value}))
 
-    def forget(self, before: datetime) -> None:
-        """Removes beats of progress and done deliveries from before a time."""
-        beats = and_(EventRow.type == "progress", EventRow.at < before)
+    def prune(self, before: datetime) -> None:
+        """Removes progress events and done deliveries from before a time."""
+        beats = and_(EventRow.type == EventType.PROGRESS, EventRow.at < before)
         done = and_(DeliveryRow.done.is_(True), DeliveryRow.next_at < before)
         with self.database.read() as session:
             if session.scalar(select(EventRow.id).where(beats).limit(1)) is None:
@@ -206,8 +222,8 @@ class Store(Queries):
         reason: str | None = None,
         *,
         leased: bool = False,
-        outcome: str | None = None,
-        **changes: Any,
+        outcome: AttemptOutcome | None = None,
+        **changes: Unpack[JobChanges],
     ) -> JobRow:
         now = self.now()
         before = job.state
@@ -215,32 +231,35 @@ class Store(Queries):
         same = and_(JobRow.id == job.id, JobRow.state == before, JobRow.version == job.version)
         if leased:
             same = and_(same, JobRow.lease_token == job.lease_token)
-        values = {"state": to, "version": job.version + 1, "updated_at": now, "state_since": now, "not_before": None}
+        values: _Values = {
+            JobRow.state: to,
+            JobRow.version: job.version + 1,
+            JobRow.updated_at: now,
+            JobRow.state_since: now,
+        }
         if to.is_terminal:
-            # Without an attempt there is nothing to tidy up.
-            values |= {"finished_at": now, "tidy": job.attempt == 0}
-        _update_one(session, same, values | changes)
+            # Without an attempt there is nothing to clean up.
+            values |= {JobRow.finished_at: now, JobRow.cleaned_up: job.attempt == 0}
+        defaults: JobChanges = {"not_before": None}
+        _update_one(session, same, values, {**defaults, **changes})
         moved = find_job(session, job.id)
         if outcome is not None:
-            error = {"error_class": moved.error_class, "error_message": moved.error_message}
-            self._set_attempt(session, moved, {"outcome": outcome, "ended_at": now, **error})
+            ended: AttemptChanges = {"outcome": outcome, "ended_at": now}
+            error: AttemptChanges = {"error_class": moved.error_class, "error_message": moved.error_message}
+            _update_attempt(session, moved, {**ended, **error})
         self._write_event(session, moved, before, to, reason or usual)
         return moved
-
-    def _set_attempt(self, session: Session, job: JobRow, changes: Mapping[str, Any]) -> None:
-        newest = and_(AttemptRow.job_id == job.id, AttemptRow.number == job.attempt, AttemptRow.outcome.is_(None))
-        session.execute(update(AttemptRow).where(newest).values(**changes))
 
     def _write_event(self, session: Session, job: JobRow, before: State | None, to: State, reason: str) -> None:
         data: dict[str, Any] = {"from": before, "to": to.value, "reason": reason, "attempt": job.attempt}
         if to in (State.FAILED, State.LOST) and job.error_class is not None:
             data["error"] = {"class": job.error_class, "message": job.error_message}
         now = self.now()
-        row = EventRow(job_id=job.id, at=now, type="transition", data=data)
+        row = EventRow(job_id=job.id, at=now, type=EventType.TRANSITION, data=data)
         session.add(row)
         session.flush()
         about = {"id": job.id, "name": job.name, "kind": job.kind, "owner": job.owner}
-        body = {"id": row.id, "type": "transition", "at": now.isoformat(), "job": about, "data": data}
+        body = {"id": row.id, "type": EventType.TRANSITION, "at": now.isoformat(), "job": about, "data": data}
         for url in self._webhook_urls:
             session.add(DeliveryRow(event_id=row.id, url=url, body=json.dumps(body), next_at=now))
 
@@ -251,7 +270,13 @@ def _affected(result: Any) -> int:
     return result.rowcount
 
 
-def _update_one(session: Session, where: ColumnElement[bool], values: Mapping[str, Any]) -> None:
-    statement = update(JobRow).where(where).values(**values).execution_options(synchronize_session=False)
+def _update_attempt(session: Session, job: JobRow, changes: AttemptChanges) -> None:
+    newest = and_(AttemptRow.job_id == job.id, AttemptRow.number == job.attempt, AttemptRow.outcome.is_(None))
+    session.execute(update(AttemptRow).where(newest).values(**changes))
+
+
+def _update_one(session: Session, where: ColumnElement[bool], values: _Values, changes: JobChanges) -> None:
+    statement = update(JobRow).where(where).values(values).values(**changes)
+    statement = statement.execution_options(synchronize_session=False)
     if _affected(session.execute(statement)) != 1:
         raise StaleRowError("the job has changed since it was read")

@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from seqae.config import TrainConfig
-
-if TYPE_CHECKING:
-    from seqae.reconstructor import Reconstruction
+from seqae.reconstruction import Reconstruction
 
 __all__ = ["Batcher", "Model"]
 
@@ -30,7 +28,7 @@ class Model(Protocol):
 
     def reconstruct_arrays(
         self, inputs: np.ndarray, sizes: Sequence[tuple[int, int]] | None = None
-    ) -> "list[Reconstruction]":
+    ) -> list[Reconstruction]:
         """Reconstructs a batch.
 
         Args:
@@ -44,7 +42,7 @@ class _Request:
     model: Model
     image: np.ndarray  # uint8 [H, W, C]
     size: tuple[int, int]
-    answer: "Future[Reconstruction]" = field(default_factory=Future)
+    answer: Future[Reconstruction] = field(default_factory=Future)
 
 
 class Batcher:
@@ -72,7 +70,7 @@ class Batcher:
         self._waiting.put(None)
         self._thread.join()
 
-    def submit(self, model: Model, image: np.ndarray, size: tuple[int, int]) -> "Future[Reconstruction]":
+    def submit(self, model: Model, image: np.ndarray, size: tuple[int, int]) -> Future[Reconstruction]:
         """Queues an image; cancelling the future saves the work.
 
         Args:

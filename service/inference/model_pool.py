@@ -15,6 +15,7 @@ import numpy as np
 
 from jobs.errors import NoModel
 from jobs.interfaces import ModelVersion, Tracking
+from jobs.periodic_thread import PeriodicThread
 from seqae.checkpoints.manifest import verify
 from seqae.errors import CheckpointError, Error
 from service.errors import ConflictError, ModelLoadingError, ModelNotFoundError
@@ -77,8 +78,7 @@ class ModelPool:
         self._loading = threading.Lock()
         self._changed = threading.Condition()
         self._rounds = 0
-        self._ended = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, name="champion", daemon=True)
+        self._watcher = PeriodicThread("champion", settings.champion_poll, self._watch)
 
     def start(self) -> None:
         """Starts both threads."""
@@ -87,9 +87,8 @@ class ModelPool:
 
     def stop(self) -> None:
         """Ends both threads; what waits for an answer gets it first."""
-        self._ended.set()
         # The watcher may be in the middle of a download; it is a daemon and holds nothing that needs an end.
-        self._watcher.join(timeout=1.0)
+        self._watcher.stop(timeout=1.0)
         self.batcher.stop()
 
     # --- what is served
@@ -187,22 +186,22 @@ class ModelPool:
     # --- the watcher
 
     def _watch(self) -> None:
-        while not self._ended.is_set():
-            try:
-                self._detail = self._follow_champion()
-            except Error as error:
-                # The registry or the checkpoint; both are reported by /readyz and tried again next time.
-                if self._detail != str(error):
-                    _log.warning("champion: %s", error)
-                self._detail = str(error)
-            except Exception as error:  # noqa: BLE001
-                # Whatever a library raises: without this thread no new champion would ever be served.
-                _log.exception("champion: the request to the registry failed")
-                self._detail = f"{type(error).__name__}: see the log"
+        """One round: asks the registry, and tells how it went to whoever waits for it."""
+        try:
+            self._detail = self._follow_champion()
+        except Error as error:
+            # The registry or the checkpoint; both are reported by /readyz and tried again next time.
+            if self._detail != str(error):
+                _log.warning("champion: %s", error)
+            self._detail = str(error)
+        except Exception as error:
+            # Whatever a library raises.
+            self._detail = f"{type(error).__name__}: see the log"
+            raise
+        finally:
             with self._changed:
                 self._rounds += 1
                 self._changed.notify_all()
-            self._ended.wait(self._settings.champion_poll)
 
     def _follow_champion(self) -> str:
         """Asks the registry once for its champion and loads a new one; says in words how it went."""

@@ -1,65 +1,68 @@
-"""Turns what an attempt writes into events: progress, evaluations, film strips, notes."""
+"""Events of an attempt: its progress, evaluations, film strips and notes, read from its files as they appear."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from jobs.directory.layout import AttemptFolder
 from jobs.directory.records import MetricRow, Progress
-from service.db.models import JobRow
+from service.db.models import EventCursor, JobRow
 from service.db.store import NewEvent
+from service.job_state import EventType
 
-__all__ = ["news"]
+__all__ = ["collect_events"]
 
 _MOST_AT_ONCE = 1000
 """Evaluations taken into one transaction; the rest come with the next look."""
 
-# Their own clocks; that they change is no news.
-_CLOCKS = {"time", "moved_at"}
+# That these change is no news.
+_TIMES = {"time", "last_progress_at"}
 
 
-def news(
+def collect_events(
     job: JobRow, attempt: AttemptFolder, progress: Progress | None, now: datetime, every: float
-) -> tuple[list[NewEvent], dict[str, Any]]:
+) -> tuple[list[NewEvent], EventCursor]:
     """What has happened since the last look.
 
     Args:
-        job: its row; `told` says how far the last look came.
+        job: its row, whose `event_cursor` says how far the last look came.
         attempt: the folder of its newest attempt.
         progress: the attempt's heartbeat.
         now: the time.
         every: progress becomes an event at most so often, in seconds.
 
     Returns:
-        The events, and the new value of `told`. Both must be written in one transaction, so that nothing is told twice
-        or forgotten.
+        The events, and the new cursor. Both must be written in one transaction, so that nothing is told twice or
+        forgotten.
     """
-    told: dict[str, Any] = {"rows": 0, "frame": -1, "notes": 0, "progress": None, "at": None} | (job.told or {})
-    happenings: list[NewEvent] = []
+    cursor = job.event_cursor or EventCursor()
     about = {"attempt": attempt.number}
-    rows, told["rows"] = _evaluations(attempt.path / "metrics.jsonl", told["rows"])
-    happenings += [NewEvent("metrics", {**about, "step": row.step, "metrics": row.metrics}) for row in rows]
-    for step in attempt.frame_steps():
-        if step > told["frame"]:
-            happenings.append(NewEvent("frame", {**about, "step": step}))
-            told["frame"] = step
+    rows, offset = _evaluations(attempt.path / "metrics.jsonl", cursor.metrics_offset)
+    events = [NewEvent(EventType.METRICS, {**about, "step": row.step, "metrics": row.metrics}) for row in rows]
+    frames = [step for step in attempt.frame_steps() if step > cursor.last_frame]
+    events += [NewEvent(EventType.FRAME, {**about, "step": step}) for step in frames]
     notes = attempt.notes()
-    for note in notes[told["notes"] :]:
-        happenings.append(NewEvent("notice", {**about, "kind": note.kind, "text": note.text}))
-    told["notes"] = max(told["notes"], len(notes))
+    for note in notes[cursor.notes :]:
+        events.append(NewEvent(EventType.NOTICE, {**about, "kind": note.kind, "text": note.text}))
+    shown, shown_at = cursor.progress, cursor.progress_at
     if progress is not None:
-        seen = progress.model_dump(mode="json", exclude=_CLOCKS)
-        if seen != told["progress"] and _is_time(told["at"], now, every):
-            happenings.append(NewEvent("progress", {**about, **seen}))
-            told |= {"progress": seen, "at": now.isoformat()}
-    return happenings, told
+        seen = progress.model_dump(mode="json", exclude=_TIMES)
+        if seen != shown and _is_due(shown_at, now, every):
+            events.append(NewEvent(EventType.PROGRESS, {**about, **seen}))
+            shown, shown_at = seen, now
+    return events, EventCursor(
+        metrics_offset=offset,
+        last_frame=max(frames, default=cursor.last_frame),
+        notes=max(cursor.notes, len(notes)),
+        progress=shown,
+        progress_at=shown_at,
+    )
 
 
-def _is_time(last: str | None, now: datetime, every: float) -> bool:
-    return last is None or now - datetime.fromisoformat(last) >= timedelta(seconds=every)
+def _is_due(last: datetime | None, now: datetime, every: float) -> bool:
+    return last is None or now - last >= timedelta(seconds=every)
 
 
 def _evaluations(path: Path, start: int) -> tuple[list[MetricRow], int]:
@@ -73,13 +76,13 @@ def _evaluations(path: Path, start: int) -> tuple[list[MetricRow], int]:
             if not line.endswith(b"\n") or len(found) >= _MOST_AT_ONCE:
                 break
             start += len(line)
-            row = _row(line)
+            row = _parse_row(line)
             if row is not None and _is_evaluation(row.metrics):
                 found.append(row)
     return found, start
 
 
-def _row(line: bytes) -> MetricRow | None:
+def _parse_row(line: bytes) -> MetricRow | None:
     try:
         return MetricRow.model_validate_json(line)
     except ValidationError:

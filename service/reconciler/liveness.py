@@ -1,6 +1,6 @@
-"""What is known about an attempt, and what follows from it.
+"""Liveness of an attempt: judged from its files and from what the cluster says.
 
-The result file is believed first, then the heartbeat, and the cluster's word last: a cluster that does not answer says
+The result file is believed first, then the heartbeat, and the cluster last: a cluster that does not answer says
 nothing, and one that has forgotten an attempt may have been replaced while the attempt's driver lives on.
 """
 
@@ -17,7 +17,7 @@ from jobs.errors import FolderError
 from service.settings import ReconcilerSettings
 from service.upstream.cluster_monitor import ClusterStatus
 
-__all__ = ["Observation", "Verdict", "has_left", "judge", "read"]
+__all__ = ["Observation", "Verdict", "has_exited", "judge", "read_records"]
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +33,12 @@ class Observation:
 
     result: Result | None
     progress: Progress | None
-    word: ClusterStatus
+    status: ClusterStatus
+    """What the cluster says."""
 
 
-def read(attempt: AttemptFolder) -> tuple[Result | None, Progress | None]:
-    """The attempt's own files. A damaged one counts as missing: what wrote it did not write it whole."""
+def read_records(attempt: AttemptFolder) -> tuple[Result | None, Progress | None]:
+    """The attempt's result and heartbeat. A damaged file counts as missing: what wrote it did not write it whole."""
     return _or_none(attempt.read_result), _or_none(attempt.read_progress)
 
 
@@ -50,7 +51,7 @@ def _or_none(read_file: Callable[[], FileT | None]) -> FileT | None:
 
 
 class Verdict(StrEnum):
-    """What follows from the evidence."""
+    """What follows from an observation."""
 
     DONE = "done"
     """There is a result."""
@@ -65,57 +66,63 @@ class Verdict(StrEnum):
 
 
 def judge(
-    evidence: Observation,
+    observation: Observation,
     *,
     now: datetime,
     since: datetime,
-    alive_at: datetime,
-    moved_at: datetime | None,
+    last_seen_at: datetime,
+    last_progress_at: datetime | None,
     settings: ReconcilerSettings,
 ) -> Verdict:
-    """What to make of an attempt.
+    """The verdict on an attempt that was not asked to leave.
 
     Args:
-        evidence: what is known.
+        observation: what is known.
         now: the time.
         since: when the job came to its present state.
-        alive_at: the last sign of life: a new heartbeat, or the cluster's word.
-        moved_at: when it was last seen to get further; None before its first heartbeat.
+        last_seen_at: the last sign of life: a new heartbeat, or the cluster's word.
+        last_progress_at: when it was last seen to get further; None before its first heartbeat.
         settings: how patient to be.
     """
-    if evidence.result is not None:
+    if observation.result is not None:
         return Verdict.DONE
-    quiet = now - alive_at
-    has_beaten = evidence.progress is not None
-    if evidence.word == ClusterStatus.ENDED and quiet >= (
+    quiet = now - last_seen_at
+    has_beaten = observation.progress is not None
+    if observation.status == ClusterStatus.ENDED and quiet >= (
         _seconds(settings.heartbeat_stale) if has_beaten else _FILE_DELAY
     ):
         return Verdict.LOST
-    if evidence.word == ClusterStatus.GONE and quiet >= _seconds(max(settings.lost_after, settings.heartbeat_stale)):
+    if observation.status == ClusterStatus.GONE and quiet >= _seconds(
+        max(settings.lost_after, settings.heartbeat_stale)
+    ):
         return Verdict.LOST
-    if evidence.word == ClusterStatus.UNKNOWN and quiet >= _seconds(settings.heartbeat_stale):
+    if observation.status == ClusterStatus.UNKNOWN and quiet >= _seconds(settings.heartbeat_stale):
         return Verdict.FINE
-    if has_beaten and moved_at is not None and now - moved_at >= _seconds(settings.stall_after):
+    if has_beaten and last_progress_at is not None and now - last_progress_at >= _seconds(settings.stall_after):
         return Verdict.STALLED
-    if not has_beaten and evidence.word == ClusterStatus.ALIVE and now - since >= _seconds(settings.start_deadline):
+    if (
+        not has_beaten
+        and observation.status == ClusterStatus.ALIVE
+        and now - since >= _seconds(settings.start_deadline)
+    ):
         return Verdict.NOT_STARTED
     return Verdict.FINE
 
 
-def has_left(evidence: Observation, quiet: timedelta, settings: ReconcilerSettings) -> bool:
+def has_exited(observation: Observation, quiet: timedelta, settings: ReconcilerSettings) -> bool:
     """Whether an attempt that was asked to leave has left.
 
     Args:
-        evidence: what is known.
+        observation: what is known.
         quiet: time since the last sign of life.
         settings: how patient to be.
     """
-    if evidence.word == ClusterStatus.GONE:
+    if observation.status == ClusterStatus.GONE:
         # Its driver may have outlived the head that knew it.
-        return evidence.result is not None or quiet >= _seconds(settings.heartbeat_stale)
-    if evidence.word == ClusterStatus.UNKNOWN:
-        return evidence.result is not None
-    return evidence.word == ClusterStatus.ENDED
+        return observation.result is not None or quiet >= _seconds(settings.heartbeat_stale)
+    if observation.status == ClusterStatus.UNKNOWN:
+        return observation.result is not None
+    return observation.status == ClusterStatus.ENDED
 
 
 def _seconds(number: float) -> timedelta:

@@ -1,75 +1,98 @@
-"""Looking after an attempt: gathers the evidence, and writes down what is new of it."""
+"""Observes an attempt: its files, its driver's log, and the cluster's status of it."""
 
+import logging
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any
 
-from jobs.directory.layout import JobFolder
-from jobs.directory.records import Progress
+from jobs.crash_diagnosis import explain
+from jobs.directory.files import write_atomically
+from jobs.directory.records import Failure, Progress
+from jobs.errors import LauncherUnavailable
+from jobs.interfaces import submission_id
+from service.db.changes import JobChanges
 from service.db.models import JobRow
-from service.db.store import Store
-from service.reconciler.event_feed import news
-from service.reconciler.liveness import Observation, read
-from service.settings import ReconcilerSettings
-from service.upstream.cluster_monitor import ClusterMonitor, ClusterStatus
+from service.reconciler.context import ReconcilerContext
+from service.reconciler.event_feed import collect_events
+from service.reconciler.liveness import Observation, read_records
+from service.scheduling.log_reader import tail
+from service.upstream.cluster_monitor import ClusterStatus
 
-__all__ = ["Observer"]
+__all__ = ["cluster_status", "diagnose_crash", "observe", "save_driver_log"]
+
+log = logging.getLogger(__name__)
 
 
-class Observer:
-    """Reads the files of attempts, and asks the cluster where these don't say enough.
+def observe(context: ReconcilerContext, job: JobRow, *, ask: bool = False) -> tuple[JobRow, Observation]:
+    """Observes the newest attempt, and writes down what is new of it.
+
+    Its files are read, and the cluster is asked where these don't say enough.
 
     Args:
-        store: the job database.
-        cluster: asked.
-        jobs_dir: folder with a folder for each job.
-        settings: how often to ask.
+        context: of the reconciler.
+        job: its row.
+        ask: ask the cluster even while the heartbeat is fresh.
+
+    Returns:
+        The row as it is now, and what is known about the attempt.
     """
-
-    def __init__(self, store: Store, cluster: ClusterMonitor, jobs_dir: Path, settings: ReconcilerSettings) -> None:
-        self._store = store
-        self._cluster = cluster
-        self._jobs_dir = jobs_dir
-        self._settings = settings
-
-    def look(self, job: JobRow, *, ask: bool = False) -> tuple[JobRow, Observation]:
-        """Gathers the evidence on the newest attempt, and writes down what is new of it.
-
-        Args:
-            job: its row.
-            ask: ask the cluster even while the heartbeat is fresh.
-        """
-        now = self._store.now()
-        folder = JobFolder(self._jobs_dir / job.id).attempt(job.attempt)
-        result, progress = read(folder)
-        changes = _signs(job, progress, now)
-        word = ClusterStatus.UNKNOWN
-        if ask or (result is None and self._should_ask(job, progress)):
-            word = self._cluster.word(self._store.attempt(job.id, job.attempt))
-            if word == ClusterStatus.ALIVE:
-                changes["alive_at"] = now
-        happenings, told = news(job, folder, progress, now, self._settings.progress_event_every)
-        if told != job.told:
-            changes["told"] = told
-        if changes:
-            job = self._store.note(job, happenings, **changes)
-        return job, Observation(result, progress, word)
-
-    def _should_ask(self, job: JobRow, progress: Progress | None) -> bool:
-        """A fresh heartbeat says more than the cluster does, and costs nothing."""
-        if progress is None or job.alive_at is None:
-            return True
-        return self._store.now() - job.alive_at >= timedelta(seconds=self._settings.cluster_poll)
+    now, folder = context.now(), context.attempt_folder(job)
+    result, progress = read_records(folder)
+    changes = _heartbeat_changes(job, progress, now)
+    status = ClusterStatus.UNKNOWN
+    if ask or (result is None and _should_ask(context, job, progress)):
+        status = cluster_status(context, job)
+        if status == ClusterStatus.ALIVE:
+            changes["last_seen_at"] = now
+    events, cursor = collect_events(job, folder, progress, now, context.settings.progress_event_every)
+    if cursor != job.event_cursor:
+        changes["event_cursor"] = cursor
+    if changes:
+        job = context.store.update(job, events, **changes)
+    return job, Observation(result, progress, status)
 
 
-def _signs(job: JobRow, progress: Progress | None, now: datetime) -> dict[str, Any]:
+def cluster_status(context: ReconcilerContext, job: JobRow) -> ClusterStatus:
+    """What the cluster says about the newest attempt."""
+    attempt = context.store.attempt(job.id, job.attempt)
+    return context.cluster.status(attempt.submission_id, attempt.cluster_id)
+
+
+def save_driver_log(context: ReconcilerContext, job: JobRow) -> None:
+    """Where the newest attempt's driver printed nothing, keeps what the cluster says of it, if it answers."""
+    own = context.attempt_folder(job).log
+    if job.attempt == 0 or own.exists():
+        return
+    try:
+        text = context.cluster.logs(submission_id(job.id, job.attempt))
+    except LauncherUnavailable as error:
+        log.info("job %s: its log is kept later: %s", job.id, error)
+        return
+    if text:
+        write_atomically(own, text)
+
+
+def diagnose_crash(context: ReconcilerContext, job: JobRow) -> Failure:
+    """Why a driver died without a result, from what it printed."""
+    save_driver_log(context, job)
+    own = context.attempt_folder(job).log
+    return explain(tail(own)[0].decode(errors="replace") if own.is_file() else "")
+
+
+def _should_ask(context: ReconcilerContext, job: JobRow, progress: Progress | None) -> bool:
+    """A fresh heartbeat says more than the cluster does, and costs nothing."""
+    if progress is None or job.last_seen_at is None:
+        return True
+    return context.now() - job.last_seen_at >= timedelta(seconds=context.settings.cluster_poll)
+
+
+def _heartbeat_changes(job: JobRow, progress: Progress | None, now: datetime) -> JobChanges:
     """What a heartbeat changes in a job's row."""
+    changes: JobChanges = {}
     if progress is None:
-        return {}
-    known = job.progress or {}
-    changes: dict[str, Any] = {}
-    if progress.time != known.get("time"):
-        changes = {"progress": progress.model_dump(mode="json"), "alive_at": now}
-    if job.moved_at is None or progress.moved_at != known.get("moved_at"):
-        changes["moved_at"] = now
+        return changes
+    known = job.progress
+    if known is None or progress.time != known.time:
+        changes["progress"] = progress
+        changes["last_seen_at"] = now
+    if job.last_progress_at is None or known is None or progress.last_progress_at != known.last_progress_at:
+        changes["last_progress_at"] = now
     return changes

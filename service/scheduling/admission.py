@@ -1,4 +1,4 @@
-"""Who may leave the queue."""
+"""Admission control: which jobs may leave the queue."""
 
 from collections import Counter
 

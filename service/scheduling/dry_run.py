@@ -1,4 +1,4 @@
-"""What would happen to a spec, without doing it."""
+"""Dry run of a submission: what it would do, and about what it would cost."""
 
 from collections.abc import Iterable
 
@@ -8,10 +8,10 @@ from service.db.models import JobRow
 from service.scheduling import estimates, resources
 from service.schemas.jobs import ProblemView, Validation
 
-__all__ = ["preview"]
+__all__ = ["dry_run"]
 
 
-def preview(spec: AnySpec, capacity: Capacity | None, succeeded: Iterable[JobRow]) -> Validation:
+def dry_run(spec: AnySpec, capacity: Capacity | None, succeeded: Iterable[JobRow]) -> Validation:
     """What submitting a spec would do, and about what it would cost.
 
     Args:

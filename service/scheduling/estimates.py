@@ -1,4 +1,4 @@
-"""About how long a job will train and how much memory it takes, without loading the model library."""
+"""Estimates of a job's training time and memory, without loading the model library."""
 
 import math
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ def iterations(spec: TrainSpec | FigureSpec) -> int:
     if isinstance(spec, FigureSpec):
         return 0
     number = spec.data.train_images if isinstance(spec.data, ImagesConfig) else spec.data.train_scenes
-    return max(1, round(spec.schedule.epochs * number / spec.schedule.batch_size))
+    return spec.schedule.iterations(number)
 
 
 def seconds(spec: AnySpec, demand: Demand, succeeded: Iterable[JobRow]) -> float | None:
@@ -73,4 +73,4 @@ def _speed(row: JobRow, train: TrainSpec) -> float | None:
         return None
     same = earlier.model == train.model and earlier.scaling == train.scaling
     same = same and earlier.schedule.batch_size == train.schedule.batch_size
-    return row.progress.get("images_per_second") if same else None
+    return row.progress.images_per_second if same else None

@@ -1,4 +1,4 @@
-"""What a client can do with jobs. Methods block for a moment; routes call them from a thread."""
+"""The job service: everything that a client can do with jobs. Methods block; routes call them from a thread."""
 
 import hashlib
 import json
@@ -9,14 +9,14 @@ from pathlib import Path
 
 from jobs.directory.layout import JobFolder
 from jobs.errors import LauncherUnavailable
-from jobs.interfaces import Capacity, Launcher
+from jobs.interfaces import Capacity
 from jobs.specs import AnySpec, JobSpec, job_spec
 from service.db.models import JobRow
 from service.db.store import Store, new_job_id
 from service.errors import ConflictError, QuotaError, SpecRefusedError, StaleRowError
 from service.job_state import Desired, State
 from service.scheduling import resources
-from service.scheduling.dry_run import preview
+from service.scheduling.dry_run import dry_run
 from service.scheduling.job_views import attempt_view, event_view, job_view
 from service.scheduling.log_reader import LogEnd, after, last_lines, tail
 from service.schemas.jobs import AttemptView, Event, JobView, Page, Validation
@@ -47,23 +47,22 @@ _ON_PAUSE = {
 
 
 class JobService:
-    """The use cases of jobs.
+    """Submits, lists, changes and deletes jobs.
 
     Every method raises StoreUnavailableError when the database does not answer, and JobNotFoundError for an unknown id.
 
     Args:
         store: the job database.
-        launcher: asked for the cluster's size and for logs; it may be unreachable.
+        cluster: asked for its size and for logs; it may be unreachable.
         jobs_dir: folder with a folder for each job.
         limits: of the queue.
     """
 
     def __init__(
-        self, store: Store, launcher: Launcher, jobs_dir: Path, limits: ReconcilerSettings | None = None
+        self, store: Store, cluster: ClusterMonitor, jobs_dir: Path, limits: ReconcilerSettings | None = None
     ) -> None:
         self._store = store
-        self._launcher = launcher
-        self._cluster = ClusterMonitor(launcher, store.now)
+        self._cluster = cluster
         self._jobs_dir = jobs_dir
         self._limits = limits or ReconcilerSettings()
 
@@ -97,11 +96,12 @@ class JobService:
 
     def validate(self, spec: JobSpec) -> Validation:
         """What `submit` would do with a spec, and about what it would cost. Changes nothing."""
-        return preview(spec, self._capacity(), self._store.page((State.SUCCEEDED,), limit=200)[0])
+        return dry_run(spec, self._capacity(), self._store.page((State.SUCCEEDED,), limit=200)[0])
 
     # --- reading
 
     def get(self, job_id: str) -> JobView:
+        """A job as it is now."""
         return job_view(self._store.job(job_id))
 
     def list(
@@ -144,7 +144,7 @@ class JobService:
             content, end = tail(self.folder(job_id).attempt(number).log, lines)
         except FileNotFoundError:
             # Before the driver: what the cluster says of its preparations.
-            content, end = last_lines(self._launcher.logs(row.submission_id).encode(), lines), 0
+            content, end = last_lines(self._cluster.logs(row.submission_id).encode(), lines), 0
         return LogEnd(content, number, end)
 
     def log_after(self, job_id: str, attempt: int, start: int) -> bytes:
@@ -170,7 +170,7 @@ class JobService:
             self._refuse_ended(job, "cancelled")
             if job.state in _ON_CANCEL:
                 return self._store.transition(job, _ON_CANCEL[job.state], desired=Desired.CANCEL)
-            return self._store.want(job, desired=Desired.CANCEL)
+            return self._store.set_desired(job, desired=Desired.CANCEL)
 
         return self._change(job_id, step)
 
@@ -189,7 +189,7 @@ class JobService:
                 return job
             if job.state in _ON_PAUSE:
                 return self._store.transition(job, _ON_PAUSE[job.state], desired=Desired.PAUSE)
-            return self._store.want(job, desired=Desired.PAUSE)
+            return self._store.set_desired(job, desired=Desired.PAUSE)
 
         return self._change(job_id, step)
 
@@ -209,13 +209,15 @@ class JobService:
                 return self._store.transition(job, State.QUEUED, desired=Desired.RUN, queued_at=now)
             if job.desired == Desired.RUN:
                 return job
-            return self._store.want(job, desired=Desired.RUN)
+            return self._store.set_desired(job, desired=Desired.RUN)
 
         return self._change(job_id, step)
 
     def retry(self, job_id: str) -> JobView:
-        """Tries a job again: one that waits for its next attempt goes at once, and one that failed or was cancelled
-        gets a new job, which goes on from its newest checkpoint. A second call gives the same new job.
+        """Tries a job again.
+
+        One that waits for its next attempt goes at once. One that failed or was cancelled gets a new job, which goes on
+        from its newest checkpoint; a second call gives the same new job.
 
         Raises:
             ConflictError: it has succeeded.
@@ -239,7 +241,7 @@ class JobService:
 
         def step(job: JobRow) -> JobRow:
             self._refuse_ended(job, "moved in the queue")
-            return job if job.priority == priority else self._store.want(job, priority=priority)
+            return job if job.priority == priority else self._store.set_desired(job, priority=priority)
 
         return self._change(job_id, step)
 
@@ -252,17 +254,17 @@ class JobService:
         job = self._store.job(job_id)
         if not job.state.is_terminal:
             raise ConflictError(f"job {job_id} is {job.state}: cancel it first")
-        if not job.tidy:
+        if not job.cleaned_up:
             raise ConflictError(f"what job {job_id} left on the cluster and in MLflow is still being closed: try again")
         # First out of the way, then the row, then the files: a crash in between leaves what the sweep removes.
-        bin_ = self._jobs_dir / ".deleted" / job_id
+        trash = self._jobs_dir / ".deleted" / job_id
         folder = self._jobs_dir / job_id
         if folder.exists():
-            bin_.parent.mkdir(parents=True, exist_ok=True)
-            folder.rename(bin_)
+            trash.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(trash)
         self._store.delete(job)
-        if bin_.exists():
-            shutil.rmtree(bin_)
+        if trash.exists():
+            shutil.rmtree(trash)
 
     # --- helpers
 
@@ -288,7 +290,7 @@ class JobService:
     def _capacity(self) -> Capacity | None:
         """None: the cluster does not answer, and nothing is refused."""
         try:
-            return self._cluster.capacity()
+            return self._cluster.recent_capacity()
         except LauncherUnavailable as error:
             log.info("the size of the cluster is not known: %s", error)
             return None

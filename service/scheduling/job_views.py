@@ -1,4 +1,4 @@
-"""From rows of the job database to wire models."""
+"""Conversion of database rows to wire models."""
 
 from jobs.specs import job_spec
 from service.db.models import AttemptRow, EventRow, JobRow
@@ -57,7 +57,7 @@ def event_view(row: EventRow) -> Event:
 def _progress_view(row: JobRow) -> ProgressView | None:
     if row.progress is None:
         return None
-    progress = ProgressView.model_validate(row.progress)
+    progress = ProgressView.model_validate(row.progress.model_dump())
     # It is the last heartbeat's: in other states nothing brings the end nearer.
     return progress if row.state in _MOVING else progress.model_copy(update={"eta_seconds": None})
 

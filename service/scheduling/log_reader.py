@@ -1,4 +1,4 @@
-"""Reading logs that may be large: never more than a piece at once."""
+"""Bounded reads of log files: never more than a piece at once, however large they are."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a job asks of the cluster, and whether the cluster could ever give it."""
+"""Resource demand of a job, and whether the cluster could ever meet it."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The cluster, asked with restraint."""
+"""Cached, rate-limited view of the Ray cluster: every call of the control plane to it goes through here."""
 
 import logging
 import threading
@@ -6,9 +6,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from jobs.errors import LauncherUnavailable
-from jobs.interfaces import Capacity, Launcher
-from service.db.models import AttemptRow
-from service.db.store import Clock
+from jobs.interfaces import Capacity, Launcher, ProcessState, Submission
+from service.clock import Clock
 from service.upstream.circuit_breaker import CircuitBreaker
 
 __all__ = ["ClusterMonitor", "ClusterStatus"]
@@ -20,7 +19,7 @@ _CAPACITY_HOLDS = timedelta(seconds=5)
 
 
 class ClusterStatus(StrEnum):
-    """The cluster's word on an attempt."""
+    """What the cluster says about an attempt: evidence, never the verdict on the job."""
 
     ALIVE = "alive"
     """Pending or running."""
@@ -33,7 +32,9 @@ class ClusterStatus(StrEnum):
 
 
 class ClusterMonitor:
-    """What the control plane wants to know of the cluster.
+    """The cluster behind one circuit breaker. Has the methods of `jobs.interfaces.Launcher`, and two of its own.
+
+    After a call that got no answer, every call raises LauncherUnavailable at once for a moment.
 
     Args:
         launcher: asked.
@@ -42,33 +43,65 @@ class ClusterMonitor:
     """
 
     def __init__(self, launcher: Launcher, clock: Clock, rest: float = 2.0) -> None:
-        self.launcher = launcher
+        self._launcher = launcher
         self._clock = clock
         self._breaker = CircuitBreaker(LauncherUnavailable, clock, rest)
         self._lock = threading.Lock()
         self._capacity: tuple[datetime, Capacity] | None = None
 
-    def word(self, attempt: AttemptRow) -> ClusterStatus:
-        """What the cluster says about an attempt that it was asked to run."""
-        try:
-            return self._breaker.call(lambda: self._ask(attempt))
-        except LauncherUnavailable as error:
-            log.info("nothing is known about %s: %s", attempt.submission_id, error)
-            return ClusterStatus.UNKNOWN
+    def status(self, submission_id: str, cluster_id: str | None) -> ClusterStatus:
+        """What the cluster says about an attempt that it was asked to run.
 
-    def capacity(self) -> Capacity:
+        Args:
+            submission_id: names the attempt.
+            cluster_id: the cluster that was asked; another one has never heard of it.
+        """
+        try:
+            if cluster_id != self.cluster_id():
+                return ClusterStatus.GONE
+            state = self.state(submission_id)
+        except LauncherUnavailable as error:
+            log.info("nothing is known about %s: %s", submission_id, error)
+            return ClusterStatus.UNKNOWN
+        if state is None:
+            return ClusterStatus.GONE
+        return ClusterStatus.ENDED if state.is_terminal() else ClusterStatus.ALIVE
+
+    def recent_capacity(self) -> Capacity:
         """What the cluster has; an answer a few seconds old will do. Raises: LauncherUnavailable."""
         # One asks, and those who came meanwhile get its answer.
         with self._lock:
             now = self._clock()
             if self._capacity is None or now - self._capacity[0] >= _CAPACITY_HOLDS:
-                self._capacity = (now, self._breaker.call(self.launcher.capacity))
+                self._capacity = (now, self.capacity())
             return self._capacity[1]
 
-    def _ask(self, attempt: AttemptRow) -> ClusterStatus:
-        if attempt.cluster_id != self.launcher.cluster_id():
-            return ClusterStatus.GONE
-        state = self.launcher.state(attempt.submission_id)
-        if state is None:
-            return ClusterStatus.GONE
-        return ClusterStatus.ENDED if state.is_terminal() else ClusterStatus.ALIVE
+    # --- `Launcher`, call by call
+
+    def submit(self, submission: Submission) -> None:
+        """See `Launcher.submit`."""
+        self._breaker.call(lambda: self._launcher.submit(submission))
+
+    def state(self, submission_id: str) -> ProcessState | None:
+        """See `Launcher.state`."""
+        return self._breaker.call(lambda: self._launcher.state(submission_id))
+
+    def stop(self, submission_id: str) -> None:
+        """See `Launcher.stop`."""
+        self._breaker.call(lambda: self._launcher.stop(submission_id))
+
+    def logs(self, submission_id: str) -> str:
+        """See `Launcher.logs`."""
+        return self._breaker.call(lambda: self._launcher.logs(submission_id))
+
+    def capacity(self) -> Capacity:
+        """See `Launcher.capacity`."""
+        return self._breaker.call(self._launcher.capacity)
+
+    def cluster_id(self) -> str:
+        """See `Launcher.cluster_id`."""
+        return self._breaker.call(self._launcher.cluster_id)
+
+    def live(self) -> set[str]:
+        """See `Launcher.live`."""
+        return self._breaker.call(self._launcher.live)

@@ -117,9 +117,10 @@ def _look(model: Draw, scenes: Scenes, limit: int, device: str) -> tuple[float, 
             canvases.append(torch.sigmoid(odds[-1]).cpu().numpy())
             writes.append(written.abs().movedim(0, 1).cpu().numpy())
     model.train()
-    image, canvas = np.concatenate(images), np.concatenate(canvases)
-    segments = score_segments(np.concatenate(writes), canvas, some)
-    return float(np.square(image).mean()), float(np.square(image - canvas).mean()), segments
+    all_images, all_canvases = np.concatenate(images), np.concatenate(canvases)  # [M, H, W]
+    segments = score_segments(np.concatenate(writes), all_canvases, some)
+    error = np.square(all_images - all_canvases).mean()
+    return float(np.square(all_images).mean()), float(error), segments
 
 
 def train_draw(

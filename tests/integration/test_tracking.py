@@ -12,10 +12,11 @@ from PIL import Image
 from jobs.backends.mlflow import MlflowTracking
 from jobs.backends.provenance import flat_params
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import TrialRow
+from jobs.directory.records import Shipped, TrialRow, TrialState
 from jobs.errors import NoModel, NoRun, TrackingUnavailable
 from jobs.interfaces import RunStatus
 from jobs.specs import job_spec
+from tests.daemons import Daemons
 
 pytestmark = pytest.mark.timeout(540)
 
@@ -33,7 +34,7 @@ def folder(tmp_path: Path) -> JobFolder:
 
 
 @pytest.fixture
-def own(daemons: Any, tracking: MlflowTracking, job_id: str, tmp_path: Path) -> MlflowTracking:
+def own(daemons: Daemons, tracking: MlflowTracking, job_id: str, tmp_path: Path) -> MlflowTracking:
     """The same server, with an experiment and a model of the test's own."""
     return MlflowTracking(daemons.mlflow.url, tmp_path / "models", experiment=job_id, model_name=job_id)
 
@@ -92,7 +93,7 @@ def test_shipping_twice_doubles_nothing(own: MlflowTracking, job_id: str, folder
     for step in (5, 10):
         Image.new("L", (8, 8)).save(attempt.frames / f"{step}.png")
     own.ship(folder.path, run.run_id)
-    folder.write_shipped({"run_id": run.run_id, "steps": {"loss": 4}, "frames": 5})
+    folder.write_shipped(Shipped(run_id=run.run_id, steps={"loss": 4}, frames=5))
     own.ship(folder.path, run.run_id)
     assert _steps(own, run.run_id, "loss") == list(range(1, 11))
     images = [item.path for item in own._client.list_artifacts(run.run_id, "images") if item.path.endswith(".png")]
@@ -100,7 +101,7 @@ def test_shipping_twice_doubles_nothing(own: MlflowTracking, job_id: str, folder
 
 
 def test_a_run_made_in_place_of_a_lost_one_gets_everything(own: MlflowTracking, job_id: str, folder: JobFolder) -> None:
-    folder.attempt(1).add_trial(TrialRow(trial=0, state="succeeded", params={}))
+    folder.attempt(1).add_trial(TrialRow(trial=0, state=TrialState.SUCCEEDED, params={}))
     folder.attempt(1).add_metrics(1, {"loss": 1.0})
     folder.trial(0).attempt(1).add_metrics(4, {"test/mse": 0.1})
     for name in ("lost", "new"):
@@ -180,7 +181,7 @@ def test_a_run_that_the_server_lost(own: MlflowTracking, folder: JobFolder) -> N
 
 
 def test_the_curve_is_whole_after_the_server_was_away(
-    daemons: Any, own: MlflowTracking, job_id: str, folder: JobFolder
+    daemons: Daemons, own: MlflowTracking, job_id: str, folder: JobFolder
 ) -> None:
     run = own.create_run(job_id, "x", "train", {})
     attempt = folder.attempt(1)

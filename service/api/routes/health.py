@@ -59,7 +59,7 @@ def _database(context: AppContext) -> PartStatus:
 
 def _cluster(context: AppContext) -> PartStatus:
     try:
-        capacity = context.launcher.capacity()
+        capacity = context.cluster.capacity()
     except Error as error:
         return PartStatus(ok=False, detail=str(error))
     machines = "machine" if len(capacity.nodes) == 1 else "machines"

@@ -1,4 +1,4 @@
-"""A training run that takes a second, and its folder."""
+"""Training runs that take a second, and their folders."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,8 @@ import pytest
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control
 from jobs.specs import TrainSpec, TuneSpec
-from jobs.training.worker import TrainingTask
+from jobs.training.worker import DistributedContext, TrainingTask, train
+from seqae.figures.make import Material
 from tests.tiny import TINY
 
 
@@ -59,3 +60,24 @@ def make_task(folder: JobFolder, cache_dir: Path) -> Callable[[int], TrainingTas
         return TrainingTask(folder.path, folder.path, attempt, cache_dir, None)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> JobFolder:
+    """A training run that has ended: 12 iterations, evaluated at 4, 8 and 12."""
+    folder = JobFolder(tmp_path_factory.mktemp("home") / "jobs" / "job_trained")
+    spec = {
+        "name": "tiny",
+        "data": {"train_scenes": 32, "test_scenes": 8, "min_digits": 1, "max_digits": 1},
+        "model": {"height": 32, "width": 32, "steps": 2, "attention": {"kernel_size": 8}, "coder": {"bottleneck": 4}},
+        "schedule": {"batch_size": 8, "epochs": 3, "log_every": 1, "evaluate_every": 4, "checkpoint_every": 4},
+    }
+    folder.write_spec(TrainSpec.model_validate(spec))
+    result = train(TrainingTask(folder.path, folder.path, 1, cache_dir, None), DistributedContext())
+    folder.attempt(1).write_result(result)
+    return folder
+
+
+@pytest.fixture
+def base(cache_dir: Path) -> Material:
+    return Material(cache_dir)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from jobs.directory.layout import AttemptFolder, JobFolder
-from jobs.directory.records import Control, Outcome, Phase, Progress, Result, Want
-from jobs.driver import DriverContext, drive
+from jobs.directory.records import Control, Outcome, Phase, Progress, Result, Shipped, Want
+from jobs.driver import DriverContext, _write_result, drive
 from jobs.errors import ErrorClass, FencedError
 from seqae.errors import DataError
 
@@ -59,7 +59,7 @@ def test_the_works_result_is_written(run: Drive, folder: JobFolder) -> None:
     assert (context.data_dir, context.tracking, context.run_id) == (None, None, None)
 
 
-def test_places_come_from_the_environment(run: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_come_from_the_environment(run: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEQAE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("SEQAE_DATA_DIR", str(tmp_path / "own"))
 
@@ -83,7 +83,7 @@ def test_an_error_is_classed(run: Drive, folder: JobFolder, caplog: pytest.LogCa
     assert "Traceback" in caplog.text
 
 
-def test_sigterm_without_a_wish_is_the_clusters_doing(run: Drive, folder: JobFolder) -> None:
+def test_sigterm_that_nobody_wanted_is_the_clusters_doing(run: Drive, folder: JobFolder) -> None:
     def work(_: DriverContext) -> Result:
         os.kill(os.getpid(), signal.SIGTERM)
         return _wait_for_ever(_)
@@ -96,10 +96,10 @@ def test_sigterm_without_a_wish_is_the_clusters_doing(run: Drive, folder: JobFol
 
 
 @pytest.mark.parametrize(("want", "outcome"), [(Want.PAUSE, Outcome.PAUSED), (Want.CANCEL, Outcome.CANCELLED)])
-def test_sigterm_after_a_wish_is_what_was_wished(run: Drive, folder: JobFolder, want: Want, outcome: Outcome) -> None:
+def test_the_outcome_of_sigterm_is_what_was_wanted(run: Drive, folder: JobFolder, want: Want, outcome: Outcome) -> None:
     def work(context: DriverContext) -> Result:
         # While workers train, they are given time: the driver does not end by itself yet.
-        context.attempt.write_progress(Progress(time=time.time(), moved_at=0.0, phase=Phase.TRAINING))
+        context.attempt.write_progress(Progress(time=time.time(), last_progress_at=0.0, phase=Phase.TRAINING))
         folder.write_control(Control(attempt=1, want=want))
         os.kill(os.getpid(), signal.SIGTERM)
         return _wait_for_ever(context)
@@ -132,10 +132,10 @@ def test_a_fenced_attempt_writes_no_result(run: Drive, folder: JobFolder) -> Non
     run(work)
     assert folder.attempt(1).read_result() is None
     assert [note.kind for note in folder.attempt(1).notes()] == ["fenced"]
-    told: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     time.sleep(2.5)
-    assert told == [], "nobody is told to end who has ended"
+    assert signals == [], "no process is asked to end that has ended"
 
 
 def test_a_stale_driver_ends_by_itself(run: Drive, folder: JobFolder) -> None:
@@ -171,7 +171,27 @@ def test_the_heartbeat_goes_on_while_nothing_moves(run: Drive, folder: JobFolder
         pytest.fail("the heartbeat stands still")
 
     run(work)
-    assert first[-1].moved_at == first[0].moved_at
+    assert first[-1].last_progress_at == first[0].last_progress_at
+
+
+def test_a_file_that_can_not_be_read_does_not_stop_the_heartbeat(
+    run: Drive, folder: JobFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work(context: DriverContext) -> Result:
+        (context.attempt.path / "progress.json").write_text("{")
+        deadline = time.monotonic() + 20
+        while "heartbeat: FolderError" not in caplog.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        context.attempt.write_progress(Progress(time=0.0, last_progress_at=0.0, phase=Phase.DATA))
+        while not (progress := context.attempt.read_progress()) or progress.time == 0.0:
+            assert time.monotonic() < deadline, "the heartbeat stands still"
+            time.sleep(0.05)
+        assert (progress.phase, progress.last_progress_at) == (Phase.DATA, 0.0)
+        return DONE
+
+    run(work)
+    assert folder.attempt(1).read_result() == DONE
 
 
 def test_without_mlflow_the_work_is_done_all_the_same(
@@ -191,7 +211,7 @@ def test_without_mlflow_the_work_is_done_all_the_same(
             run(work)
     assert folder.attempt(1).read_result() == DONE
     assert "kept for later" in caplog.text
-    assert folder.read_shipped() == {}
+    assert folder.read_shipped() == Shipped()
 
 
 def test_on_a_full_disk_film_strips_make_room_for_the_result(run: Drive, folder: JobFolder) -> None:
@@ -205,11 +225,9 @@ def test_on_a_full_disk_film_strips_make_room_for_the_result(run: Drive, folder:
         def attempt(self, number: int) -> AttemptFolder:
             return Full(self.path / "attempts" / str(number), number)
 
-    from jobs.driver import _write
-
     full = FullFolder(folder.path)
     attempt = full.attempt(1)
     attempt.frames.mkdir(parents=True)
     (attempt.frames / "4.png").write_bytes(b"film")
-    _write(DriverContext(full, attempt, folder.path, None, None, None), DONE)
+    _write_result(DriverContext(full, attempt, folder.path, None, None, None), DONE)
     assert folder.attempt(1).read_result() == DONE

@@ -1,4 +1,4 @@
-"""A figure's driver in this process, and where it finds a model and its record."""
+"""A figure's driver in this process."""
 
 import json
 import signal
@@ -10,35 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.backends.fakes import FakeTracking
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import Control, Outcome, Phase, Result, TrialRow
-from jobs.errors import ErrorClass, NoModel
-from jobs.figure import find_material, main, material_of
-from jobs.specs import FigureSpec, TrainSpec, job_spec
-from jobs.training.worker import DistributedContext, TrainingTask, train
-from seqae.figures.make import Material
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> JobFolder:
-    """A training run that has ended: 12 iterations, evaluated at 4, 8 and 12."""
-    folder = JobFolder(tmp_path_factory.mktemp("home") / "jobs" / "job_trained")
-    spec = {
-        "name": "tiny",
-        "data": {"train_scenes": 32, "test_scenes": 8, "min_digits": 1, "max_digits": 1},
-        "model": {"height": 32, "width": 32, "steps": 2, "attention": {"kernel_size": 8}, "coder": {"bottleneck": 4}},
-        "schedule": {"batch_size": 8, "epochs": 3, "log_every": 1, "evaluate_every": 4, "checkpoint_every": 4},
-    }
-    folder.write_spec(TrainSpec.model_validate(spec))
-    result = train(TrainingTask(folder.path, folder.path, 1, cache_dir, None), DistributedContext())
-    folder.attempt(1).write_result(result)
-    return folder
-
-
-@pytest.fixture
-def base(cache_dir: Path) -> Material:
-    return Material(cache_dir)
+from jobs.directory.records import Control, Outcome, Phase, Result
+from jobs.errors import ErrorClass
+from jobs.figure import main
+from jobs.specs import job_spec
 
 
 @pytest.fixture
@@ -110,81 +86,3 @@ def test_an_unknown_model_fails_the_job(draw: Callable[..., Result]) -> None:
     result = draw("job_none", figure=7, model="job_nobody")
     assert result.error is not None
     assert "job_nobody" in result.error.message
-
-
-# --- finding
-
-
-def test_a_jobs_best_model_and_its_record_are_found(trained: JobFolder, base: Material) -> None:
-    result = trained.attempt(1).read_result()
-    assert result is not None and result.checkpoint is not None
-    for name in ("job_trained", str(trained.path)):
-        found = find_material(name, trained.path.parent, None, base)
-        assert found.checkpoint == trained.path / result.checkpoint
-        assert found.curves["test/mse"].iterations.tolist() == [4, 8, 12]
-        assert found.config is not None
-        assert found.config.model.steps == 2
-
-
-def test_a_run_that_goes_on_gives_its_newest_checkpoint(trained: JobFolder, base: Material, tmp_path: Path) -> None:
-    running = JobFolder(tmp_path / "job_running")
-    running.write_spec(trained.read_spec())
-    assert material_of(running, base).checkpoint is None
-    for step in (4, 8):
-        (running.attempt(1).checkpoints / str(step)).mkdir(parents=True)
-    assert material_of(running, base).checkpoint == running.attempt(1).checkpoints / "8"
-
-
-def test_a_search_gives_its_winner(tune_spec: Any, base: Material, tmp_path: Path) -> None:
-    search = JobFolder(tmp_path / "job_search")
-    search.write_spec(tune_spec)
-    for index in (0, 1):
-        trial = search.trial(index)
-        trial.write_spec(tune_spec.base)
-        trial.attempt(1).add_metrics(4, {"test/mse": 0.1 * (index + 1)})
-        search.attempt(1).add_trial(TrialRow(trial=index, state="succeeded", params={}))
-    chosen = "trials/1/attempts/1/checkpoints/4"
-    search.attempt(1).write_result(Result(outcome=Outcome.SUCCEEDED, checkpoint=chosen))
-    found = material_of(search, base)
-    assert found.checkpoint == search.path / chosen
-    assert found.curves["test/mse"].values.tolist() == [0.2]
-
-
-def test_a_registered_model_is_found_with_the_record_of_its_job(trained: JobFolder, base: Material) -> None:
-    tracking = FakeTracking()
-    run = tracking.create_run("job_trained", "tiny", "train", {})
-    tracking.register("job_trained", run.run_id, Path("/models/1"), {"test_mse": 0.1}, "set")
-    elsewhere = tracking.create_run("job_elsewhere", "tiny", "train", {})
-    tracking.register("job_elsewhere", elsewhere.run_id, Path("/models/2"), {"test_mse": 0.2}, "set")
-    for selector, path, curves in (("champion", "/models/1", 3), ("2", "/models/2", 0)):
-        found = find_material(selector, trained.path.parent, tracking, base)
-        assert found.checkpoint == Path(path)
-        assert len(found.curves) == curves
-
-
-def test_a_folder_is_taken_for_a_checkpoint(base: Material, tmp_path: Path) -> None:
-    assert find_material(str(tmp_path), tmp_path, None, base).checkpoint == tmp_path
-
-
-@pytest.mark.parametrize("model", ["/nowhere/at/all", "champion", "../job_trained", "job_trained/attempts"])
-def test_what_is_nowhere_is_an_error(model: str, trained: JobFolder, base: Material) -> None:
-    with pytest.raises(NoModel, match=model):
-        find_material(model, trained.path.parent, None, base)
-
-
-# --- the spec
-
-
-def test_a_spec_is_read_back(tmp_path: Path) -> None:
-    spec = job_spec.validate_python({"kind": "figure", "name": "f", "figure": "sample", "data": {"max_digits": 2}})
-    assert isinstance(spec, FigureSpec)
-    assert (spec.model, spec.scaling.min_workers) == ("champion", 1)
-    folder = JobFolder(tmp_path)
-    folder.write_spec(spec)
-    assert folder.read_spec() == spec
-
-
-@pytest.mark.parametrize("figure", [3, 11, "6", "noise", None])
-def test_other_figures_are_refused(figure: object) -> None:
-    with pytest.raises(ValueError, match="figure"):
-        job_spec.validate_python({"kind": "figure", "name": "f", "figure": figure})

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from seqae.config import TrainConfig
+from seqae.config import MnistScenesConfig, TrainConfig
 from seqae.data.cache import Dataset
 from seqae.data.digits import bundled_digits
 from seqae.data.mnist_scenes import make_scenes
@@ -47,12 +47,13 @@ def small_data() -> Callable[[TrainConfig], Dataset]:
     digits = bundled_digits()
 
     def make(config: TrainConfig) -> Dataset:
-        model = config.model
-        key = f"{config.data} {model.height} {model.width} {model.channels}"
+        data, model = config.data, config.model
+        assert isinstance(data, MnistScenesConfig)
+        key = f"{data} {model.height} {model.width} {model.channels}"
         if key not in made:
             size = (model.height, model.width, model.channels)
-            train = make_scenes(config.data, *size, digits.train, "train")
-            test = make_scenes(config.data, *size, digits.test, "test")
+            train = make_scenes(data, *size, digits.train, "train")
+            test = make_scenes(data, *size, digits.test, "test")
             made[key] = Dataset(train, test, "bundled digits", "")
         return made[key]
 

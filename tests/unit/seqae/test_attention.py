@@ -170,6 +170,21 @@ def test_gamma_multiplies_reads_and_divides_writes() -> None:
     torch.testing.assert_close(read(image, four, with_gamma=False), read(image, one))
 
 
+def test_reads_and_writes_are_linear_below_zero_too() -> None:
+    """An error image is below 0 where the canvas is too bright."""
+    image, patch = torch.rand(1, 1, 12, 12), 50 * torch.rand(1, 1, 8, 8)
+    filters = make_filters(window(5.0, 6.0, 1.0, 0.6, 1.0), 8, 12, 12)
+    torch.testing.assert_close(read(-50 * image, filters), -50 * read(image, filters))
+    torch.testing.assert_close(write(-patch, filters), -write(patch, filters))
+
+
+def test_the_centre_is_kept_on_the_image() -> None:
+    for off, on in (((1e6, -1e6), (19.0, 0.0)), ((-0.5, 11.5), (0.0, 11.0)), ((19.5, 11.5), (19.0, 11.0))):
+        kept = make_filters(window(*off, 1.0, 0.7, 1.0), 8, 12, 20)
+        expected = make_filters(window(*on, 1.0, 0.7, 1.0), 8, 12, 20)
+        torch.testing.assert_close(kept, expected)
+
+
 def test_box_is_what_the_kernels_tile() -> None:
     """N strides wide, centred on g: left, top, right, bottom."""
     box = window_box(window(10.0, 20.0, 1.5, 0.5, 1.0), 8)
@@ -211,7 +226,7 @@ def test_no_finite_input_gives_nan_or_infinity(
     seen = read(image, filters)
     written = write(patch, filters, "paper" if gain == "paper" else "unit")
     assert all_finite(*filters, seen, written)
-    (seen.sum() + written.sum()).backward()
+    torch.autograd.backward(seen.sum() + written.sum())
     assert all_finite(image.grad, patch.grad, *(value.grad for value in parameters))
 
 
@@ -223,7 +238,7 @@ def test_the_largest_numbers_there_are(numbers: tuple[float, ...]) -> None:
     patch = read(image, filters)
     written = write(patch, filters, "unit")
     assert all_finite(patch, written)
-    written.mean().backward()
+    torch.autograd.backward(written.mean())
     assert all_finite(image.grad, *(value.grad for value in parameters))
 
 

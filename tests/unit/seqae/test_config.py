@@ -11,6 +11,7 @@ from seqae.config import (
     ImagesConfig,
     MnistScenesConfig,
     ModelConfig,
+    ScheduleConfig,
     TrainConfig,
     field_error,
 )
@@ -181,3 +182,10 @@ def test_bare_leaves_out_what_a_subclass_adds(changed_config: TrainConfig) -> No
     job = Job.model_validate({"name": "job"} | changed_config.model_dump())
     assert type(job.bare()) is TrainConfig
     assert job.bare() == changed_config
+
+
+@pytest.mark.parametrize(
+    ("batch", "epochs", "images", "expected"), [(25, 250, 10_000, 100_000), (5, 0.5, 30, 3), (25, 0.01, 30, 1)]
+)
+def test_iterations(batch: int, epochs: float, images: int, expected: int) -> None:
+    assert ScheduleConfig(batch_size=batch, epochs=epochs).iterations(images) == expected

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seqae.attention import Filters, Window, make_filters, read
 from seqae.config import ModelConfig
-from seqae.copy_paste import Composition, compose, draw, pasted_losses
+from seqae.copy_paste import Composition, compose, copy_paste_losses, presence, sample_steps
 from seqae.model import Output, SequentialAutoEncoder, Step
 from seqae.networks import Code, Seeker
 
@@ -68,6 +68,39 @@ def test_nothing_is_pasted_over_the_edge(seed: int) -> None:
         assert bool(((centre >= 7) & (centre <= SIDE - 8)).all())
 
 
+def test_where_both_objects_have_ink_the_stronger_shows() -> None:
+    error, window = torch.stack([square(16, 18, 1.0, 9), square(25, 20, 0.5, 9)]), window_at([(16, 18), (25, 20)])
+    overlaps = 0
+    for seed in range(20):
+        made = composed(error, error, window, seed)
+        for at, value in enumerate((0.5, 1.0)):
+            pasted = square(int(made.x[at]), int(made.y[at]), value, 9)
+            torch.testing.assert_close(made.error[at], torch.maximum(error[at], pasted))
+            overlaps += bool(((pasted > 0) & (error[at] > 0)).any())
+    assert overlaps > 10
+
+
+@pytest.mark.parametrize("places", [[(9, 9), (31, 31)], [(1, 38), (38, 2)]])
+def test_at_the_edge_the_object_is_pasted_on_the_other_side(places: list[tuple[float, float]]) -> None:
+    """Held at the edge in place of that, it would lie on the first object."""
+    error = torch.stack([square(int(x), int(y), 1.0) for x, y in places])
+    window = window_at(places)
+    for seed in range(50):
+        made = composed(error, error, window, seed)
+        apart = torch.hypot(made.x - window.x, made.y - window.y)
+        assert float(apart.min()) >= 0.35 * N - 0.75, "but for whole pixels"
+
+
+def test_presence_is_raised_by_writing_and_not_by_a_smaller_window() -> None:
+    write, delta = torch.ones(2, 1, 3, 3, requires_grad=True), torch.tensor([0.5, 1.0], requires_grad=True)
+    found = presence(write, delta)
+    torch.testing.assert_close(found, 9 / (9 + 5 * torch.tensor([0.25, 1.0])))
+    torch.autograd.backward(found.sum())
+    assert delta.grad is None
+    assert write.grad is not None
+    assert bool((write.grad > 0).all())
+
+
 def test_only_what_the_write_explains_is_the_object() -> None:
     error, window = two_scenes()
     stray = error + torch.stack([square(30, 33, 0.7), square(5, 33, 0.7)])
@@ -123,7 +156,7 @@ def test_a_copy_of_both_is_wrong_by_what_was_pasted() -> None:
     model, error, output = trained()
     window, filters = output.steps[0].window, output.steps[0].filters
     torch.manual_seed(1)
-    losses = pasted_losses(model, error, output)
+    losses = copy_paste_losses(model, error, output)
     both = read(composed(error, error, window, 1, drawn_before=2).error, filters)
     expected = (both - read(error, filters)).square().mean()
     assert float(expected) > 0
@@ -133,10 +166,10 @@ def test_a_copy_of_both_is_wrong_by_what_was_pasted() -> None:
 def test_the_background_is_not_pasted() -> None:
     model, error, output = trained()
     torch.manual_seed(1)
-    plain = pasted_losses(model, error, output)
+    plain = copy_paste_losses(model, error, output)
     painted = output._replace(start=torch.full_like(error, 0.3))
     torch.manual_seed(1)
-    torch.testing.assert_close(pasted_losses(model, error + 0.3, painted), plain)
+    torch.testing.assert_close(copy_paste_losses(model, error + 0.3, painted), plain)
 
 
 @pytest.mark.parametrize("sizes", [(20,), (12, 20, 28)])
@@ -146,12 +179,12 @@ def test_location_is_the_likelihood_of_a_choice_at_either_object(sizes: tuple[in
     assert isinstance(seeker, Seeker)
     torch.nn.init.normal_(seeker.score.weight, std=3.0)
     step = output.steps[0]
-    window = step.window._replace(delta=torch.tensor([0.65, 1.3]))
+    window = step.window._replace(delta=torch.tensor([0.4, 1.3]))
     output = output._replace(steps=(step._replace(window=window),))
     torch.manual_seed(2)
-    losses = pasted_losses(model, error, output)
+    losses = copy_paste_losses(model, error, output)
     made = composed(error, error, window, 2, drawn_before=2)
-    logits = seeker.look(made.error).logits.detach()
+    logits = seeker.score_anchors(made.error).logits.detach()
     total = 0.0
     for b in range(2):
         objects = [(float(window.x[b]), float(window.y[b])), (float(made.x[b]), float(made.y[b]))]
@@ -162,7 +195,7 @@ def test_location_is_the_likelihood_of_a_choice_at_either_object(sizes: tuple[in
         reach = 0.75 * N * float(window.delta[b])
         around = sum(chances[i] for i in range(len(chances)) if away[i] < max(reach, 6) or hits[i])
         total += math.log(around / sum(chances[i] for i in range(len(chances)) if hits[i]))
-    energies = [9 / (9 + 5 * 0.65**2), 9 * 0.25 / (9 * 0.25 + 5 * 1.3**2)]  # squares of 3 x 3, of intensity 1 and 0.5
+    energies = [9 / (9 + 5 * 0.4**2), 9 * 0.25 / (9 * 0.25 + 5 * 1.3**2)]  # squares of 3 x 3, of intensity 1 and 0.5
     assert float(losses.location.detach()) == pytest.approx(math.prod(energies) * total / 2, rel=1e-4)
     assert total > 0.1
 
@@ -179,15 +212,24 @@ def test_steps_are_drawn_for_each_image_by_presence_and_number() -> None:
     drawn = Counter[int]()
     for seed in range(300):
         torch.manual_seed(seed)
-        found = draw(error, output._replace(steps=steps))
+        found = sample_steps(error, output._replace(steps=steps))
         drawn.update(int(patch.mean()) for patch in found.patch)
     assert drawn[2] == 0
     assert drawn[1] / drawn[3] == pytest.approx(0.5 / (0.95 / 3), rel=0.25)
 
 
+@pytest.mark.parametrize("value", [0.0, math.nan])
+def test_a_step_is_drawn_of_writes_that_are_nothing_or_not_finite_too(value: float) -> None:
+    """The trainer says what is not finite; drawing must not fail before."""
+    _, error, output = trained()
+    step = output.steps[0]._replace(write=torch.full((2, 1, SIDE, SIDE), value))
+    found = sample_steps(error, output._replace(steps=(step, step)))
+    assert found.patch.shape == (2, 1, N, N)
+
+
 def test_a_localizer_without_a_map_learns_from_separation_alone() -> None:
     model, error, output = trained("small")
-    losses = pasted_losses(model, error, output)
+    losses = copy_paste_losses(model, error, output)
     assert float(losses.location) == 0
     assert float(losses.separation) > 0
 
@@ -199,7 +241,7 @@ def test_what_was_found_gets_no_gradient() -> None:
     for leaf in leaves:
         leaf.requires_grad_()
     filters = Filters(*step.filters)
-    losses = pasted_losses(model, error, output._replace(steps=(step._replace(filters=filters),)))
+    losses = copy_paste_losses(model, error, output._replace(steps=(step._replace(filters=filters),)))
     torch.autograd.backward(losses.location)
     assert all(leaf.grad is None for leaf in leaves)
     assert isinstance(model.localizer, Seeker)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seqae.attention import Filters, Window, make_filters
 from seqae.config import LossConfig
-from seqae.copy_paste import Pasted
+from seqae.copy_paste import CopyPasteLosses
 from seqae.losses import Losses, mseot_weights, step_errors, total_loss
 from seqae.model import Output, Step
 
@@ -225,9 +225,54 @@ def test_an_image_pays_for_its_writes_by_what_they_rebuild() -> None:
     assert float(losses.total - without.total) == pytest.approx(due, rel=1e-4)
 
 
+def test_a_black_image_on_an_empty_canvas_costs_nothing() -> None:
+    image, output = made(2)
+    output = writing(output, [[0.0, 0.0], [0.0, 0.0]], 1.0)
+    black = torch.zeros_like(image)
+    steps = tuple(step._replace(canvas=black) for step in output.steps)
+    assert float(total_loss(black, Output(black, steps), LossConfig()).total) == 0
+
+
+def test_the_price_moves_the_writes_alone() -> None:
+    """How much an image is rebuilt only weighs its price: else a worse canvas would be a way to pay less."""
+    image, output = made(2)
+    output = writing(output, [[2.0, 5.0], [20.0, 3.0]], 1.0)
+    last = torch.stack([0.9 * image[0], 0.5 * image[1]]).requires_grad_()
+    steps = (output.steps[0], output.steps[1]._replace(canvas=last))
+    write = steps[0].write.requires_grad_()
+    config = LossConfig(alpha_region=0, alpha_mseot=0, alpha_presence=0.3)
+    torch.autograd.backward(total_loss(image, Output(torch.zeros_like(image), steps), config).total)
+    assert last.grad is not None
+    assert not last.grad.any()
+    for b, (energy, rebuilt) in enumerate(((2.0, 1 - 0.1**2), (5.0, 1 - 0.5**2))):
+        by_hand = 0.3 / 2 * rebuilt * 2 * write[b] * 5 / (energy + 5) ** 2
+        assert write.grad is not None
+        torch.testing.assert_close(write.grad[b], by_hand.detach())
+
+
+def test_the_divergence_moves_the_codes_alone() -> None:
+    """Else a write could do less to have its code weigh less."""
+    image, output = made(2, variational=True)
+    output = writing(output, [[0.0, 5.0], [15.0, 0.0]], 1.0)
+    write = output.steps[1].write.requires_grad_()
+    divergences = [step.divergence for step in output.steps]
+    for divergence in divergences:
+        assert divergence is not None
+        divergence.requires_grad_()
+    config = LossConfig(alpha_region=0, alpha_mseot=0, alpha_presence=0, beta=0.3)
+    torch.autograd.backward(total_loss(image, output, config).total)
+    assert write.grad is not None
+    assert not write.grad.any()
+    weights = torch.tensor([[0, 1 / 2], [3 / 4, 0]]) / (1 / 2 + 3 / 4)
+    for divergence, weight in zip(divergences, weights, strict=True):
+        assert divergence is not None
+        assert divergence.grad is not None
+        torch.testing.assert_close(divergence.grad, 0.3 * weight)
+
+
 def test_pasted_images_count_with_their_weights() -> None:
     image, output = made(2)
-    pasted = Pasted(torch.tensor(0.25), torch.tensor(3.0))
+    pasted = CopyPasteLosses(torch.tensor(0.25), torch.tensor(3.0))
     without = total_loss(image, output, LossConfig())
     losses = total_loss(image, output, LossConfig(alpha_separation=2, alpha_location=0.1), pasted)
     assert float(losses.total - without.total) == pytest.approx(2 * 0.25 + 0.1 * 3, rel=1e-5)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from seqae.config import AttentionConfig, BackgroundConfig, CoderConfig, LocalizerConfig, ModelConfig
-from seqae.networks import AutoEncoder, Background, Located, Seeker, make_coder, make_localizer
+from seqae.networks import AutoEncoder, Background, Localization, Seeker, make_coder, make_localizer
 
 Kind = Literal["seeker", "small", "improved"]
 KINDS: tuple[Kind, ...] = ("seeker", "small", "improved")
@@ -114,6 +114,30 @@ def test_any_kernel_size_goes_in_and_comes_out(n: int, channels: int) -> None:
     assert coder.decode(code.z).shape == (2, channels, n, n)
 
 
+def test_weights_start_by_he_so_that_a_signal_keeps_its_size() -> None:
+    """Of a transposed convolution of stride 2, a quarter of the 3 x 3 weights meets in a pixel."""
+    torch.manual_seed(0)
+    coder = AutoEncoder(25, 3, CoderConfig())
+    checked = 0
+    for layer in coder.modules():
+        match layer:
+            case nn.ConvTranspose2d():
+                terms = layer.in_channels * 9 / 4
+            case nn.Conv2d():
+                terms = layer.in_channels * 9
+            case nn.Linear():
+                terms = layer.in_features
+            case _:
+                continue
+        assert layer.bias is None or not layer.bias.any()
+        if layer is coder.decoder[-2]:
+            assert not layer.weight.any(), "writes start at 0"
+            continue
+        assert layer.weight.std().item() == pytest.approx((2 / terms) ** 0.5, rel=0.15)
+        checked += 1
+    assert checked == 7
+
+
 def test_the_decoder_sees_nothing_but_the_code() -> None:
     coder = AutoEncoder(9, 1, CoderConfig(bottleneck=4))
     z = torch.randn(2, 4)
@@ -160,6 +184,17 @@ def test_divergence_is_never_negative_and_finite_for_any_code(variational: AutoE
         assert code.divergence is not None
         assert 0 <= code.divergence.item() < math.inf
         assert bool(code.z.isfinite().all())
+
+
+def test_log_variances_are_bounded_at_twelve(variational: AutoEncoder) -> None:
+    nn.init.zeros_(variational.to_code.weight)
+    for value, kept in ((-11.5, -11.5), (-50.0, -12.0), (11.5, 11.5), (50.0, 12.0)):
+        with torch.no_grad():
+            variational.to_code.bias[:6] = 0
+            variational.to_code.bias[6:] = value
+        divergence = variational.encode(torch.rand(1, 1, 12, 12)).divergence
+        assert divergence is not None
+        assert divergence.item() == pytest.approx(6 * 0.5 * (math.exp(kept) - 1 - kept), rel=1e-5)
 
 
 def test_codes_are_drawn_in_training_only(variational: AutoEncoder) -> None:
@@ -224,7 +259,7 @@ def test_any_image_size_gives_a_window_on_the_image(
 ) -> None:
     torch.manual_seed(0)
     network = make_localizer(config(kind, height, width, channels, kernel_size=8))
-    located: Located = network(torch.rand(3, channels, height, width))
+    located: Localization = network(torch.rand(3, channels, height, width))
     assert all(value.shape == (3,) for value in located.window)
     assert located.embedding.ndim == 2
     assert len(located.embedding) == 3
@@ -298,7 +333,7 @@ def test_whatever_the_last_layer_says_the_window_is_within_its_bounds(
         (window.gamma.log(), -5, 5),
     ):
         assert bool(((value >= least - 1e-4) & (value <= most + 1e-4)).all())
-    sum(window).sum().backward()  # type: ignore[union-attr]
+    torch.autograd.backward(torch.stack([*window]).sum())
     gradients = [parameter.grad for parameter in network.head.parameters()]  # type: ignore[union-attr]
     assert all(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients)
 
@@ -394,6 +429,36 @@ def test_one_size_makes_the_windows_that_no_size_is_named_for() -> None:
     torch.testing.assert_close(windows[1].delta, torch.full((3,), 1.4))
 
 
+def test_the_head_moves_the_seekers_centre_by_at_most_four_pixels() -> None:
+    error = torch.zeros(1, 1, 64, 64)
+    blob(error, 30, 36)
+    seeker = make_localizer(config("seeker"))
+    x, y = centre(seeker, error)
+    assert centre(with_head(seeker, (1e3, -1e3, 0, 0, 0)), error) == pytest.approx((x + 4, y - 4), abs=1e-4)
+
+
+def test_the_seeker_sends_no_gradient_to_the_canvas_before() -> None:
+    """A write must be trained by what it leaves, not by where it sends the next window."""
+    error = torch.rand(2, 1, 64, 64, requires_grad=True)
+    located: Localization = make_localizer(config("seeker"))(error)
+    torch.autograd.backward(torch.stack([*located.window]).sum() + located.embedding.sum())
+    assert error.grad is None
+
+
+def test_the_embedding_knows_the_place() -> None:
+    """From -1 to 1 over the image, column first."""
+    seeker = Seeker(config("seeker", 48, 80))
+    with torch.no_grad():
+        seeker.hidden.weight.zero_()
+        seeker.hidden.bias.fill_(1)  # the features are never below 0
+        seeker.hidden.weight[0, 32] = seeker.hidden.weight[1, 33] = 1
+    error = torch.zeros(1, 1, 48, 80)
+    blob(error, 62, 14)
+    located = seeker(error)
+    assert located.embedding[0, 0].item() == pytest.approx(2 * located.window.x.item() / 80, rel=1e-5)
+    assert located.embedding[0, 1].item() == pytest.approx(2 * located.window.y.item() / 48, rel=1e-5)
+
+
 def test_seeker_has_an_answer_where_nothing_is_missing() -> None:
     window = make_localizer(config("seeker"))(torch.zeros(1, 1, 64, 64)).window
     assert all(bool(value.isfinite().all()) for value in window)
@@ -419,8 +484,8 @@ def test_the_window_teaches_every_parameter(kind: Kind) -> None:
     error = torch.rand(4, 1, 24, 32)
     for _ in range(2):
         optimizer.zero_grad()
-        window: Any = network(error).window
-        torch.stack([value.square().mean() for value in window]).sum().backward()
+        located: Localization = network(error)
+        torch.autograd.backward(torch.stack([value.square().mean() for value in located.window]).sum())
         optimizer.step()
     without = [name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()]
     assert without == []

@@ -14,7 +14,8 @@ from seqae.config import TrainConfig
 from seqae.data.preprocess import fit
 from seqae.errors import CheckpointError
 from seqae.model import Output, SequentialAutoEncoder
-from seqae.reconstructor import Reconstruction, Reconstructor
+from seqae.reconstruction import Reconstruction
+from seqae.reconstructor import Reconstructor
 from seqae.training import Trainer
 from tests.untrained import awake
 

@@ -18,7 +18,8 @@ def test_nothing_follows_an_end(state: State) -> None:
 
 @pytest.mark.parametrize("state", sorted(set(State) - ENDED))
 def test_every_live_state_can_reach_every_end_but_never_itself(state: State) -> None:
-    reached, frontier = set(), {state}
+    reached: set[State] = set()
+    frontier = {state}
     while frontier:
         frontier = {after for before in frontier for after in TRANSITIONS[before]} - reached
         reached |= frontier

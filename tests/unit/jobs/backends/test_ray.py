@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -154,7 +154,7 @@ def test_the_living_are_submissions_that_have_not_ended(connect: Connect) -> Non
     assert connect(_answer(200, jobs)).live() == {"a-1", "b-1"}
 
 
-def _nodes(*nodes: dict[str, object]) -> dict[str, object]:
+def _nodes(*nodes: Mapping[str, object]) -> dict[str, object]:
     return {"result": True, "data": {"result": {"result": list(nodes)}}}
 
 

@@ -8,6 +8,7 @@ import pytest
 from jobs.directory.carry_over import inherit_run, inherit_search
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Failure, Outcome, Result
+from jobs.errors import ErrorClass
 from jobs.specs import TuneSpec
 from jobs.training.checkpoints import CheckpointManager
 from jobs.training.worker import DistributedContext, TrainingTask, train
@@ -15,7 +16,7 @@ from jobs.tuning.trial_table import TrialTable
 from jobs.tuning.trials import trial_spec
 from seqae.checkpoints import manifest
 
-FAILED = Result(outcome=Outcome.FAILED, error=Failure.model_validate({"class": "diverged", "message": "nan"}))
+FAILED = Result(outcome=Outcome.FAILED, error=Failure(error_class=ErrorClass.DIVERGED, message="nan"))
 
 
 @pytest.fixture
@@ -36,18 +37,18 @@ def _evaluate(folder: JobFolder, step: int, error: float, attempt: int = 1) -> N
 
 def _half_done_search(search: JobFolder, spec: TuneSpec) -> None:
     """Of four trials 0 was stopped, 1 has succeeded without the driver knowing, 2 has failed, 3 was cut short."""
-    ledger = TrialTable(spec, search, search.attempt(1))
+    trial_table = TrialTable(spec, search, search.attempt(1))
     for trial in range(4):
-        ledger.running(trial)
+        trial_table.mark_running(trial)
         folder = search.trial(trial)
         for step, error in ((4, 0.3 + trial / 100), (8, 0.4)):
             _evaluate(folder, step, error)
             _checkpoint(folder, step)
-        ledger.running(trial)
-    ledger.ended(0)
+        trial_table.mark_running(trial)
+    trial_table.mark_ended(0)
     search.trial(1).attempt(1).write_result(Result(outcome=Outcome.SUCCEEDED, checkpoint="attempts/1/checkpoints/4"))
     search.trial(2).attempt(1).write_result(FAILED)
-    ledger.ended(2)
+    trial_table.mark_ended(2)
     # What came after the checkpoint is repeated.
     _evaluate(search.trial(3), 10, 0.1)
 
@@ -57,12 +58,12 @@ def test_a_search_keeps_the_trials_that_are_done(folder: JobFolder, mine: JobFol
     _half_done_search(folder, spec)
     inherit_search(folder, mine)
     inherit_search(folder, mine)
-    ledger = TrialTable(spec, mine, mine.attempt(1))
-    assert [row.state for row in ledger.rows.values()] == ["stopped", "succeeded", "pending", "pending", "pending"]
-    assert [row.epoch for row in ledger.rows.values()] == [2.0, 2.0, 2.0, 2.0, 0.0]
+    trial_table = TrialTable(spec, mine, mine.attempt(1))
+    assert [row.state for row in trial_table.rows.values()] == ["stopped", "succeeded", "pending", "pending", "pending"]
+    assert [row.epoch for row in trial_table.rows.values()] == [2.0, 2.0, 2.0, 2.0, 0.0]
     for trial in range(4):
-        keeper = CheckpointManager(mine.trial(trial), mine.trial(trial).attempt(1))
-        best, newest = keeper.best(), keeper.newest()
+        checkpoints = CheckpointManager(mine.trial(trial), mine.trial(trial).attempt(1))
+        best, newest = checkpoints.best(), checkpoints.newest()
         assert best is not None
         assert newest is not None
         assert (best.name, newest.name) == ("4", "8")

@@ -5,7 +5,19 @@ import pytest
 
 from jobs.directory.files import write_atomically
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import Control, Failure, Outcome, Phase, Progress, Result, TrialRow, Want, metric_name
+from jobs.directory.records import (
+    Control,
+    Failure,
+    NoteKind,
+    Outcome,
+    Phase,
+    Progress,
+    Result,
+    TrialRow,
+    TrialState,
+    Want,
+    metric_name,
+)
 from jobs.errors import ErrorClass, FolderError
 from jobs.specs import TrainSpec, TuneSpec
 
@@ -44,7 +56,7 @@ def test_a_trial_obeys_the_control_of_its_search(folder: JobFolder) -> None:
 def test_a_result_has_its_error_class_under_class(folder: JobFolder) -> None:
     attempt = folder.attempt(1)
     assert attempt.read_result() is None
-    error = Failure.model_validate({"class": ErrorClass.DATA, "message": "no digits"})
+    error = Failure(error_class=ErrorClass.DATA, message="no digits")
     result = Result(outcome=Outcome.FAILED, error=error)
     attempt.write_result(result)
     assert attempt.read_result() == result
@@ -116,19 +128,19 @@ def test_the_line_after_a_torn_one_is_kept(folder: JobFolder) -> None:
 
 
 def test_the_last_row_of_a_trial_counts(folder: JobFolder) -> None:
-    folder.attempt(1).add_trial(TrialRow(trial=1, state="running", params={"bottleneck": 4}))
-    folder.attempt(1).add_trial(TrialRow(trial=0, state="succeeded", params={}))
-    folder.attempt(2).add_trial(TrialRow(trial=1, state="stopped", params={"bottleneck": 4}))
+    folder.attempt(1).add_trial(TrialRow(trial=1, state=TrialState.RUNNING, params={"bottleneck": 4}))
+    folder.attempt(1).add_trial(TrialRow(trial=0, state=TrialState.SUCCEEDED, params={}))
+    folder.attempt(2).add_trial(TrialRow(trial=1, state=TrialState.STOPPED, params={"bottleneck": 4}))
     assert {trial: row.state for trial, row in folder.trials().items()} == {0: "succeeded", 1: "stopped"}
     assert folder.trials()[1].params["bottleneck"] == 4
 
 
 def test_notes_and_progress(folder: JobFolder) -> None:
     attempt = folder.attempt(1)
-    attempt.add_note("resumed", "from iteration 4 of 12")
+    attempt.add_note(NoteKind.RESUMED, "from iteration 4 of 12")
     assert [(note.kind, note.text) for note in attempt.notes()] == [("resumed", "from iteration 4 of 12")]
     assert attempt.read_progress() is None
-    progress = Progress(time=1.0, moved_at=1.0, phase=Phase.TRAINING, trials={"running": 2})
+    progress = Progress(time=1.0, last_progress_at=1.0, phase=Phase.TRAINING, trials={TrialState.RUNNING: 2})
     attempt.write_progress(progress)
     assert attempt.read_progress() == progress
 

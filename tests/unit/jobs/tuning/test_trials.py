@@ -5,13 +5,13 @@ from collections.abc import Callable
 import pytest
 
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import Failure, Outcome, Phase, Result, TrialRow
-from jobs.specs import TuneSpec
-from jobs.tuning.trial_table import TrialTable
+from jobs.directory.records import Failure, Outcome, Result, TrialRow
+from jobs.errors import ErrorClass
+from jobs.specs import SelectionMetric, TuneSpec
 from jobs.tuning.trials import params_of, row_of, trial_spec, winner
 
 SUCCEEDED = Result(outcome=Outcome.SUCCEEDED)
-FAILED = Result(outcome=Outcome.FAILED, error=Failure.model_validate({"class": "diverged", "message": "nan"}))
+FAILED = Result(outcome=Outcome.FAILED, error=Failure(error_class=ErrorClass.DIVERGED, message="nan"))
 
 
 def _evaluate(folder: JobFolder, trial: int, epoch: float, error: float, attempt: int = 1) -> None:
@@ -107,8 +107,8 @@ def test_a_trial_that_was_paused_before_and_is_stopped_now_is_stopped(folder: Jo
     assert row_of(tune_spec, folder, 0, attempt=2).state == "stopped"
 
 
-@pytest.mark.parametrize(("metric", "best"), [("test_mse", 1), ("fg_ari", 2)])
-def test_the_winner_is_the_best_that_has_a_model(tune_spec: TuneSpec, metric: str, best: int) -> None:
+@pytest.mark.parametrize(("metric", "best"), [(SelectionMetric.TEST_MSE, 1), (SelectionMetric.FG_ARI, 2)])
+def test_the_winner_is_the_best_that_has_a_model(tune_spec: TuneSpec, metric: SelectionMetric, best: int) -> None:
     scores = [("failed", 0.0, 1.0), ("stopped", 0.1, 0.5), ("succeeded", 0.2, 0.9), ("running", 0.01, 0.99)]
     rows = {
         trial: TrialRow.model_validate(
@@ -120,45 +120,3 @@ def test_the_winner_is_the_best_that_has_a_model(tune_spec: TuneSpec, metric: st
     assert found is not None
     assert found.trial == best
     assert winner(tune_spec, {0: rows[0]}) is None
-
-
-def test_the_ledger_follows_the_trials(folder: JobFolder, tune_spec: TuneSpec) -> None:
-    attempt = folder.attempt(1)
-    ledger = TrialTable(tune_spec, folder, attempt)
-    ledger.running(0)
-    ledger.running(1)
-    assert not ledger.is_idle
-    _evaluate(folder, 0, 1.0, 0.5)
-    ledger.running(0)
-    progress = attempt.read_progress()
-    assert progress is not None
-    assert progress.trials == {"pending": 1, "running": 2}
-    assert (progress.phase, progress.epoch, progress.epochs) == (Phase.TRAINING, 1.0, 9.0)
-    assert progress.eta_seconds is not None
-    assert progress.eta_seconds >= 0
-    ledger.ended(0)
-    ledger.ended(1, error="lost")
-    assert ledger.is_idle
-    assert {trial: row.state for trial, row in folder.trials().items()} == {0: "stopped", 1: "failed"}
-    assert folder.trials()[1].message == "lost"
-    progress = attempt.read_progress()
-    assert progress is not None
-    assert (progress.iteration, progress.iterations, progress.test_mse) == (2, 3, 0.5)
-    best = ledger.winner()
-    assert best is not None
-    assert best.trial == 0
-
-
-def test_a_search_that_is_taken_up_again_knows_which_trials_were_over(folder: JobFolder, tune_spec: TuneSpec) -> None:
-    first = TrialTable(tune_spec, folder, folder.attempt(1))
-    for trial in range(3):
-        first.running(trial)
-        _evaluate(folder, trial, 1.0, 0.5)
-        first.running(trial)
-    first.ended(0)
-    folder.trial(1).attempt(1).write_result(SUCCEEDED)
-    # The driver dies here: it has not heard of trial 1's end, and trial 2 runs on for a moment.
-    second = TrialTable(tune_spec, folder, folder.attempt(2))
-    assert [row.state for row in second.rows.values()] == ["stopped", "succeeded", "pending"]
-    second.running(0)
-    assert second.rows[0].state == "stopped"

@@ -28,7 +28,12 @@ def save(model: SequentialAutoEncoder, changed_config: TrainConfig, tmp_path: Pa
 
     def write(**changes: Any) -> Path:
         path = tmp_path / "checkpoints" / "12"
-        given = {"iteration": 12, "metrics": {"test_mse": 0.25}, "trainer_state": {"optimizer": {"step": 5}}} | changes
+        usual: dict[str, Any] = {
+            "iteration": 12,
+            "metrics": {"test_mse": 0.25},
+            "trainer_state": {"optimizer": {"step": 5}},
+        }
+        given = usual | changes
         checkpoint.save(path, given.pop("model", model), given.pop("config", changed_config), **given)
         return path
 
@@ -78,7 +83,7 @@ def test_a_checkpoint_to_be_served_needs_no_trainer(save: Callable[..., Path]) -
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     for read in (checkpoint.read_config, checkpoint.load_model, checkpoint.load_trainer_state):
         with pytest.raises(CheckpointError, match="nowhere"):
-            read(tmp_path / "nowhere")  # type: ignore[operator]
+            read(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +152,7 @@ def test_a_failure_while_writing_leaves_the_old_one_and_no_draft(save: Callable[
 def test_before_commit_can_cancel(save: Callable[..., Path], error: BaseException) -> None:
     """A worker that was told to stop in the meantime commits nothing."""
     path = save()
-    seen = []
+    seen: list[list[str]] = []
 
     def cancel() -> None:
         seen.extend(names(draft) for draft in path.parent.iterdir() if draft != path)

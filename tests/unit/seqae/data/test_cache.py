@@ -52,13 +52,13 @@ def no_network(root: Path) -> None:
 
 
 def test_scenes_are_built_once_and_then_mapped(tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
-    first = load_data(CONFIG, MODEL, tmp_path, progress=lambda *done: told.append(done))
+    reported: list[tuple[str, int, int]] = []
+    first = load_data(CONFIG, MODEL, tmp_path, progress=lambda *done: reported.append(done))
     assert first.train.images.shape == (30, 1, 64, 64)
     assert first.test.images.shape == (10, 1, 64, 64)
-    assert told == [("train", 30, 30), ("test", 10, 10)]
-    again = load_data(CONFIG, MODEL, tmp_path, progress=lambda *done: told.append(done))
-    assert len(told) == 2
+    assert reported == [("train", 30, 30), ("test", 10, 10)]
+    again = load_data(CONFIG, MODEL, tmp_path, progress=lambda *done: reported.append(done))
+    assert len(reported) == 2
     assert again.checksum == first.checksum
     assert isinstance(again.train.images, np.memmap)
     np.testing.assert_array_equal(again.train.images, first.train.images)
@@ -66,13 +66,16 @@ def test_scenes_are_built_once_and_then_mapped(tmp_path: Path) -> None:
 
 
 def test_processes_share_the_scenes_and_make_the_same(tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
+    reported: list[tuple[str, int, int]] = []
     config = MnistScenesConfig(train_scenes=1100, test_scenes=10)
-    made = load_data(config, MODEL, tmp_path, progress=lambda *done: told.append(done))
-    assert told == [("train", 500, 1100), ("train", 1000, 1100), ("train", 1100, 1100), ("test", 10, 10)]
-    alone = make_scenes(config, 64, 64, 1, bundled_digits().train, "train")
-    for name, part in vars(alone).items():
-        np.testing.assert_array_equal(getattr(made.train, name), part)
+    made = load_data(config, MODEL, tmp_path, progress=lambda *done: reported.append(done))
+    assert reported == [("train", 500, 1100), ("train", 1000, 1100), ("train", 1100, 1100), ("test", 10, 10)]
+    digits = bundled_digits()
+    train = make_scenes(config, 64, 64, 1, digits.train, "train")
+    test = make_scenes(config, 64, 64, 1, digits.test, "test")
+    for split, alone in ((made.train, train), (made.test, test)):
+        for name, part in vars(alone).items():
+            np.testing.assert_array_equal(getattr(split, name), part)
 
 
 def test_equal_data_has_an_equal_checksum_in_another_cache(tmp_path: Path) -> None:
@@ -165,7 +168,7 @@ def test_a_cache_folder_that_can_not_be_written_is_an_error(tmp_path: Path) -> N
 
 def _load_and_put(cache: Path, results: "multiprocessing.Queue[tuple[str, int]]") -> None:
     built: list[tuple[str, int, int]] = []
-    made = load_data(CONFIG, MODEL, cache, progress=lambda *told: built.append(told))
+    made = load_data(CONFIG, MODEL, cache, progress=lambda *reported: built.append(reported))
     results.put((made.checksum, len(built)))
 
 

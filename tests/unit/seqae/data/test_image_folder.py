@@ -55,14 +55,14 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 
 def test_any_folder_of_images_is_split_and_decoded(folder: Path) -> None:
-    told: list[tuple[str, int, int]] = []
+    reported: list[tuple[str, int, int]] = []
     config = ImagesConfig(path="photos")
-    made = load_data(config, MODEL, folder.parent / "cache", folder.parent, lambda *done: told.append(done))
+    made = load_data(config, MODEL, folder.parent / "cache", folder.parent, lambda *done: reported.append(done))
     assert made.train.images.shape == (22, 3, 32, 32)
     assert made.test.images.shape == (2, 3, 32, 32)
     assert made.train.masks is None
     assert made.source == f"22 + 2 images in {folder}"
-    assert told == [("train", 22, 22), ("test", 2, 2)]
+    assert reported == [("train", 22, 22), ("test", 2, 2)]
     names = split_images(find_images(folder), config)["train"]
     for name, image in zip(names, made.train.images, strict=True):
         with Image.open(folder / name) as opened:

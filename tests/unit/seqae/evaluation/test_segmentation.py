@@ -121,6 +121,14 @@ def test_pixels_of_several_objects_are_left_out() -> None:
     assert (left_out.fg_ari, left_out.miou, left_out.purity, left_out.completeness) == (1, 1, 1, 1)
 
 
+def test_energy_on_pixels_of_several_objects_still_makes_a_write_active() -> None:
+    two = squares(2)
+    assert two.overlap is not None
+    two.overlap[0, 3, 2:4] = two.overlap[0, 4, 2] = True  # three of the second object's four pixels
+    writes = perfect(two, steps=2)
+    assert score_segments(writes, writes.sum(axis=1), two, active_share=0.3).count_accuracy == 1
+
+
 def test_adjusted_rand_is_scikit_learns() -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(1, 5, (40, 16, 16)).astype(np.uint8)

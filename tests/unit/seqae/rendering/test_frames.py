@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seqae.reconstructor import AttentionStep, Reconstruction
+from seqae.reconstruction import AttentionStep, Reconstruction
 from seqae.rendering.frames import animation, contact_sheet, filmstrip, png
 
 SKY = (86, 180, 233)  # the first step's colour

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jobs.interfaces import ModelVersion
-from seqae.reconstructor import AttentionStep, Reconstruction
+from seqae.reconstruction import AttentionStep, Reconstruction
 from service.api.renderings import render_reconstruction
 from service.schemas.models import MediaType, ReconstructionView
 

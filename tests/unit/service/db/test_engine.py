@@ -46,11 +46,12 @@ def test_migrating_again_changes_nothing(database_url: str) -> None:
 
 def test_processes_that_start_at_once_on_a_new_database_all_come_up(database_url: str) -> None:
     command = [sys.executable, "-c", _MIGRATE, database_url]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(command, **pipes) for _ in range(3)]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     for process in processes:
+        assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
     for process in processes:
+        assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
     answers = [process.communicate(timeout=60)[0].strip() for process in processes]
@@ -62,10 +63,15 @@ def test_a_failed_write_leaves_nothing(database_url: str) -> None:
     store = Store(database_url)
     store.migrate()
     now = store.now()
-    with pytest.raises(IntegrityError), store.database.write() as session:
-        session.add(LeaseRow(name="a", owner="x", expires=now))
-        session.flush()
-        session.execute(text("INSERT INTO leases (name, owner, expires) SELECT name, owner, expires FROM leases"))
+
+    def write_twice() -> None:
+        with store.database.write() as session:
+            session.add(LeaseRow(name="a", owner="x", expires=now))
+            session.flush()
+            session.execute(text("INSERT INTO leases (name, owner, expires) SELECT name, owner, expires FROM leases"))
+
+    with pytest.raises(IntegrityError):
+        write_twice()
     with store.database.read() as session:
         assert session.get(LeaseRow, "a") is None
     store.close()

@@ -10,9 +10,12 @@ import pytest
 from sqlalchemy import event, func, select, text
 from sqlalchemy.exc import StatementError
 
+from jobs.directory.records import Phase, Progress
+from jobs.errors import ErrorClass
+from service.clock import utc_now
 from service.db.leases import Leases
 from service.db.models import DeliveryRow, JobRow
-from service.db.store import NewEvent, Store, new_job_id, utc_now
+from service.db.store import NewEvent, Store, new_job_id
 from service.errors import (
     ConflictError,
     CursorError,
@@ -21,7 +24,7 @@ from service.errors import (
     StaleRowError,
     StoreUnavailableError,
 )
-from service.job_state import Desired, State
+from service.job_state import AttemptOutcome, Desired, EventType, State
 from tests.benchmarks.api import fill
 
 
@@ -67,7 +70,7 @@ def test_an_unknown_job_is_not_found(store: Store) -> None:
 def test_a_naive_time_is_refused(store: Store) -> None:
     job = add(store)
     with pytest.raises(StatementError, match="without a time zone"):
-        store.transition(job, State.CANCELLED, started_at=datetime(2026, 1, 1))
+        store.transition(job, State.CANCELLED, started_at=datetime(2026, 1, 1))  # noqa: DTZ001  that is the point
 
 
 def test_pages_are_newest_first_and_stable_while_jobs_come_in(store: Store) -> None:
@@ -185,11 +188,11 @@ def test_a_transition_and_its_event_are_written_together(store: Store) -> None:
 
 def test_a_stale_row_changes_nothing(store: Store) -> None:
     job = add(store)
-    store.want(job, priority=3)
+    store.set_desired(job, priority=3)
     with pytest.raises(StaleRowError):
         store.transition(job, State.CANCELLED)
     with pytest.raises(StaleRowError):
-        store.want(job, priority=4)
+        store.set_desired(job, priority=4)
     now = store.job(job.id)
     assert (now.state, now.priority) == (State.QUEUED, 3)
     assert len(store.events()) == 1
@@ -248,7 +251,9 @@ def test_an_attempt_is_written_with_the_admission_and_closed_with_its_end(store:
     admitted = admit(store)
     attempt = store.attempt(job.id, 1)
     assert (admitted.attempt, attempt.submission_id, attempt.cluster_id) == (1, f"{job.id}-1", None)
-    store.transition(admitted, State.LOST, outcome="lost", error_class="infrastructure", error_message="gone")
+    store.transition(
+        admitted, State.LOST, outcome=AttemptOutcome.LOST, error_class=ErrorClass.INFRASTRUCTURE, error_message="gone"
+    )
     attempt = store.attempt(job.id, 1)
     assert (attempt.outcome, attempt.error_class, attempt.error_message) == ("lost", "infrastructure", "gone")
     assert attempt.ended_at is not None
@@ -308,11 +313,11 @@ def test_a_row_belongs_to_one_process_until_its_lease_runs_out(database_url: str
     with pytest.raises(StaleRowError):
         store.transition(mine[0], State.STARTING, leased=True)
     with pytest.raises(StaleRowError):
-        store.note(mine[0], progress={})
+        store.update(mine[0], best_iteration=1)
     with pytest.raises(StaleRowError):
-        store.set_attempt(mine[0], cluster_id="c")
+        store.update_attempt(mine[0], cluster_id="c")
     with pytest.raises(StaleRowError):
-        store.again(mine[0])
+        store.reload(mine[0])
     first.release(mine[0])
     assert first.claim(15, limit=10) == [], "a lost lease can't be given back"
     assert store.transition(theirs[0], State.STARTING, leased=True).state == State.STARTING
@@ -397,8 +402,9 @@ def test_a_look_writes_its_events_with_what_it_saw(store: Store) -> None:
     add(store)
     admit(store)
     [job] = Leases(store, "me").claim(15, limit=1)
-    noted = store.note(job, [NewEvent("progress", {"iteration": 3})], progress={"iteration": 3})
-    assert (noted.progress, noted.version, noted.state) == ({"iteration": 3}, job.version, job.state)
+    progress = Progress(time=1.5, last_progress_at=1.0, phase=Phase.TRAINING, iteration=3)
+    noted = store.update(job, [NewEvent(EventType.PROGRESS, {"iteration": 3})], progress=progress)
+    assert (noted.progress, noted.version, noted.state) == (progress, job.version, job.state)
     assert store.events()[-1].data == {"iteration": 3}
 
 

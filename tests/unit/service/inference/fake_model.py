@@ -9,7 +9,7 @@ import numpy as np
 from seqae.config import TrainConfig
 
 if TYPE_CHECKING:
-    from seqae.reconstructor import Reconstruction
+    from seqae.reconstruction import Reconstruction
 
 CONFIG = TrainConfig.model_validate(
     {
@@ -35,7 +35,7 @@ class FakeModel:
     def reconstruct_arrays(
         self, inputs: np.ndarray, sizes: Sequence[tuple[int, int]] | None = None
     ) -> "list[Reconstruction]":
-        from seqae.reconstructor import Reconstruction
+        from seqae.reconstruction import Reconstruction
 
         self.batches.append(len(inputs))
         self.running.set()

@@ -3,18 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from jobs.backends.fakes import FakeLauncher
 from jobs.directory.layout import AttemptFolder
 from jobs.directory.records import Outcome, Phase, Progress, Result
-from jobs.interfaces import ProcessState, Submission
-from service.db.models import AttemptRow
-from service.reconciler.liveness import Observation, Verdict, has_left, judge, read
+from service.reconciler.liveness import Observation, Verdict, has_exited, judge, read_records
 from service.settings import ReconcilerSettings
-from service.upstream.cluster_monitor import ClusterMonitor, ClusterStatus
+from service.upstream.cluster_monitor import ClusterStatus
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SETTINGS = ReconcilerSettings(heartbeat_stale=20, lost_after=65, stall_after=1800, start_deadline=900)
-BEAT = Progress(time=0, moved_at=0, phase=Phase.TRAINING)
+BEAT = Progress(time=0, last_progress_at=0, phase=Phase.TRAINING)
 
 
 def verdict(word: ClusterStatus, quiet: float, *, beaten: bool = True, still: float = 0, since: float = 0) -> Verdict:
@@ -22,17 +19,19 @@ def verdict(word: ClusterStatus, quiet: float, *, beaten: bool = True, still: fl
         Observation(None, BEAT if beaten else None, word),
         now=NOW,
         since=NOW - timedelta(seconds=since),
-        alive_at=NOW - timedelta(seconds=quiet),
-        moved_at=NOW - timedelta(seconds=still) if beaten else None,
+        last_seen_at=NOW - timedelta(seconds=quiet),
+        last_progress_at=NOW - timedelta(seconds=still) if beaten else None,
         settings=SETTINGS,
     )
 
 
 @pytest.mark.parametrize("word", list(ClusterStatus))
 def test_a_result_is_believed_before_anything_else(word: ClusterStatus) -> None:
-    evidence = Observation(Result(outcome=Outcome.SUCCEEDED), BEAT, word)
+    observation = Observation(Result(outcome=Outcome.SUCCEEDED), BEAT, word)
     long_ago = NOW - timedelta(days=1)
-    found = judge(evidence, now=NOW, since=long_ago, alive_at=long_ago, moved_at=long_ago, settings=SETTINGS)
+    found = judge(
+        observation, now=NOW, since=long_ago, last_seen_at=long_ago, last_progress_at=long_ago, settings=SETTINGS
+    )
     assert found == Verdict.DONE
 
 
@@ -58,9 +57,9 @@ def test_a_loss_needs_the_clusters_word_and_a_silence(
     assert verdict(word, quiet, beaten=beaten) == expected
 
 
-def test_a_stall_is_told_from_a_silence(word: ClusterStatus = ClusterStatus.ALIVE) -> None:
-    assert verdict(word, 0, still=1799) == Verdict.FINE
-    assert verdict(word, 0, still=1800) == Verdict.STALLED
+def test_a_stall_is_told_from_a_silence() -> None:
+    assert verdict(ClusterStatus.ALIVE, 0, still=1799) == Verdict.FINE
+    assert verdict(ClusterStatus.ALIVE, 0, still=1800) == Verdict.STALLED
     assert verdict(ClusterStatus.UNKNOWN, 0, still=1800) == Verdict.STALLED, "its heartbeat says enough"
     assert verdict(ClusterStatus.UNKNOWN, 20, still=1800) == Verdict.FINE, "now nothing is known"
 
@@ -84,39 +83,13 @@ def test_what_the_cluster_does_not_start_is_taken_back() -> None:
     ],
 )
 def test_leaving(word: ClusterStatus, result: bool, quiet: float, expected: bool) -> None:
-    evidence = Observation(Result(outcome=Outcome.PAUSED) if result else None, None, word)
-    assert has_left(evidence, timedelta(seconds=quiet), SETTINGS) is expected
-
-
-def test_the_clusters_word() -> None:
-    launcher, now = FakeLauncher(), NOW
-    cluster = ClusterMonitor(launcher, lambda: now)
-    row = AttemptRow(job_id="job_a", number=1, submission_id="job_a-1", cluster_id=launcher.cluster_id())
-    assert cluster.word(row) == ClusterStatus.GONE
-    launcher.submit(Submission(job_id="job_a", attempt=1, kind="train", job_dir=Path("/x")))
-    assert cluster.word(row) == ClusterStatus.ALIVE
-    for state in (ProcessState.SUCCEEDED, ProcessState.FAILED, ProcessState.STOPPED):
-        launcher.finish("job_a-1", state)
-        assert cluster.word(row) == ClusterStatus.ENDED
-    row.cluster_id = "another"
-    assert cluster.word(row) == ClusterStatus.GONE, "another cluster's word on this name means nothing"
-
-
-def test_a_cluster_that_does_not_answer_is_left_alone_for_a_moment() -> None:
-    launcher, now = FakeLauncher(), NOW
-    cluster = ClusterMonitor(launcher, lambda: now, rest=2.0)
-    row = AttemptRow(job_id="job_a", number=1, submission_id="job_a-1", cluster_id="cluster-1")
-    launcher.unreachable = True
-    assert cluster.word(row) == ClusterStatus.UNKNOWN
-    launcher.unreachable = False
-    assert cluster.word(row) == ClusterStatus.UNKNOWN
-    now += timedelta(seconds=2)
-    assert cluster.word(row) == ClusterStatus.GONE
+    observation = Observation(Result(outcome=Outcome.PAUSED) if result else None, None, word)
+    assert has_exited(observation, timedelta(seconds=quiet), SETTINGS) is expected
 
 
 def test_a_damaged_file_counts_as_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     attempt = AttemptFolder(tmp_path, 1)
     attempt.write_progress(BEAT)
     (tmp_path / "result.json").write_text("{")
-    assert read(attempt) == (None, BEAT)
+    assert read_records(attempt) == (None, BEAT)
     assert "result.json" in caplog.text

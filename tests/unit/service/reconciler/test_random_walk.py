@@ -25,15 +25,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobs.directory.layout import FolderError
 from jobs.directory.records import Outcome, Want
-from jobs.errors import ErrorClass
+from jobs.errors import ErrorClass, FolderError
 from jobs.interfaces import ProcessState
 from service.errors import ConflictError
 from service.job_state import ENDED, State, is_legal
 from service.reconciler.loop import Reconciler
-
-World = Any
+from service.upstream.cluster_monitor import ClusterMonitor
+from tests.control_plane import ControlPlane, FakeDriver
 
 
 class KilledError(BaseException):
@@ -77,27 +76,28 @@ class Walk(RuleBasedStateMachine):
     """One control plane, with any number of processes, one after the other or side by side."""
 
     jobs = Bundle("jobs")
-    make_world: Callable[[Path], World]
+    make_plane: Callable[[Path], ControlPlane]
 
     @initialize(target=jobs)
     def begin(self) -> Any:
         # In memory where there is such a place: a walk writes some thousand transactions.
         memory = Path("/dev/shm")
         self.root = Path(tempfile.mkdtemp(prefix="seqae-walk-", dir=memory if memory.is_dir() else None))
-        self.world = type(self).make_world(self.root)
+        self.plane = type(self).make_plane(self.root)
         self.fuse = Fuse()
-        self.world.reconciler = self.new_process()
+        self.plane.reconciler = self.new_process()
         self.other = self.new_process()
         self.ended: dict[str, tuple[State, int]] = {}
         self.seen: dict[str, list[dict[str, Any]]] = {}
         self.last_event = 0
-        self.ids = [self.world.submit({"scaling": {"workers": 1}}) for _ in range(2)]
-        self.world.tick(2)
+        self.ids = [self.plane.submit({"scaling": {"workers": 1}}) for _ in range(2)]
+        self.plane.tick(2)
         return multiple(*self.ids)
 
     def new_process(self) -> Reconciler:
-        world, wrap = self.world, self.fuse.wrap
-        return Reconciler(wrap(world.store), wrap(world.launcher), wrap(world.tracking), world.jobs_dir, world.settings)
+        plane, wrap = self.plane, self.fuse.wrap
+        cluster = ClusterMonitor(wrap(plane.launcher), plane.store.now)
+        return Reconciler(wrap(plane.store), cluster, wrap(plane.tracking), plane.jobs_dir, plane.settings)
 
     # --- people
 
@@ -105,41 +105,41 @@ class Walk(RuleBasedStateMachine):
     def submit(self, workers: int, priority: int) -> Any:
         if len(self.ids) >= 4:
             return multiple()
-        job_id = self.world.submit({"scaling": {"workers": workers}}, priority=priority)
+        job_id = self.plane.submit({"scaling": {"workers": workers}}, priority=priority)
         self.ids.append(job_id)
         return job_id
 
     @rule(job=jobs, what=st.sampled_from(["cancel", "pause", "resume", "pause", "resume"]))
     def ask(self, job: str, what: str) -> None:
         try:
-            getattr(self.world.service, what)(job)
+            getattr(self.plane.service, what)(job)
         except ConflictError:
-            before = self.world.state(job)
-            assert before in ENDED | {State.CANCELLING, State.FINALIZING} or self.world.store.job(job).desired != "run"
+            before = self.plane.state(job)
+            assert before in ENDED | {State.CANCELLING, State.FINALIZING} or self.plane.store.job(job).desired != "run"
 
     # --- time, and processes of the control plane
 
     @rule(times=st.integers(1, 3), seconds=st.sampled_from([1.0, 1.0, 20.0, 70.0]), other=st.booleans())
     def tick(self, times: int, seconds: float, other: bool) -> None:
         for _ in range(times):
-            self.world.pass_(seconds)
-            (self.other if other else self.world.reconciler).tick()
+            self.plane.pass_(seconds)
+            (self.other if other else self.plane.reconciler).tick()
 
     @rule(calls=st.integers(1, 25), after=st.booleans(), times=st.integers(1, 3))
     def tick_and_be_killed(self, calls: int, after: bool, times: int) -> None:
         self.fuse.calls, self.fuse.after = calls, after
         try:
             for _ in range(times):
-                self.world.pass_(1)
-                self.world.reconciler.tick()
+                self.plane.pass_(1)
+                self.plane.reconciler.tick()
         except KilledError:
-            self.world.reconciler = self.new_process()
+            self.plane.reconciler = self.new_process()
         self.fuse.calls = -1
 
     @rule()
     def sweep(self) -> None:
-        self.world.pass_(31)
-        self.world.reconciler.sweep()
+        self.plane.pass_(31)
+        self.plane.reconciler.sweep()
 
     # --- the cluster and MLflow
 
@@ -167,19 +167,18 @@ class Walk(RuleBasedStateMachine):
 
     @rule()
     def replace_head(self) -> None:
-        self.world.launcher.replace_cluster()
+        self.plane.launcher.replace_cluster()
 
     @rule(what=st.sampled_from(["cluster", "mlflow", "answers", "nothing", "nothing"]))
     def break_or_mend(self, what: str) -> None:
-        self.world.launcher.unreachable = what == "cluster"
-        self.world.launcher.loses_answers = what == "answers"
-        self.world.tracking.unreachable = what == "mlflow"
+        self.plane.launcher.unreachable = what == "cluster"
+        self.plane.launcher.loses_answers = what == "answers"
+        self.plane.tracking.unreachable = what == "mlflow"
 
-    def live_driver(self, job: str) -> Any:
+    def live_driver(self, job: str) -> FakeDriver | None:
         """The newest attempt's driver, while the cluster runs it and no newer attempt fences it off."""
-        driver = self.world.driver(job)
-        state = self.world.launcher._states.get(driver.name)
-        if state is None or state.is_terminal() or driver.folder.read_result() is not None:
+        driver = self.plane.driver(job)
+        if driver.process is None or driver.process.is_terminal() or driver.folder.read_result() is not None:
             return None
         return driver if driver.control.attempt == driver.folder.number else None
 
@@ -187,11 +186,11 @@ class Walk(RuleBasedStateMachine):
 
     @invariant()
     def events_tell_the_rows_story(self) -> None:
-        for event in self.world.store.events(after_id=self.last_event):
+        for event in self.plane.store.events(after_id=self.last_event):
             self.last_event = event.id
             if event.type == "transition":
                 self.seen.setdefault(event.job_id, []).append(event.data)
-        for job_id, job in self.world.store.jobs(self.ids).items():
+        for job_id, job in self.plane.store.jobs(self.ids).items():
             steps = self.seen[job_id]
             assert (steps[0]["from"], steps[0]["to"]) == (None, "QUEUED")
             for before, after in pairwise(steps):
@@ -203,7 +202,7 @@ class Walk(RuleBasedStateMachine):
 
     @invariant()
     def ends_are_final(self) -> None:
-        for job_id, job in self.world.store.jobs(self.ids).items():
+        for job_id, job in self.plane.store.jobs(self.ids).items():
             if job_id in self.ended:
                 assert (job.state, job.version) == self.ended[job_id]
             elif job.state.is_terminal:
@@ -211,54 +210,54 @@ class Walk(RuleBasedStateMachine):
 
     @invariant()
     def no_number_runs_twice(self) -> None:
-        submitted = self.world.launcher.submitted
+        submitted = self.plane.launcher.submitted
         assert len(submitted) == len(set(submitted))
 
     @invariant()
     def one_open_attempt_at_most(self) -> None:
         for job_id in self.ids:
-            attempts = self.world.store.attempts(job_id)
+            attempts = self.plane.store.attempts(job_id)
             assert [attempt.number for attempt in attempts] == list(range(1, len(attempts) + 1))
             assert all(attempt.outcome is not None for attempt in attempts[:-1])
 
     def teardown(self) -> None:
-        if not hasattr(self, "world"):
+        if not hasattr(self, "plane"):
             return
         try:
             self.all_ends_well()
         finally:
-            self.world.store.close()
+            self.plane.store.close()
             shutil.rmtree(self.root)
 
     def all_ends_well(self) -> None:
         """Everything works from now on, and every attempt does what it is asked."""
-        world = self.world
-        world.launcher.unreachable = world.launcher.loses_answers = world.tracking.unreachable = False
+        plane = self.plane
+        plane.launcher.unreachable = plane.launcher.loses_answers = plane.tracking.unreachable = False
         for job_id in self.ids:
-            if world.state(job_id) not in ENDED and world.store.job(job_id).desired == "pause":
+            if plane.state(job_id) not in ENDED and plane.store.job(job_id).desired == "pause":
                 try:
-                    world.service.resume(job_id)
+                    plane.service.resume(job_id)
                 except ConflictError:
-                    assert world.state(job_id) == State.CANCELLING
+                    assert plane.state(job_id) == State.CANCELLING
         for _ in range(400):
-            if all(world.state(job_id) in ENDED and world.store.job(job_id).tidy for job_id in self.ids):
+            if all(plane.state(job_id) in ENDED and plane.store.job(job_id).cleaned_up for job_id in self.ids):
                 break
             for job_id in self.ids:
                 self.obey(job_id)
-            world.pass_(5)
-            world.reconciler.tick()
-        world.pass_(31)
-        world.reconciler.sweep()
+            plane.pass_(5)
+            plane.reconciler.tick()
+        plane.pass_(31)
+        plane.reconciler.sweep()
         self.ends_are_final()
         self.events_tell_the_rows_story()
         for job_id in self.ids:
-            job = world.store.job(job_id)
-            assert job.state in ENDED, f"{job.state} by way of {world.path_of(job_id)}"
-            models = [version for version in world.tracking.versions if version.job_id == job_id]
+            job = plane.store.job(job_id)
+            assert job.state in ENDED, f"{job.state} by way of {plane.path_of(job_id)}"
+            models = [version for version in plane.tracking.versions if version.job_id == job_id]
             assert len(models) == (1 if job.state == State.SUCCEEDED else len(models))
             assert len(models) <= 1
-        assert world.launcher.live() == set()
-        assert world.tracking.open_runs() == []
+        assert plane.launcher.live() == set()
+        assert plane.tracking.open_runs() == []
 
     def obey(self, job_id: str) -> None:
         driver = self.live_driver(job_id)
@@ -274,11 +273,11 @@ class Walk(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("examples", [12, pytest.param(200, marks=pytest.mark.slow)])
-def test_walk(make_world: Callable[[Path], World], examples: int) -> None:
+def test_walk(make_plane: Callable[[Path], ControlPlane], examples: int) -> None:
     class Prepared(Walk):
         pass
 
-    Prepared.make_world = staticmethod(make_world)
+    Prepared.make_plane = staticmethod(make_plane)
     run_state_machine_as_test(
         Prepared,
         settings=settings(

@@ -3,7 +3,6 @@ import torch
 
 from jobs.specs import TrainSpec
 from seqae.model import SequentialAutoEncoder
-from seqae.training import iterations_of
 from service.scheduling.estimates import images, iterations, memory_bytes
 from service.scheduling.resources import Demand
 
@@ -12,13 +11,13 @@ from service.scheduling.resources import Demand
 def test_iterations_are_those_that_the_trainer_makes(epochs: float, scenes: int, batch: int) -> None:
     given = {"name": "a", "data": {"kind": "mnist_scenes", "train_scenes": scenes}}
     spec = TrainSpec.model_validate(given | {"schedule": {"epochs": epochs, "batch_size": batch}})
-    assert iterations(spec) == iterations_of(spec, scenes)
+    assert iterations(spec) == spec.schedule.iterations(scenes)
 
 
 def test_how_many_images_a_folder_has_is_not_known_before() -> None:
     spec = TrainSpec.model_validate({"name": "a", "data": {"kind": "images", "path": "coco", "train_images": 500}})
     assert images(spec) is None
-    assert iterations(spec) == iterations_of(spec, 500)
+    assert iterations(spec) == spec.schedule.iterations(500)
 
 
 def kept_for_the_backward_pass(spec: TrainSpec) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from service.api.routes import events
 from service.db.store import NewEvent, Store
-from service.job_state import State
+from service.job_state import EventType, State
 
 
 class Stream:
@@ -37,8 +37,8 @@ def submit(client: httpx.Client) -> str:
 
 
 def progress(store: Store, job: str, *iterations: int) -> None:
-    happenings = [NewEvent("progress", {"iteration": iteration}) for iteration in iterations]
-    store.note(store.job(job), happenings)
+    happened = [NewEvent(EventType.PROGRESS, {"iteration": iteration}) for iteration in iterations]
+    store.update(store.job(job), happened)
 
 
 def read(client: httpx.Client, job: str, last: str | None = None) -> list[dict[str, str]]:

@@ -98,7 +98,7 @@ def test_delete_needs_an_ended_job(client: httpx.Client, store: Store) -> None:
     job = submit(client)
     assert client.delete(f"/jobs/{job}").status_code == 409
     client.post(f"/jobs/{job}/cancel")
-    store.note(store.job(job), tidy=True)
+    store.update(store.job(job), cleaned_up=True)
     assert client.delete(f"/jobs/{job}").status_code == 204
     assert client.get(f"/jobs/{job}").status_code == 404
 

@@ -19,7 +19,7 @@ from jobs.backends.fakes import FakeTracking
 from seqae.checkpoints import checkpoint
 from seqae.config import TrainConfig
 from seqae.model import SequentialAutoEncoder
-from seqae.reconstructor import Reconstruction
+from seqae.reconstruction import Reconstruction
 from service.inference.model_pool import ModelPool
 from service.settings import Settings
 from tests.unit.service.conftest import MakeApp, Serve

@@ -7,7 +7,7 @@ from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from jobs.errors import DiskFullError, FencedError, WorkersLostError
-from jobs.train import _cause
+from jobs.training.ray_fit import _cause_of
 from seqae.errors import DivergedError
 
 BROKEN = RuntimeError("[gloo] Connection closed by peer")
@@ -33,8 +33,8 @@ def _of_workers(*errors: Exception) -> TrainingFailedError:
 def test_the_workers_own_error_counts_before_the_connections_it_broke(
     errors: tuple[Exception, ...], expected: type[Exception]
 ) -> None:
-    assert type(_cause(_of_workers(*errors))) is expected
+    assert type(_cause_of(_of_workers(*errors))) is expected
 
 
 def test_a_lost_controller_is_like_lost_workers() -> None:
-    assert isinstance(_cause(ControllerError(RayActorError())), WorkersLostError)
+    assert isinstance(_cause_of(ControllerError(RayActorError())), WorkersLostError)

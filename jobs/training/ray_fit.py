@@ -1,0 +1,106 @@
+"""Training on workers of a Ray cluster, with Ray Train: start, restart of lost workers, and the error that counts."""
+
+import logging
+import os
+from typing import Any
+
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import NoteKind, Result
+from jobs.error_classes import classify, out_of_memory_kills
+from jobs.errors import ErrorClass, FencedError, OutOfMemoryError, WorkersLostError
+from jobs.specs import ScalingConfig, WorkerRange
+from jobs.training.worker import DistributedContext, TrainingTask, train
+
+__all__ = ["fit"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_RESTARTS = 3
+"""So often the workers are started again without a new checkpoint in between."""
+
+
+def fit(task: TrainingTask, scaling: ScalingConfig) -> Result:
+    """Trains on workers of the cluster, and starts them again when one is lost.
+
+    Ray Train could restart them itself, but counts a user's error like a lost worker; here only the latter is retried.
+
+    Args:
+        task: the run.
+        scaling: how many workers, and what each of them gets.
+
+    Returns:
+        The result of rank 0.
+
+    Raises:
+        Error: as `jobs.training.worker.train`.
+        WorkersLostError: workers were lost too often.
+        OutOfMemoryError: a worker was killed because the machine ran out of memory.
+    """
+    attempt = JobFolder(task.folder, control=task.control).attempt(task.attempt)
+    restarts = 0
+    while True:
+        steps, kills = attempt.checkpoint_steps(), out_of_memory_kills()
+        try:
+            return _fit_once(task, scaling)
+        except WorkersLostError as error:
+            if out_of_memory_kills() > kills:
+                raise OutOfMemoryError(f"the machine ran out of memory: {error}") from error
+            restarts = 0 if attempt.checkpoint_steps() != steps else restarts + 1
+            logger.warning("%s", error)
+            if restarts > _MAX_RESTARTS:
+                raise
+            attempt.add_note(NoteKind.WORKERS_LOST, str(error)[:1000])
+
+
+def _fit_once(task: TrainingTask, scaling: ScalingConfig) -> Result:
+    from ray import train as ray_train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    storage = task.folder / "attempts" / str(task.attempt) / "train"
+    workers = scaling.workers
+    trainer = TorchTrainer(
+        _train_on_worker,
+        train_loop_config={"task": task, "gpus": scaling.gpus_per_worker},
+        scaling_config=ray_train.ScalingConfig(
+            num_workers=(workers.min, workers.max) if isinstance(workers, WorkerRange) else workers,
+            use_gpu=scaling.gpus_per_worker > 0,
+            resources_per_worker={"CPU": scaling.cpus_per_worker, "GPU": scaling.gpus_per_worker},
+        ),
+        torch_config=TorchConfig(backend="nccl" if scaling.gpus_per_worker > 0 else "gloo"),
+        run_config=ray_train.RunConfig(
+            # A name that was used before would be taken up where it ended, which is not where our checkpoints are.
+            name=f"workers-{len(list(storage.glob('*')))}-{os.getpid()}",
+            storage_path=str(storage),
+            failure_config=ray_train.FailureConfig(max_failures=0),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except ray_train.TrainingFailedError as error:
+        raise _cause_of(error) from error
+    if not isinstance(result.return_value, Result):
+        raise WorkersLostError("the workers ended without a result")
+    return result.return_value
+
+
+def _train_on_worker(config: dict[str, Any]) -> Result:
+    """What Ray Train calls in each worker."""
+    from ray import train as ray_train
+    from ray.train.torch import get_device
+
+    context = ray_train.get_context()
+    device = str(get_device()) if config["gpus"] > 0 else "cpu"
+    return train(config["task"], DistributedContext(context.get_world_rank(), context.get_world_size(), device))
+
+
+def _cause_of(error: BaseException) -> BaseException:
+    """What made the workers fail: the training's own error if there is one, else that they were lost.
+
+    When one worker fails, the others' connections break, so several errors come together.
+    """
+    failures = getattr(error, "worker_failures", None) or {}
+    causes = [getattr(failure, "_base_exc", failure) for _, failure in sorted(failures.items())]
+    fenced = [cause for cause in causes if isinstance(cause, FencedError)]
+    own = [cause for cause in causes if classify(cause).error_class is not ErrorClass.INFRASTRUCTURE]
+    lost = WorkersLostError(f"workers were lost: {str(causes[0] if causes else error)[:500]}")
+    return next(iter([*fenced, *own]), lost)

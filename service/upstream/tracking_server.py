@@ -1,0 +1,58 @@
+"""The MLflow server behind one circuit breaker: every call of the control plane to it goes through here."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import TrackingUnavailable
+from jobs.interfaces import ModelVersion, OpenRun, RunRef, RunStatus, Tracking
+from service.clock import Clock
+from service.upstream.circuit_breaker import CircuitBreaker
+
+__all__ = ["TrackingServer"]
+
+
+class TrackingServer:
+    """The methods of `jobs.interfaces.Tracking`. After a call without an answer all fail at once for a moment.
+
+    Args:
+        tracking: asked.
+        clock: tells the time.
+        rest: seconds without calls after one that got no answer.
+    """
+
+    def __init__(self, tracking: Tracking, clock: Clock, rest: float) -> None:
+        self._tracking = tracking
+        self._breaker = CircuitBreaker(TrackingUnavailable, clock, rest)
+
+    def create_run(self, job_id: str, name: str, kind: str, params: Mapping[str, Any]) -> RunRef:
+        """See `Tracking.create_run`."""
+        return self._breaker.call(lambda: self._tracking.create_run(job_id, name, kind, params))
+
+    def create_trial_run(self, parent_run_id: str, trial: int, params: Mapping[str, Any]) -> RunRef:
+        """See `Tracking.create_trial_run`."""
+        return self._breaker.call(lambda: self._tracking.create_trial_run(parent_run_id, trial, params))
+
+    def close_run(self, run_id: str, status: RunStatus) -> None:
+        """See `Tracking.close_run`."""
+        self._breaker.call(lambda: self._tracking.close_run(run_id, status))
+
+    def ship(self, job_dir: Path, run_id: str) -> None:
+        """See `Tracking.ship`."""
+        self._breaker.call(lambda: self._tracking.ship(job_dir, run_id))
+
+    def register(
+        self, job_id: str, run_id: str, checkpoint_dir: Path, metrics: Mapping[str, float], evaluation_set: str
+    ) -> ModelVersion:
+        """See `Tracking.register`."""
+        return self._breaker.call(
+            lambda: self._tracking.register(job_id, run_id, checkpoint_dir, metrics, evaluation_set)
+        )
+
+    def resolve(self, selector: str) -> ModelVersion:
+        """See `Tracking.resolve`."""
+        return self._breaker.call(lambda: self._tracking.resolve(selector))
+
+    def open_runs(self) -> list[OpenRun]:
+        """See `Tracking.open_runs`."""
+        return self._breaker.call(self._tracking.open_runs)

@@ -1,0 +1,72 @@
+import pytest
+
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import Phase
+from jobs.training.metrics_writer import MetricsWriter
+from seqae.training import Progress
+
+
+def _report(iteration: int, iterations: int = 100, epoch: float = 0.1) -> Progress:
+    losses = ("loss", "region", "mseot", "mse", "separation", "location", "presence")
+    values = dict.fromkeys((*losses, "learning_rate", "gradient_norm", "images_per_second"), 1.0)
+    return Progress(
+        iteration=iteration,
+        iterations=iterations,
+        epoch=epoch,
+        epochs=1.0,
+        eta_seconds=1.0,
+        checkpoint_due=False,
+        **values,
+    )
+
+
+def test_the_heartbeat_follows_the_data_the_training_and_the_end(folder: JobFolder) -> None:
+    attempt = folder.attempt(1)
+    writer = MetricsWriter(folder, attempt, workers=2)
+    first = attempt.read_progress()
+    assert first is not None
+    assert (first.phase, first.iteration, first.workers) == (Phase.DATA, 0, 2)
+    # The last of a count is always written, however soon it comes.
+    writer.write_data_progress("scenes", 32, 32)
+    data = attempt.read_progress()
+    assert data is not None
+    assert (data.phase, data.iteration, data.iterations) == (Phase.DATA, 32, 32)
+    writer.write_progress(_report(32, iterations=32), log_every=10)
+    training = attempt.read_progress()
+    assert training is not None
+    assert (training.loss, training.images_per_second, training.eta_seconds) == (1.0, 1.0, 1.0)
+    assert training.last_progress_at == training.time > first.time
+    writer.write_finalizing()
+    end = attempt.read_progress()
+    assert end is not None
+    assert (end.phase, end.eta_seconds, end.loss) == (Phase.FINALIZING, 0.0, 1.0)
+
+
+def test_the_heartbeat_is_written_now_and_then(folder: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = folder.attempt(1)
+    writer = MetricsWriter(folder, attempt, workers=1)
+    writer.write_progress(_report(1), log_every=10)
+    progress = attempt.read_progress()
+    assert progress is not None
+    assert progress.iteration == 0, "too soon after the first"
+    monkeypatch.setattr("jobs.training.metrics_writer._BEAT_INTERVAL", 0.0)
+    writer.write_progress(_report(2), log_every=10)
+    progress = attempt.read_progress()
+    assert progress is not None
+    assert progress.iteration == 2
+
+
+def test_long_runs_write_few_rows(folder: JobFolder) -> None:
+    metrics_writer = MetricsWriter(folder, folder.attempt(1), workers=1)
+    iterations = 100_000
+    for iteration in range(10, iterations + 1, 10):
+        metrics_writer.write_progress(_report(iteration, iterations), log_every=10)
+    steps = [row.step for row in folder.history()]
+    assert 1500 <= len(steps) <= 2500
+    assert steps[-1] == iterations
+
+
+def test_a_metric_that_is_not_a_number_is_left_out(folder: JobFolder) -> None:
+    metrics_writer = MetricsWriter(folder, folder.attempt(1), workers=1)
+    metrics_writer._add_row(1, {"test/fg_ari": float("nan"), "test/mse": 0.5})
+    assert [row.metrics for row in folder.history()] == [{"test/mse": 0.5}]
