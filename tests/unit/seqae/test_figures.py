@@ -25,7 +25,7 @@ from seqae.figures.readers import SETTINGS, density, readers, whole_window
 from seqae.model import SequentialAutoEncoder
 from seqae.rendering.panels import panel, to_bytes
 from seqae.training import Trainer
-from tests.untrained import awake
+from tests.untrained import with_random_writes
 
 VERMILION = (0xD5, 0x5E, 0x00)
 PURPLE = (0xCC, 0x79, 0xA7)
@@ -37,7 +37,7 @@ Data = Callable[[TrainConfig], Dataset]
 def make_model(config: TrainConfig) -> SequentialAutoEncoder:
     """Untrained, but with a localization network that looks about."""
     torch.manual_seed(0)
-    model = awake(SequentialAutoEncoder(config.model))
+    model = with_random_writes(SequentialAutoEncoder(config.model))
     with torch.no_grad():
         for parameter in model.localizer.head.parameters():  # type: ignore[union-attr]
             parameter.normal_(std=0.3)
@@ -304,7 +304,7 @@ def material(small_config: Config, small_data: Data, tmp_path: Path) -> Callable
     def make(**parts: Any) -> Material:
         config = small_config(**parts)
         trainer = Trainer(config, small_data(config))
-        awake(trainer.model)
+        with_random_writes(trainer.model)
         trainer.save(tmp_path / "checkpoint")
         curves = {name: curve([0.2, 0.1]) for name in ("test/mse", "test/empty_mse", "train/mse")}
         return Material(tmp_path / "cache", checkpoint=tmp_path / "checkpoint", curves=curves)
