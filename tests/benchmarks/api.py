@@ -1,4 +1,4 @@
-"""A control plane in a process of its own, and clients that all submit at once."""
+"""Load generator for the API: a control plane in a process of its own, and clients that all submit at once."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ _SETTLED_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Memory:
-    """Of a process, in MB."""
+    """Memory of a process, in MB."""
 
     rss: float
     pss: float
@@ -46,7 +46,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Api:
-    """Where it answers, and its process."""
+    """A running API: its URL and its process."""
 
     url: str
     process: psutil.Process
@@ -68,7 +68,7 @@ class Api:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one request for a job."""
+    """Answer to one request for a job."""
 
     owner: str
     key: str

@@ -1,4 +1,4 @@
-"""An attempt that wakes up late, a tracking server that is away, checkpoints that are damaged or find no room."""
+"""Faults while a job trains: a suspended attempt, MLflow down, damaged checkpoints, a full disk."""
 
 import json
 import os

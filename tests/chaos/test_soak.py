@@ -1,4 +1,4 @@
-"""Fifty random kills over twenty jobs: `make chaos`. SEQAE_CHAOS_SEED chooses which."""
+"""Soak test with fifty random kills over twenty jobs: `make chaos`. SEQAE_CHAOS_SEED chooses which."""
 
 import os
 import random

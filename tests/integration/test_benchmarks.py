@@ -1,4 +1,4 @@
-"""The harness that repeats the experiments, on a few scenes and for a few iterations."""
+"""The experiment runner and the benchmarks, on a few scenes and for a few iterations."""
 
 import json
 import math
@@ -37,8 +37,8 @@ def test_rows_are_repeated_on_the_same_scenes(tmp_path: Path) -> None:
     printed, (ours, draw) = experiment(tmp_path, "default,draw", "--set", "schedule.evaluate_every=2")
     for record in (ours, draw):
         assert (record["seed"], record["iterations"], record["scenes"]) == (3, 3, 12)
-        assert [look["iteration"] for look in record["looks"]] == [2, 3]
-        assert record["looks"][-1]["minutes"] == pytest.approx(record["minutes"])
+        assert [point["iteration"] for point in record["evaluations"]] == [2, 3]
+        assert record["evaluations"][-1]["minutes"] == pytest.approx(record["minutes"])
         assert math.isfinite(record["test_mse"])
         assert -1 < record["fg_ari"] <= 1
     assert ours["empty_mse"] == pytest.approx(draw["empty_mse"]), "the same scenes"

@@ -1,4 +1,4 @@
-"""A figure made by a real cluster: its picture is an artifact of its run in MLflow."""
+"""Figure jobs on a real cluster, with their artifacts on a real MLflow server."""
 
 import json
 from pathlib import Path

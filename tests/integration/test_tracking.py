@@ -1,4 +1,4 @@
-"""The projection onto a real MLflow server: whole, not doubled, and repeatable at any point."""
+"""Runs, metrics and models on a real MLflow server: whole, not doubled, and repeatable at any point."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Training on a real cluster: what is left in the folder and in MLflow, and what happens when it is disturbed."""
+"""Training jobs on a real cluster, undisturbed and with workers killed, pauses, cancels and forced stops."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A search on a real cluster."""
+"""Searches on a real cluster, undisturbed and with the driver killed."""
 
 import os
 import signal

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from seqae.config import ModelConfig
 from seqae.model import Output, SequentialAutoEncoder
-from tests.untrained import awake
+from tests.untrained import with_random_writes
 
 
 def make(**changes: Any) -> SequentialAutoEncoder:
@@ -21,7 +21,7 @@ def make(**changes: Any) -> SequentialAutoEncoder:
         "coder": {"bottleneck": 7},
     }
     torch.manual_seed(0)
-    model = awake(SequentialAutoEncoder(ModelConfig.model_validate(given | changes))).eval()
+    model = with_random_writes(SequentialAutoEncoder(ModelConfig.model_validate(given | changes))).eval()
     with torch.no_grad():
         for parameter in model.localizer.head.parameters():  # type: ignore[union-attr]
             parameter.normal_(std=0.3)

@@ -13,7 +13,7 @@ from seqae.data.scenes import Scenes
 from seqae.evaluation.evaluate import Evaluation, evaluate
 from seqae.evaluation.segmentation import score_segments
 from seqae.model import Output, SequentialAutoEncoder
-from tests.untrained import awake
+from tests.untrained import with_random_writes
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def scenes(config: TrainConfig, small_data: Callable[[TrainConfig], Dataset]) ->
 def model(config: TrainConfig) -> SequentialAutoEncoder:
     """Untrained, but with writes bright enough to be scored."""
     torch.manual_seed(0)
-    made = awake(SequentialAutoEncoder(config.model))
+    made = with_random_writes(SequentialAutoEncoder(config.model))
     nn.init.constant_(made.coder.decoder[-1].bias, 0.3)  # type: ignore[arg-type]
     return made
 
