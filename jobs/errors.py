@@ -1,4 +1,4 @@
-"""What can go wrong between control plane, cluster and tracking server, and how a failed attempt is classed."""
+"""Errors between control plane, cluster and tracking server, and the classes of a job's error."""
 
 from enum import StrEnum
 

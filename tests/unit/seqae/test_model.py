@@ -97,6 +97,17 @@ def test_the_background_paints_the_first_canvas() -> None:
     assert float(painted.abs().max()) > 0
 
 
+def test_the_background_learns_from_the_canvases() -> None:
+    model = make(background={"bottleneck": 3})
+    assert model.background is not None
+    output: Output = model(images())
+    torch.autograd.backward((images() - output.canvas).square().mean())
+    without = [name for name, value in model.background.named_parameters() if value.grad is None]
+    assert without == []
+    assert model.background.up.weight.grad is not None
+    assert bool(model.background.up.weight.grad.any())
+
+
 @pytest.mark.parametrize("steps", [0, 1, 5])
 def test_any_number_of_steps_can_be_asked_for(steps: int) -> None:
     """Progressive training (2.6) makes fewer; the first ones are the same."""

@@ -10,7 +10,6 @@ from torch import Tensor
 from seqae.config import TrainConfig
 from seqae.data.cache import Dataset
 from seqae.errors import SamplingError
-from seqae.figures.sampled import sampled_scenes
 from seqae.model import SequentialAutoEncoder
 from seqae.sampling import Layouts, Samples, fit_layouts, sample_scenes
 from tests.untrained import with_random_writes
@@ -150,9 +149,3 @@ def test_a_plain_coder_has_no_prior(small_config: Config, images: np.ndarray) ->
     with pytest.raises(SamplingError, match="not variational"):
         sample_scenes(model, fitted, 3)
     assert sample_scenes(model, fitted, 3, codes="fitted").frames.shape[0] == 3
-
-
-def test_the_figure_compares_samples_with_training_scenes(model: SequentialAutoEncoder, images: np.ndarray) -> None:
-    figure = sampled_scenes(model, images)
-    assert figure.numbers["brightness_training"] == pytest.approx(images[:24].mean() / 255, rel=1e-4)
-    assert figure.numbers["objects"] == pytest.approx(fit_layouts(model, images).active.sum(axis=1).mean())
