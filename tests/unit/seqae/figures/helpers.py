@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 from seqae.config import TrainConfig
 from seqae.figures.figure import Curve, Figure
 from seqae.model import SequentialAutoEncoder
-from tests.untrained import awake
+from tests.untrained import with_random_writes
 
 
 def make_model(config: TrainConfig) -> SequentialAutoEncoder:
     """Untrained, but with a localization network that looks about."""
     torch.manual_seed(0)
-    model = awake(SequentialAutoEncoder(config.model))
+    model = with_random_writes(SequentialAutoEncoder(config.model))
     with torch.no_grad():
         for parameter in model.localizer.head.parameters():  # type: ignore[union-attr]
             parameter.normal_(std=0.3)

@@ -14,7 +14,7 @@ from seqae.figures.figure import NAMES, FigureName
 from seqae.figures.make import Material, make_figure
 from seqae.training import Trainer
 from tests.unit.seqae.figures.helpers import curve, pixels
-from tests.untrained import awake
+from tests.untrained import with_random_writes
 
 Config = Callable[..., TrainConfig]
 Data = Callable[[TrainConfig], Dataset]
@@ -27,7 +27,7 @@ def material(small_config: Config, small_data: Data, tmp_path: Path) -> Callable
     def make(**parts: Any) -> Material:
         config = small_config(**parts)
         trainer = Trainer(config, small_data(config))
-        awake(trainer.model)
+        with_random_writes(trainer.model)
         trainer.save(tmp_path / "checkpoint")
         curves = {name: curve([0.2, 0.1]) for name in ("test/mse", "test/empty_mse", "train/mse")}
         return Material(tmp_path / "cache", checkpoint=tmp_path / "checkpoint", curves=curves)

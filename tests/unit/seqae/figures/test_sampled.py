@@ -9,7 +9,7 @@ from seqae.data.cache import Dataset
 from seqae.figures.sampled import sampled_scenes
 from seqae.model import SequentialAutoEncoder
 from seqae.sampling import fit_layouts
-from tests.untrained import awake
+from tests.untrained import with_random_writes
 
 Config = Callable[..., TrainConfig]
 Data = Callable[[TrainConfig], Dataset]
@@ -21,7 +21,7 @@ VARIATIONAL = {"coder": {"kind": "variational", "bottleneck": 6}}
 @pytest.fixture
 def model(small_config: Config) -> SequentialAutoEncoder:
     torch.manual_seed(0)
-    return awake(SequentialAutoEncoder(small_config(model=VARIATIONAL).model))
+    return with_random_writes(SequentialAutoEncoder(small_config(model=VARIATIONAL).model))
 
 
 @pytest.fixture
