@@ -86,6 +86,8 @@ class EventType(StrEnum):
     """A film strip."""
     NOTICE = "notice"
     """Something an attempt wrote down for people: a damaged checkpoint, a lost worker."""
+    PROMOTION = "promotion"
+    """A decision on the job's model: it became the champion, or why not."""
     DELETED = "deleted"
     """The job and its files are gone; its events stay."""
 

@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from jobs.directory.records import Progress
+from jobs.promotion import Promotion
 from service.job_state import Desired, State
 
 __all__ = ["AttemptRow", "Base", "DeliveryRow", "EventCursor", "EventRow", "JobRow", "LeaseRow"]
@@ -138,6 +139,7 @@ class Base(DeclarativeBase):
         Desired: EnumText(Desired),
         Progress: RecordJson(Progress),
         EventCursor: RecordJson(EventCursor),
+        Promotion: RecordJson(Promotion),
         str: Text(),
     }
 
@@ -201,6 +203,8 @@ class JobRow(Base):
     mlflow_url: Mapped[str | None]
     model_name: Mapped[str | None] = mapped_column(String(255))
     model_version: Mapped[str | None] = mapped_column(String(32))
+    promotion: Mapped[Promotion | None]
+    """Whether its model became the champion, and why."""
 
     created_at: Mapped[datetime]
     queued_at: Mapped[datetime]

@@ -3,7 +3,7 @@
 from jobs.specs import job_spec
 from service.db.models import AttemptRow, EventRow, JobRow
 from service.job_state import State
-from service.schemas.jobs import AttemptView, ErrorView, Event, JobView, ModelView, ProgressView
+from service.schemas.jobs import AttemptView, ErrorView, Event, JobView, ModelView, ProgressView, PromotionView
 
 __all__ = ["attempt_view", "event_view", "job_view"]
 
@@ -33,6 +33,7 @@ def job_view(row: JobRow) -> JobView:
         metrics=row.metrics,
         mlflow_url=row.mlflow_url,
         model=_model_view(row),
+        promotion=None if row.promotion is None else PromotionView.model_validate(row.promotion.model_dump()),
         spec=job_spec.validate_python(row.spec),
     )
 

@@ -21,6 +21,7 @@ __all__ = [
     "PriorityChange",
     "ProblemView",
     "ProgressView",
+    "PromotionView",
     "Validation",
 ]
 
@@ -61,6 +62,17 @@ class ModelView(Schema):
     version: str
 
 
+class PromotionView(Schema):
+    """Whether a job's model became the champion of its name, and why."""
+
+    promoted: bool
+    reason: str
+    against: str | None
+    """The champion that it was compared with, as NAME/VERSION."""
+    scores: dict[str, dict[str, float]]
+    """Test metrics of `challenger` and `champion` on the same images, and their `difference`."""
+
+
 class JobView(Schema):
     """A job."""
 
@@ -88,6 +100,8 @@ class JobView(Schema):
     metrics: dict[str, float] | None
     mlflow_url: str | None
     model: ModelView | None
+    promotion: PromotionView | None = None
+    """None until the model is registered."""
     spec: AnySpec
 
 
