@@ -1,6 +1,6 @@
 """A job's folder: the files by which the control plane and an attempt on the cluster talk, and which outlive both.
 
-    spec.json                the JobSpec
+    spec.json                the JobSpec, with the version of its format
     control.json             what the control plane wants; an attempt older than it names is fenced
     shipped.json             how far the metrics have been copied to the tracking server
     trials/<k>/              a trial of a search: a folder of the same shape, without a control.json of its own
@@ -22,12 +22,11 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from jobs.directory.files import append_record, read_record, read_records, write_atomically
 from jobs.directory.records import Control, MetricRow, Note, NoteKind, Progress, Result, Shipped, TrialRow
-from jobs.errors import FolderError
-from jobs.specs import AnySpec, job_spec
+from jobs.directory.stored_specs import spec_from_json, spec_to_json
+from jobs.errors import FolderError, SpecUnreadable
+from jobs.specs import AnySpec
 
 __all__ = ["AttemptFolder", "JobFolder"]
 
@@ -101,12 +100,15 @@ class JobFolder:
         """Raises: FolderError when spec.json is missing or is not a valid spec."""
         path = self.path / "spec.json"
         try:
-            return job_spec.validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
+            return spec_from_json(path.read_bytes())
+        except OSError as error:
+            raise FolderError(f"{path}: {error.strerror}") from error
+        except SpecUnreadable as error:
             raise FolderError(f"{path}: {error}") from error
 
     def write_spec(self, spec: AnySpec) -> None:
-        write_atomically(self.path / "spec.json", spec.model_dump_json(indent=2))
+        """Replaces spec.json."""
+        write_atomically(self.path / "spec.json", spec_to_json(spec))
 
     def read_control(self) -> Control:
         """What is wanted; before the control plane has said anything: run, whatever the attempt."""
