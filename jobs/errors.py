@@ -1,4 +1,4 @@
-"""What can go wrong between control plane, cluster and tracking server, and how a failed attempt is classed."""
+"""Errors between control plane, cluster and tracking server, and the classes of a job's error."""
 
 from enum import StrEnum
 
@@ -83,7 +83,7 @@ class ErrorClass(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     """Main or GPU memory did not suffice."""
     DISK_FULL = "disk_full"
-    """The disk of the job directory is full."""
+    """The disk of the job folder is full."""
     INTERNAL = "internal"
     """Anything unforeseen in the training code."""
     INFRASTRUCTURE = "infrastructure"

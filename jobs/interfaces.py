@@ -1,4 +1,4 @@
-"""What the control plane asks of the cluster (`Launcher`) and of the tracking server (`Tracking`).
+"""Protocols of the cluster (`Launcher`) and of the tracking server (`Tracking`), as the control plane uses them.
 
 The real ones are `jobs.backends.ray.RayLauncher` and `jobs.backends.mlflow.MlflowTracking`; `jobs.backends.fakes`
 has a fake of each.
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class ProcessState(StrEnum):
-    """The cluster's word on a submission: evidence, never the verdict on the job."""
+    """State of a submission on the cluster. What follows for the job is for the control plane to judge."""
 
     PENDING = "PENDING"
     """Accepted; its driver has not started."""
@@ -39,12 +39,13 @@ class ProcessState(StrEnum):
     FAILED = "FAILED"
 
     def is_terminal(self) -> bool:
+        """Whether the submission has ended."""
         return self not in (ProcessState.PENDING, ProcessState.RUNNING)
 
 
 @dataclass(frozen=True)
 class NodeCapacity:
-    """What one machine of the cluster has, used or not."""
+    """Resources of one machine of the cluster, used or not."""
 
     cpus: float
     gpus: float
@@ -53,16 +54,18 @@ class NodeCapacity:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the cluster has, used or not."""
+    """Resources of the cluster, used or not."""
 
     nodes: tuple[NodeCapacity, ...]
 
     @property
     def cpus(self) -> float:
+        """CPU cores of all machines."""
         return sum(node.cpus for node in self.nodes)
 
     @property
     def gpus(self) -> float:
+        """GPUs of all machines."""
         return sum(node.gpus for node in self.nodes)
 
     def workers(self, cpus_per_worker: float, gpus_per_worker: float) -> int:
@@ -76,13 +79,13 @@ def _fits(node: NodeCapacity, cpus: float, gpus: float) -> int:
 
 
 def submission_id(job_id: str, attempt: int) -> str:
-    """The name of an attempt on the cluster: submitting it twice is therefore harmless."""
+    """Name of an attempt on the cluster. It is the same each time, so submitting an attempt twice is harmless."""
     return f"{job_id}-{attempt}"
 
 
 @dataclass(frozen=True)
 class Submission:
-    """One attempt, as the cluster gets it."""
+    """One attempt, as it is submitted to the cluster."""
 
     job_id: str
     attempt: int
@@ -94,14 +97,22 @@ class Submission:
 
     @property
     def submission_id(self) -> str:
+        """The attempt's name on the cluster."""
         return submission_id(self.job_id, self.attempt)
 
 
 class Launcher(Protocol):
-    """Every method may raise LauncherUnavailable; none blocks for longer than a few seconds."""
+    """Starts, stops and observes attempts on the cluster.
+
+    Every method may raise LauncherUnavailable; none blocks for longer than a few seconds.
+    """
 
     def submit(self, submission: Submission) -> None:
-        """Starts an attempt; one that exists already counts as started. Raises: SubmissionRefused."""
+        """Starts an attempt; one that exists already counts as started.
+
+        Raises:
+            SubmissionRefused: the cluster does not take it, and would not the next time.
+        """
 
     def state(self, submission_id: str) -> ProcessState | None:
         """None: the cluster answers, and knows no such submission."""
@@ -110,8 +121,10 @@ class Launcher(Protocol):
         """Asks for the end: SIGTERM, and after three seconds SIGKILL. Unknown or ended ones are fine."""
 
     def logs(self, submission_id: str) -> str:
-        """What the cluster says of an attempt: how it was prepared, and why its driver, which prints into its own
-        folder, did not start. Empty for an unknown one."""
+        """What the cluster says of an attempt: how it was prepared, and why its driver did not start.
+
+        The driver itself prints into the attempt's folder. Empty for an unknown attempt.
+        """
 
     def capacity(self) -> Capacity:
         """What the machines of the cluster have."""
@@ -124,7 +137,7 @@ class Launcher(Protocol):
 
 
 class RunStatus(StrEnum):
-    """How a run is closed."""
+    """Status with which a run is closed."""
 
     FINISHED = "FINISHED"
     FAILED = "FAILED"
@@ -141,7 +154,7 @@ class RunRef:
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run that the tracking server holds for running."""
+    """A job's run that is not closed on the tracking server."""
 
     run_id: str
     job_id: str
@@ -162,7 +175,10 @@ class ModelVersion:
 
 
 class Tracking(Protocol):
-    """Every method may raise TrackingUnavailable, and one that is given a run's id NoRun."""
+    """Runs and registered models on the tracking server.
+
+    Every method may raise TrackingUnavailable, and one that is given a run's id NoRun.
+    """
 
     def create_run(self, job_id: str, name: str, kind: str, params: Mapping[str, Any]) -> RunRef:
         """The run of a job; it is made only once: a second call for the same job returns the same run."""
@@ -185,7 +201,11 @@ class Tracking(Protocol):
         """
 
     def resolve(self, selector: str) -> ModelVersion:
-        """The model for "champion", a version number or a job's id. Raises: NoModel."""
+        """The model for "champion", a version number or a job's id; its files are on this machine.
+
+        Raises:
+            NoModel: none answers to that.
+        """
 
     def open_runs(self) -> list[OpenRun]:
         """Jobs' own runs (not a trial's) that are not closed."""

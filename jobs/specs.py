@@ -1,4 +1,4 @@
-"""The wire format: what `POST /jobs` takes, the job table keeps, and a driver on the cluster reads back."""
+"""Job specs, the wire format: what `POST /jobs` takes, the job table keeps, and a driver on the cluster reads back."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
@@ -64,10 +64,12 @@ class ScalingConfig(Config):
 
     @property
     def min_workers(self) -> int:
+        """The fewest workers with which the run trains."""
         return self.workers.min if isinstance(self.workers, WorkerRange) else self.workers
 
     @property
     def max_workers(self) -> int:
+        """The most workers with which the run trains."""
         return self.workers.max if isinstance(self.workers, WorkerRange) else self.workers
 
 

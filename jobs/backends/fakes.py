@@ -1,4 +1,4 @@
-"""A cluster and a tracking server in memory, for tests, which tell them what happens next."""
+"""Fakes of the cluster and of the tracking server, in memory, for tests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ __all__ = ["FakeLauncher", "FakeRun", "FakeTracking"]
 
 
 class FakeLauncher:
-    """A cluster on which submissions stay PENDING until told otherwise.
+    """A cluster in memory, on which submissions stay PENDING until the test changes that.
 
     Set `unreachable` to make every call raise LauncherUnavailable, `refusal` to refuse submissions with that text, and
     `loses_answers` to take submissions but raise LauncherUnavailable, as a time-out does.
@@ -37,6 +37,7 @@ class FakeLauncher:
     # What the Launcher protocol asks for.
 
     def submit(self, submission: Submission) -> None:
+        """See `jobs.interfaces.Launcher.submit`."""
         self._answer()
         if self.refusal is not None:
             raise SubmissionRefused(self.refusal)
@@ -49,10 +50,12 @@ class FakeLauncher:
             raise LauncherUnavailable("the answer was lost")
 
     def state(self, submission_id: str) -> ProcessState | None:
+        """See `jobs.interfaces.Launcher.state`."""
         self._answer()
         return self._states.get(submission_id)
 
     def stop(self, submission_id: str) -> None:
+        """See `jobs.interfaces.Launcher.stop`."""
         self._answer()
         self.stopped.append(submission_id)
         state = self._states.get(submission_id)
@@ -60,18 +63,22 @@ class FakeLauncher:
             self._states[submission_id] = ProcessState.STOPPED
 
     def logs(self, submission_id: str) -> str:
+        """See `jobs.interfaces.Launcher.logs`."""
         self._answer()
         return self._logs.get(submission_id, "")
 
     def capacity(self) -> Capacity:
+        """See `jobs.interfaces.Launcher.capacity`."""
         self._answer()
         return self._capacity
 
     def cluster_id(self) -> str:
+        """See `jobs.interfaces.Launcher.cluster_id`."""
         self._answer()
         return f"cluster-{self._cluster}"
 
     def live(self) -> set[str]:
+        """See `jobs.interfaces.Launcher.live`."""
         self._answer()
         return {name for name, state in self._states.items() if not state.is_terminal()}
 
@@ -95,6 +102,7 @@ class FakeLauncher:
         self._states.clear()
 
     def set_capacity(self, capacity: Capacity) -> None:
+        """Changes what the machines of the cluster have."""
         self._capacity = capacity
 
     def print(self, submission_id: str, text: str) -> None:
@@ -113,7 +121,7 @@ class FakeLauncher:
 
 @dataclass
 class FakeRun:
-    """A run as FakeTracking keeps it."""
+    """A run of FakeTracking."""
 
     job_id: str
     name: str
@@ -138,12 +146,14 @@ class FakeTracking:
         self._sets: dict[str, str] = {}
 
     def create_run(self, job_id: str, name: str, kind: str, params: Mapping[str, Any]) -> RunRef:
+        """See `jobs.interfaces.Tracking.create_run`."""
         self._answer()
         run_id = f"run-{job_id}"
         self.runs.setdefault(run_id, FakeRun(job_id, name, kind, dict(params)))
         return RunRef(run_id, f"http://mlflow.invalid/#/experiments/1/runs/{run_id}")
 
     def create_trial_run(self, parent_run_id: str, trial: int, params: Mapping[str, Any]) -> RunRef:
+        """See `jobs.interfaces.Tracking.create_trial_run`."""
         self._answer()
         parent = self._run(parent_run_id)
         run_id = f"{parent_run_id}-trial-{trial}"
@@ -152,6 +162,7 @@ class FakeTracking:
         return RunRef(run_id, f"http://mlflow.invalid/#/experiments/1/runs/{run_id}")
 
     def close_run(self, run_id: str, status: RunStatus) -> None:
+        """See `jobs.interfaces.Tracking.close_run`."""
         self._answer()
         self._run(run_id)
         for name, run in self.runs.items():
@@ -159,12 +170,14 @@ class FakeTracking:
                 run.status = status
 
     def ship(self, job_dir: Path, run_id: str) -> None:
+        """See `jobs.interfaces.Tracking.ship`."""
         self._answer()
         self._run(run_id).shipped.append(job_dir)
 
     def register(
         self, job_id: str, run_id: str, checkpoint_dir: Path, metrics: Mapping[str, float], evaluation_set: str
     ) -> ModelVersion:
+        """See `jobs.interfaces.Tracking.register`."""
         self._answer()
         self._run(run_id)
         for version in self.versions:
@@ -184,6 +197,7 @@ class FakeTracking:
         return made
 
     def resolve(self, selector: str) -> ModelVersion:
+        """See `jobs.interfaces.Tracking.resolve`."""
         self._answer()
         for version in self.versions:
             if selector in (version.version, version.job_id) or (selector == "champion" and version.is_champion):
@@ -191,6 +205,7 @@ class FakeTracking:
         raise NoModel(f"no registered model answers to {selector!r}")
 
     def open_runs(self) -> list[OpenRun]:
+        """See `jobs.interfaces.Tracking.open_runs`."""
         self._answer()
         return [
             OpenRun(run_id, run.job_id) for run_id, run in self.runs.items() if run.status is None and not run.parent

@@ -1,4 +1,4 @@
-"""Records of the job directory, one pydantic model for each file or line of a file.
+"""Records of the job folder, one pydantic model for each file or line of a file.
 
 Some fields have another name in JSON than in Python. They can be constructed by either, and are written under the JSON
 name, so a dump must ask for `by_alias=True`. Records that are kept up to date field by field are not frozen.
@@ -16,14 +16,16 @@ from jobs.errors import ErrorClass
 
 __all__ = [
     "Control",
+    "CrossEvaluation",
+    "EvaluationReport",
     "Failure",
     "MetricRow",
     "Note",
     "NoteKind",
     "Outcome",
+    "PerImageScores",
     "Phase",
     "Progress",
-    "Record",
     "Result",
     "Shipped",
     "TrialRow",
@@ -39,10 +41,10 @@ _MOST = 2**53
 """Larger counts are taken for damage."""
 
 
-class Record(BaseModel):
-    """Base of the records: frozen, without NaN or infinity. Fields of another release are left out."""
+class _Record(BaseModel):
+    """Base of the records, which another release may have written: unknown fields are left out. No NaN or infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
 
 
 def _known_or(default: _EnumT) -> BeforeValidator:
@@ -83,7 +85,7 @@ class Want(StrEnum):
                 return Outcome.CANCELLED
 
 
-class Control(Record):
+class Control(_Record):
     """control.json, written by the control plane only."""
 
     attempt: int = Field(ge=0)
@@ -135,10 +137,10 @@ def _known_states(given: Any) -> Any:
     return {key: count for key, count in given.items() if key in tuple(TrialState)}
 
 
-class Progress(Record):
+class Progress(_Record):
     """progress.json. Counts are of this run as a whole, not of this attempt."""
 
-    model_config = ConfigDict(frozen=False, populate_by_name=True)
+    model_config = ConfigDict(frozen=False)
 
     time: float
     """When this was written, seconds since 1970: the heartbeat."""
@@ -159,17 +161,15 @@ class Progress(Record):
     """A search's trials, counted by state."""
 
 
-class Failure(Record):
+class Failure(_Record):
     """The error of a failed attempt."""
-
-    model_config = ConfigDict(populate_by_name=True)
 
     error_class: Annotated[ErrorClass, _known_or(ErrorClass.INTERNAL)] = Field(alias="class")
     """In JSON: `class`."""
     message: str
 
 
-class Result(Record):
+class Result(_Record):
     """result.json."""
 
     outcome: Outcome
@@ -199,7 +199,49 @@ class NoteKind(StrEnum):
     """Which data the attempt trains on, in words."""
 
 
-class Note(Record):
+class PerImageScores(_Record):
+    """Scores of one model on each test image, in the images' order, and their means."""
+
+    metrics: dict[str, float]
+    """Means by name, such as `test/mse` and `test/fg_ari`."""
+    mse: list[float]
+    """Mean squared error of the last canvas."""
+    fg_ari: list[float | None]
+    """Adjusted Rand index; None where an image has no masks, or fewer than two objects."""
+
+
+class CrossEvaluation(_Record):
+    """The champion of the time when a run ended, on that run's test images, and the run's model on the champion's."""
+
+    name: str
+    version: str
+    run_id: str
+    """With the two above the champion's identity: a version of a registered model that was deleted and made anew has
+    another run."""
+    champion: PerImageScores | None = None
+    """Of the champion on this run's test images; None where it could not be evaluated there."""
+    on_its_images: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Metrics of `champion` and `challenger` on the test images of the champion's own config."""
+    note: str | None = None
+    """Why something is missing."""
+
+
+class EvaluationReport(_Record):
+    """test.json: the model that a run ends with, evaluated once on its test images."""
+
+    model_name: str
+    """The registered model that it is to become a version of."""
+    test_checksum: str
+    """Of the test images: reports compare image by image where it is the same."""
+    height: int
+    width: int
+    channels: int
+    scores: PerImageScores
+    against: CrossEvaluation | None = None
+    """None where there was no champion, or the registry did not answer."""
+
+
+class Note(_Record):
     """A line of notes.jsonl: the control plane makes an event of it."""
 
     time: float
@@ -207,7 +249,7 @@ class Note(Record):
     text: str
 
 
-class MetricRow(Record):
+class MetricRow(_Record):
     """A line of metrics.jsonl."""
 
     time: float
@@ -215,7 +257,7 @@ class MetricRow(Record):
     metrics: dict[str, float]
 
 
-class TrialRow(Record):
+class TrialRow(_Record):
     """A line of trials.jsonl; the last line of a trial counts."""
 
     model_config = ConfigDict(frozen=False)
@@ -233,10 +275,10 @@ class TrialRow(Record):
         return self.state.is_over
 
 
-class Shipped(Record):
+class Shipped(_Record):
     """shipped.json: how far a job's folder has been copied to its run on the tracking server."""
 
-    model_config = ConfigDict(frozen=False, populate_by_name=True)
+    model_config = ConfigDict(frozen=False)
 
     run_id: str | None = None
     """The run that has it; another run has nothing yet."""

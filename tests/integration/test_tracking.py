@@ -1,4 +1,4 @@
-"""The projection onto a real MLflow server: whole, not doubled, and repeatable at any point."""
+"""Runs, metrics and models on a real MLflow server: whole, not doubled, and repeatable at any point."""
 
 import json
 import subprocess
@@ -16,6 +16,7 @@ from jobs.directory.records import Shipped, TrialRow, TrialState
 from jobs.errors import NoModel, NoRun, TrackingUnavailable
 from jobs.interfaces import RunStatus
 from jobs.specs import job_spec
+from tests.daemons import Daemons
 
 pytestmark = pytest.mark.timeout(540)
 
@@ -33,7 +34,7 @@ def folder(tmp_path: Path) -> JobFolder:
 
 
 @pytest.fixture
-def own(daemons: Any, tracking: MlflowTracking, job_id: str, tmp_path: Path) -> MlflowTracking:
+def own(daemons: Daemons, tracking: MlflowTracking, job_id: str, tmp_path: Path) -> MlflowTracking:
     """The same server, with an experiment and a model of the test's own."""
     return MlflowTracking(daemons.mlflow.url, tmp_path / "models", experiment=job_id, model_name=job_id)
 
@@ -180,7 +181,7 @@ def test_a_run_that_the_server_lost(own: MlflowTracking, folder: JobFolder) -> N
 
 
 def test_the_curve_is_whole_after_the_server_was_away(
-    daemons: Any, own: MlflowTracking, job_id: str, folder: JobFolder
+    daemons: Daemons, own: MlflowTracking, job_id: str, folder: JobFolder
 ) -> None:
     run = own.create_run(job_id, "x", "train", {})
     attempt = folder.attempt(1)

@@ -15,7 +15,8 @@ from seqae.figures.make import Material
 
 def test_a_jobs_best_model_and_its_record_are_found(trained: JobFolder, base: Material) -> None:
     result = trained.attempt(1).read_result()
-    assert result is not None and result.checkpoint is not None
+    assert result is not None
+    assert result.checkpoint is not None
     for name in ("job_trained", str(trained.path)):
         found = find_material(name, trained.path.parent, None, base)
         assert found.checkpoint == trained.path / result.checkpoint

@@ -18,7 +18,7 @@ def test_they_are_what_the_protocols_ask_for() -> None:
     assert tracking.open_runs() == []
 
 
-def test_a_submission_lives_as_told() -> None:
+def test_a_submission_lives_as_the_test_says() -> None:
     launcher = FakeLauncher()
     assert launcher.state("job_a-1") is None
     launcher.submit(SUBMISSION)

@@ -29,7 +29,8 @@ class FakeLoader:
         self.loads.append(path.name)
         if path.name == "damaged":
             raise CheckpointError(f"{path}: damaged")
-        return self.models.setdefault(path.name, FakeModel(float("nan") if path.name == "sick" else 0.5))
+        error = float("nan") if path.name == "sick" else 0.5
+        return self.models.setdefault(path.name, FakeModel(error, frames=2 if path.name == "misshapen" else 1))
 
 
 def register(tracking: FakeTracking, folder: str, test_mse: float) -> str:
@@ -86,7 +87,7 @@ def test_a_better_champion_takes_over_and_the_one_before_is_kept(
     assert loader.loads == ["a", "better"]
 
 
-@pytest.mark.parametrize("folder", ["damaged", "sick"])
+@pytest.mark.parametrize("folder", ["damaged", "sick", "misshapen"])
 def test_a_champion_that_fails_its_check_is_passed_over(
     inference: ModelPool, tracking: FakeTracking, loader: FakeLoader, folder: str
 ) -> None:

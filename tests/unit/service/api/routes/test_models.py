@@ -23,7 +23,7 @@ from seqae.reconstruction import Reconstruction
 from service.inference.model_pool import ModelPool
 from service.settings import Settings
 from tests.unit.service.conftest import MakeApp, Serve
-from tests.untrained import awake
+from tests.untrained import with_random_writes
 
 CONFIG = TrainConfig.model_validate(
     {
@@ -38,7 +38,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a model that was never trained."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("checkpoint") / "1"
-    checkpoint.save(path, awake(SequentialAutoEncoder(CONFIG.model)), CONFIG, iteration=1, metrics={"test_mse": 0.1})
+    checkpoint.save(
+        path, with_random_writes(SequentialAutoEncoder(CONFIG.model)), CONFIG, iteration=1, metrics={"test_mse": 0.1}
+    )
     return path
 
 
