@@ -1,11 +1,11 @@
 """Wire models of jobs, attempts and events."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.specs import AnySpec
+from jobs.specs import AnySpec, JobSpec
 from service.job_state import Desired, State
 from service.schemas.base import Schema
 
@@ -22,6 +22,7 @@ __all__ = [
     "ProblemView",
     "ProgressView",
     "Validation",
+    "WaitingView",
 ]
 
 
@@ -61,6 +62,17 @@ class ModelView(Schema):
     version: str
 
 
+class WaitingView(Schema):
+    """What a job waits for that does not get further."""
+
+    reason: str = Field(alias="for")
+    """workers: a place on the cluster for them. cluster, mlflow: an answer of it. step: a step of the control plane that
+    fails for this job and is repeated."""
+    missing: str
+    """What is missing, in words."""
+    since: datetime
+
+
 class JobView(Schema):
     """A job."""
 
@@ -88,7 +100,14 @@ class JobView(Schema):
     metrics: dict[str, float] | None
     mlflow_url: str | None
     model: ModelView | None
-    spec: AnySpec
+    waiting: WaitingView | None = None
+    """Why it does not get further now; None while it does."""
+    deleting: bool = False
+    """It has been deleted, and goes as soon as what it left on the cluster and in MLflow is closed."""
+    spec: Annotated[JobSpec | dict[str, Any], Field(union_mode="left_to_right")]
+    """As this release reads it; where it can't be read, as it is stored."""
+    note: str | None = None
+    """What of the job this release can't read, such as a spec of a newer one."""
 
 
 class Page(Schema):
@@ -119,7 +138,7 @@ class Event(Schema):
     job_id: str
     at: datetime
     type: str
-    """transition, progress, metrics, frame, notice or deleted."""
+    """transition, progress, metrics, frame, notice, waiting or deleted."""
     data: dict[str, Any]
 
 
@@ -163,5 +182,5 @@ class PriorityChange(BaseModel):
     """Body of `PATCH /jobs/{id}`."""
 
     model_config = ConfigDict(extra="forbid")
-    priority: int = Field(ge=-1000, le=1000)
+    priority: int = Field(ge=-1000, le=1000, strict=True)
     """Higher goes first."""
