@@ -51,6 +51,8 @@ class WaitingFor(StrEnum):
     """An answer of the cluster."""
     MLFLOW = "mlflow"
     """An answer of the MLflow server."""
+    DISK = "disk"
+    """Room on the disk, or the disk itself."""
     STEP = "step"
     """A step of the control plane fails for this job, and is repeated."""
 

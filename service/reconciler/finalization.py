@@ -39,6 +39,8 @@ def finalize(context: ReconcilerContext, job: JobRow) -> Delay:
         _publish(context, job, result)
     except NoRun:
         forget_run(context, job)
+        # The next step makes another; a server that keeps losing it must not be asked for ever.
+        raise
     except CheckpointError as error:
         # An older checkpoint is still there: the next attempt goes on from it.
         _lose_result(context, job, f"the model's checkpoint is damaged: {error}")

@@ -66,8 +66,8 @@ class WaitingView(Schema):
     """What a job waits for that does not get further."""
 
     reason: str = Field(alias="for")
-    """workers: a place on the cluster for them. cluster, mlflow: an answer of it. step: a step of the control plane that
-    fails for this job and is repeated."""
+    """workers: a place on the cluster for them. cluster, mlflow, disk: that it works again. step: a step of the control
+    plane that fails for this job and is repeated."""
     missing: str
     """What is missing, in words."""
     since: datetime
