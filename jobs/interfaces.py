@@ -60,6 +60,10 @@ class ProcessState(StrEnum):
         return self not in (ProcessState.PENDING, ProcessState.RUNNING)
 
 
+_MOST_WORKERS = 1_000_000
+"""No machine runs more, however little each asks for."""
+
+
 @dataclass(frozen=True)
 class NodeCapacity:
     """Resources of one machine of the cluster, used or not."""
@@ -92,7 +96,7 @@ class Capacity:
 
 def _fits(node: NodeCapacity, cpus: float, gpus: float) -> int:
     shares = [have / need for have, need in ((node.cpus, cpus), (node.gpus, gpus)) if need > 0]
-    return int(min(shares, default=0))
+    return int(min(*shares, _MOST_WORKERS)) if shares else 0
 
 
 def submission_id(job_id: str, attempt: int) -> str:

@@ -81,10 +81,21 @@ class ReconcilerSettings(BaseModel, frozen=True):
     """A driver that has written its result and doesn't leave is stopped after so long."""
 
     tracking_retry: float = Field(5.0, gt=0)
-    """Wait after the tracking server did not answer."""
+    """Wait after the tracking server did not answer, and after a step of a job that failed."""
+
+    max_step_failures: int = Field(20, ge=1)
+    """A job whose step has failed so often in a row, with an error of its own, and for `step_failing_for`, fails."""
+
+    step_failing_for: float = Field(600.0, ge=0)
+    """How long a job's step must have failed before the job does."""
 
     progress_event_every: float = Field(2.0, ge=0)
     """Progress becomes an event at most this often."""
+
+    @property
+    def longest_wait(self) -> float:
+        """No job is left alone for longer, in seconds; one that is to be has been put off by a clock set back since."""
+        return max(2 * self.retry_wait_max, self.cluster_poll, self.tracking_retry, self.reconcile_every, 60.0)
 
 
 class Settings(ReconcilerSettings, BaseSettings):

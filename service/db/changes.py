@@ -6,7 +6,7 @@ from typing import TypedDict
 from jobs.directory.records import Progress
 from jobs.errors import ErrorClass
 from jobs.promotion import Promotion
-from service.db.models import EventCursor
+from service.db.models import EventCursor, Waiting
 from service.job_state import AttemptOutcome, Desired
 
 __all__ = ["AttemptChanges", "JobChanges"]
@@ -37,6 +37,8 @@ class JobChanges(TypedDict, total=False):
     started_at: datetime | None
     last_seen_at: datetime | None
     last_progress_at: datetime | None
+    waiting: Waiting | None
+    delete_requested: bool
     event_cursor: EventCursor | None
 
 

@@ -7,9 +7,10 @@ from typing import Unpack
 
 from jobs.directory.fencing import issue_control
 from jobs.directory.records import Control, Result, Want
+from jobs.directory.stored_specs import parse_spec
 from jobs.errors import ErrorClass, NoRun, TrackingUnavailable
 from jobs.interfaces import RunStatus, submission_id
-from jobs.specs import TrainSpec, TuneSpec, job_spec, model_name
+from jobs.specs import TrainSpec, TuneSpec, model_name
 from seqae.checkpoints.manifest import verify
 from seqae.errors import CheckpointError
 from service.db.changes import JobChanges
@@ -41,6 +42,8 @@ def finalize(context: ReconcilerContext, job: JobRow) -> Delay:
         _publish(context, job, result)
     except NoRun:
         forget_run(context, job)
+        # The next step makes another; a server that keeps losing it must not be asked for ever.
+        raise
     except CheckpointError as error:
         # An older checkpoint is still there: the next attempt goes on from it.
         _lose_result(context, job, f"the model's checkpoint is damaged: {error}")
@@ -72,7 +75,7 @@ def _register(
     context: ReconcilerContext, job: JobRow, run_id: str, checkpoint: Path, result: Result
 ) -> tuple[JobChanges, str]:
     """Registers the model, which may make it the champion; gives the columns that say so, and the reason."""
-    spec = job_spec.validate_python(job.spec)
+    spec = parse_spec(job.spec, job.spec_version)
     if not isinstance(spec, TrainSpec | TuneSpec):
         raise TypeError(f"a {spec.kind} job makes no model")
     report = context.attempt_folder(job).read_report()

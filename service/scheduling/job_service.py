@@ -8,9 +8,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from jobs.directory.layout import JobFolder
-from jobs.errors import LauncherUnavailable
+from jobs.directory.stored_specs import SPEC_VERSION, parse_spec
+from jobs.errors import LauncherUnavailable, SpecUnreadable
 from jobs.interfaces import Capacity
-from jobs.specs import AnySpec, JobSpec, TrainSpec, TuneSpec, job_spec
+from jobs.specs import AnySpec, JobSpec, TrainSpec, TuneSpec
 from service.db.models import JobRow
 from service.db.store import Store, new_job_id
 from service.errors import ConflictError, QuotaError, SpecRefusedError, StaleRowError
@@ -316,7 +317,10 @@ class JobService:
             raise QuotaError(f"the queue is full: {of_all} jobs have not ended")
 
     def _repeat(self, job: JobRow) -> JobView:
-        spec = job_spec.validate_python(job.spec)
+        try:
+            spec = parse_spec(job.spec, job.spec_version)
+        except SpecUnreadable as error:
+            raise ConflictError(f"the spec of job {job.id} can't be read by this release: {error}") from error
         again = _new_job(spec, job.owner, job.priority)
         again.retry_of = job.id
         again.idempotency_key = f"retry of {job.id}"
@@ -332,6 +336,7 @@ def _new_job(spec: AnySpec, owner: str, priority: int) -> JobRow:
         kind=spec.kind,
         owner=owner,
         spec=spec.model_dump(mode="json"),
+        spec_version=SPEC_VERSION,
         priority=priority,
         state=State.QUEUED,
         desired=Desired.RUN,
