@@ -197,7 +197,7 @@ class Tracking(Protocol):
     ) -> ModelVersion:
         """Makes a model version of a checkpoint, once a job, and the champion of it when it is the first or better.
 
-        Better means a lower `test_mse` on the same evaluation set.
+        Better means a lower `test/mse` on the same evaluation set.
         """
 
     def resolve(self, selector: str) -> ModelVersion:

@@ -105,12 +105,24 @@ class SearchSpace(Config):
 
 
 class SelectionMetric(StrEnum):
-    """Metric by which the best checkpoint of a run, and the best trial of a search, is selected."""
+    """Metric on `val` by which the best checkpoint of a run, and the best trial of a search, is selected."""
 
-    TEST_MSE = "test_mse"
-    """Mean squared error of the reconstruction of the test images."""
-    FG_ARI = "fg_ari"
+    OBJECTIVE = "objective"
+    """Share of the error that is left, and of the objects that are mixed up: see `seqae.evaluation.objective`."""
+    MSE = "val/mse"
+    """Mean squared error of the reconstruction."""
+    FG_ARI = "val/fg_ari"
     """Adjusted Rand index of the foreground."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "SelectionMetric | None":
+        """The member that an older release's spec names."""
+        return {"test_mse": cls.MSE, "fg_ari": cls.FG_ARI}.get(str(value))
+
+    @property
+    def row_name(self) -> str:
+        """The metric's name in metrics.jsonl, in manifests and in MLflow."""
+        return "val/objective" if self is SelectionMetric.OBJECTIVE else self.value
 
     @property
     def higher_is_better(self) -> bool:
@@ -137,8 +149,8 @@ class TuneSpec(Config):
 
     space: SearchSpace
     trials: int = Field(8, ge=1, le=10_000)
-    metric: SelectionMetric = SelectionMetric.TEST_MSE
-    """What the search improves: `test_mse` goes down, `fg_ari` goes up."""
+    metric: SelectionMetric = SelectionMetric.OBJECTIVE
+    """What the search improves: `objective` and `val/mse` go down, `val/fg_ari` goes up."""
 
     grace_epochs: float = Field(1.0, gt=0)
     """ASHA stops no trial before it has trained for so many epochs."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from jobs.errors import LauncherUnavailable, NoModel, NoRun, SubmissionRefused, TrackingUnavailable
 from jobs.interfaces import Capacity, ModelVersion, NodeCapacity, OpenRun, ProcessState, RunRef, RunStatus, Submission
-from jobs.specs import SelectionMetric
+from seqae.evaluation.names import modern
 
 __all__ = ["FakeLauncher", "FakeRun", "FakeTracking"]
 
@@ -186,7 +186,7 @@ class FakeTracking:
         champion = next((version for version in self.versions if version.is_champion), None)
         wins = champion is None or (
             self._sets[champion.version] == evaluation_set
-            and SelectionMetric.TEST_MSE.is_better(metrics["test_mse"], champion.metrics["test_mse"])
+            and modern(metrics)["test/mse"] < modern(champion.metrics)["test/mse"]
         )
         if wins:
             self.versions = [replace(version, is_champion=False) for version in self.versions]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.backends.mlflow_client import JOB_TAG, create_unless_exists, none_if_unknown
 from jobs.errors import NoModel
 from jobs.interfaces import ModelVersion
-from jobs.specs import SelectionMetric
+from seqae.evaluation.names import modern
 
 if TYPE_CHECKING:
     import mlflow
@@ -106,7 +106,7 @@ def _model_version(entity: Any, path: Path) -> ModelVersion:
         run_id=entity.run_id,
         job_id=entity.tags[JOB_TAG],
         path=path,
-        metrics=json.loads(entity.tags[_METRICS_TAG]),
+        metrics=modern(json.loads(entity.tags[_METRICS_TAG])),
         is_champion=_CHAMPION in entity.aliases,
     )
 
@@ -114,6 +114,5 @@ def _model_version(entity: Any, path: Path) -> ModelVersion:
 def _is_better(entity: Any, champion: Any) -> bool:
     if entity.tags[_EVALUATION_SET_TAG] != champion.tags[_EVALUATION_SET_TAG]:
         return False
-    metric = SelectionMetric.TEST_MSE
-    value, best = (json.loads(each.tags[_METRICS_TAG])[metric] for each in (entity, champion))
-    return metric.is_better(value, than=best)
+    value, best = (modern(json.loads(each.tags[_METRICS_TAG]))["test/mse"] for each in (entity, champion))
+    return value < best

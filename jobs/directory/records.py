@@ -6,7 +6,7 @@ name, so a dump must ask for `by_alias=True`. Records that are kept up to date f
 
 from enum import StrEnum
 
-from pydantic import ConfigDict, Field
+from pydantic import AliasChoices, ConfigDict, Field
 
 from jobs.errors import ErrorClass
 from seqae.config import Config
@@ -28,7 +28,6 @@ __all__ = [
     "TrialRow",
     "TrialState",
     "Want",
-    "metric_name",
 ]
 
 
@@ -127,7 +126,8 @@ class Progress(Config):
     epoch: float = 0.0
     epochs: float = 0.0
     loss: float | None = None
-    test_mse: float | None = None
+    val_mse: float | None = Field(None, validation_alias=AliasChoices("val_mse", "test_mse"))
+    """Of the newest evaluation. An older release's driver writes `test_mse`."""
     images_per_second: float | None = None
     eta_seconds: float | None = None
     workers: int = 0
@@ -269,8 +269,3 @@ class Shipped(Config):
     """The data set in words, as it was set for a tag."""
     closed_below: str | None = None
     """Of a trial that is over: the run of the search below which its own run has been closed."""
-
-
-def metric_name(name: str) -> str:
-    """Name of a result's metric in metrics.jsonl, where curves are grouped: "test_mse" gives "test/mse"."""
-    return f"test/{name.removeprefix('test_')}"

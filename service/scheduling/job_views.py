@@ -1,6 +1,7 @@
 """Conversion of database rows to wire models."""
 
 from jobs.specs import job_spec
+from seqae.evaluation.names import modern
 from service.db.models import AttemptRow, EventRow, JobRow
 from service.job_state import State
 from service.schemas.jobs import AttemptView, ErrorView, Event, JobView, ModelView, ProgressView
@@ -30,7 +31,7 @@ def job_view(row: JobRow) -> JobView:
         finished_at=row.finished_at,
         progress=_progress_view(row),
         error=_error_view(row),
-        metrics=row.metrics,
+        metrics=None if row.metrics is None else modern(row.metrics),
         mlflow_url=row.mlflow_url,
         model=_model_view(row),
         spec=job_spec.validate_python(row.spec),

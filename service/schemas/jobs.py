@@ -38,7 +38,8 @@ class ProgressView(Schema):
     epoch: float
     epochs: float
     loss: float | None = None
-    test_mse: float | None = None
+    val_mse: float | None = None
+    """Error of the newest evaluation, on the images of `val`."""
     images_per_second: float | None = None
     eta_seconds: float | None = None
     """None while nobody can know."""

@@ -87,7 +87,7 @@ def numbered(count: int, config: TrainConfig) -> Dataset:
     """Images whose intensity is their number."""
     shape = (count, config.model.channels, config.model.height, config.model.width)
     images = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones(shape, np.uint8)
-    return Dataset(Scenes(images), Scenes(images[:3]), "numbers", "")
+    return Dataset(Scenes(images), Scenes(images[:3]), Scenes(images[:3]), "numbers", "", "")
 
 
 # --- the same results, whoever runs it and however often it is interrupted
@@ -180,7 +180,7 @@ def test_a_resumed_run_keeps_the_newest_evaluation_until_the_next(make: Callable
     trainer = make(schedule=schedule)
     losses(trainer, until=2)
     metrics = trainer.save(tmp_path / "2").metrics
-    assert metrics["test_mse"] > 0
+    assert metrics["val/mse"] > 0
     resumed = make(schedule=schedule)
     resumed.load(tmp_path / "2")
     losses(resumed, until=3)
@@ -495,7 +495,7 @@ def tiny(make: Callable[..., Trainer]) -> Callable[..., Trainer]:
 
 
 def on_training_images(trainer: Trainer) -> Evaluation:
-    trainer.data = replace(trainer.data, test=trainer.data.train)
+    trainer.data = replace(trainer.data, val=trainer.data.train)
     return trainer.evaluate()
 
 
@@ -506,7 +506,7 @@ def test_a_few_scenes_are_learnt(tiny: Callable[..., Trainer], precision: str) -
     found = losses(trainer)
     after = on_training_images(trainer)
     assert found[-1] < 0.35 * found[0]
-    assert after.test_mse < 0.3 * after.empty_mse < before.test_mse
+    assert after.mse < 0.3 * after.empty_mse < before.mse
     assert max(after.step_mse[1:]) < 0.5 * after.step_mse[0], "the first write helps, and no other spoils it"
 
 
