@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from jobs.error_classes import classify
 from jobs.errors import ErrorClass, FencedError, FolderError, NoRun, TrackingUnavailable
 from jobs.interfaces import Tracking
 from jobs.periodic_thread import PeriodicThread
+from jobs.training.log_lines import LOG_FORMAT, LOG_TIME
 
 __all__ = ["DriverContext", "connect", "drive"]
 
@@ -63,7 +65,7 @@ def drive(work: Callable[[DriverContext], Result], argv: Sequence[str] | None = 
     Returns:
         The exit status: 0 whenever the result file tells the rest.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, datefmt=LOG_TIME)
     context = _parse_context(argv)
     _handle_sigterm()
     background = _BackgroundTasks(context)
@@ -78,8 +80,10 @@ def drive(work: Callable[[DriverContext], Result], argv: Sequence[str] | None = 
     except SystemExit:
         # SIGTERM: three seconds are left, and the metrics can be shipped by the control plane.
         background.stop(ship=False)
-        _write_result(context, _result_of_sigterm(context))
+        result = _result_of_sigterm(context)
+        _write_result(context, result)
         _end_ray_train_helper()
+        logger.info("attempt %d: stopped, %s", context.attempt.number, result.outcome.value)
         return 0
     except Exception as error:
         logger.exception("the attempt failed")
@@ -115,9 +119,9 @@ def _handle_sigterm() -> None:
 
 def _end_ray_train_helper() -> None:
     """Ends the actor that Ray Train starts once for a cluster and never ends, unless another job may be using it."""
-    import ray
-
-    if not ray.is_initialized():
+    # Not imported for this: what was stopped while it imported ray can't import it again.
+    ray = sys.modules.get("ray")
+    if ray is None or not getattr(ray, "is_initialized", bool)():
         return
     supervisors = [actor for actor in ray.util.list_named_actors(all_namespaces=True) if _is_supervisor(actor)]
     if len(supervisors) > 1:

@@ -1,6 +1,7 @@
 """Writer of a training run's heartbeat, metrics and film strips."""
 
 import io
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from PIL import Image
 from jobs.directory.files import write_atomically
 from jobs.directory.layout import AttemptFolder, JobFolder
 from jobs.directory.records import Phase, Progress
+from jobs.training.log_lines import describe_metrics, describe_report
 from seqae import training
 from seqae.evaluation.evaluate import Evaluation
 from seqae.evaluation.names import with_split
@@ -20,6 +22,8 @@ from seqae.rendering.frames import contact_sheet, filmstrip
 from seqae.training import Trainer
 
 __all__ = ["MetricsWriter"]
+
+logger = logging.getLogger(__name__)
 
 _MAX_ROWS = 2000
 """About so many rows of training metrics in a run, however long it is."""
@@ -73,6 +77,7 @@ class MetricsWriter:
         stride = max(1, report.iterations // (_MAX_ROWS * log_every)) * log_every
         if report.iteration % stride == 0 or report.iteration == report.iterations:
             self._add_row(report.iteration, _training_row(report))
+            logger.info("%s", describe_report(report))
         if self._epoch is not None and int(report.epoch) > self._epoch:
             self._close_epoch(self._epoch)
             self._epoch = int(report.epoch)
@@ -86,6 +91,7 @@ class MetricsWriter:
         """Writes an evaluation: its row, its film strip, and the newest error in the heartbeat."""
         scores = with_split(evaluation.metrics(), "val")
         self._add_row(evaluation.iteration, scores | {"val/epoch": evaluation.epoch})
+        logger.info("%s", describe_metrics(evaluation.iteration, scores))
         buffer = io.BytesIO()
         _film(trainer).save(buffer, "PNG")
         write_atomically(self._attempt.frames / f"{evaluation.iteration}.png", buffer.getvalue())
@@ -110,6 +116,7 @@ class MetricsWriter:
             metrics: by their names with `test/` before them.
         """
         self._add_row(iteration, metrics)
+        logger.info("%s", describe_metrics(iteration, metrics))
 
     def _close_epoch(self, epoch: int) -> None:
         """Adds the mean loss of an epoch's rows."""
