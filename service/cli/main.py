@@ -19,7 +19,7 @@ from typer.exceptions import TyperException
 
 from seqae.errors import Error
 from service.cli.commands import figure, jobs, models, overview, spec, stack, watch
-from service.cli.output import ExitStatus
+from service.cli.output import EXIT_STATUSES, ExitStatus
 
 __all__ = ["app", "main"]
 
@@ -56,8 +56,7 @@ app = typer.Typer(
     cls=_Group,
     name="seqae",
     help="Trains, tracks and serves an attentive sequential auto-encoder.",
-    epilog="Exit status: 0 done; 1 refused or failed, with a line that says why; 2 wrong usage; 3 the job that was "
-    "waited for ended without success; 130 interrupted; 141 nobody read the output.",
+    epilog="Exit status: " + ". ".join(f"{int(status)}: {meaning}" for status, meaning in EXIT_STATUSES.items()) + ".",
     invoke_without_command=True,
     pretty_exceptions_enable=False,
 )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from service.schemas.jobs import JobView
 
 __all__ = [
+    "EXIT_STATUSES",
     "ExitStatus",
     "describe_error",
     "format_duration",
@@ -26,31 +27,37 @@ __all__ = [
     "print_json",
     "print_model",
     "print_table",
+    "printable",
     "summarize",
 ]
+
+
+class ExitStatus(IntEnum):
+    """Exit statuses of `seqae`; `EXIT_STATUSES` says what each means."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    JOB_FAILED = 3
+    INTERRUPTED = 130
+    PIPE_CLOSED = 141
+
+
+EXIT_STATUSES: Mapping[ExitStatus, str] = {
+    ExitStatus.DONE: "done",
+    ExitStatus.FAILED: "refused or failed, and one line on standard error says why; `status`: not all is ready",
+    ExitStatus.USAGE: "wrong usage: an unknown verb or option, or a value that it does not take",
+    ExitStatus.JOB_FAILED: "the job that was waited for ended without success: it failed or was cancelled",
+    ExitStatus.INTERRUPTED: "Ctrl-C, SIGTERM or SIGHUP; a job that was waited for goes on",
+    ExitStatus.PIPE_CLOSED: "nobody reads what is printed any more, as after `| head`",
+}
+"""What each of them means, for help and documentation."""
 
 _SHOWN_METRICS = ("test/mse", "test/fg_ari", "test/count_accuracy")
 """Of a job that has ended, in this order, as far as it has them."""
 
 _NARROWEST = 12
 """Letters of a table's last column that are always shown."""
-
-
-class ExitStatus(IntEnum):
-    """Exit statuses of `seqae`."""
-
-    DONE = 0
-    """What was asked for is done."""
-    FAILED = 1
-    """It was refused, or failed; one line on standard error says why. `seqae status`: not all of it is ready."""
-    USAGE = 2
-    """An unknown verb or option, or a value that an option does not take."""
-    JOB_FAILED = 3
-    """The job that was waited for ended without success: it failed or was cancelled."""
-    INTERRUPTED = 130
-    """Ctrl-C, SIGTERM or SIGHUP. A job that was waited for goes on."""
-    PIPE_CLOSED = 141
-    """Nobody reads what is printed any more, as after `| head`."""
 
 
 def print_json(data: Any) -> None:
@@ -79,12 +86,17 @@ def format_table(titles: Sequence[str], rows: Sequence[Sequence[str]], width: in
         rows: a text for each column.
         width: of the terminal; the last column is cut to it. None cuts nothing.
     """
-    table = [list(titles), *([cell.replace("\n", " ") for cell in row] for row in rows)]
+    table = [list(titles), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(titles) - 1)]
     left = None if width is None else max(_NARROWEST, width - sum(widths) - 2 * len(widths))
     for row in table:
         cells = [cell.ljust(size) for cell, size in zip(row, widths, strict=False)]
         yield "  ".join([*cells, _cut(row[-1], left)]).rstrip()
+
+
+def printable(text: str) -> str:
+    """A text of others in one line, without what would steer the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _cut(text: str, width: int | None) -> str:
@@ -112,9 +124,9 @@ def format_metric(metrics: Mapping[str, float] | None, name: str) -> str:
 
 
 def describe_error(job: "JobView") -> str:
-    """Why a job failed or waits, in a line; empty where nothing is wrong."""
+    """Why a job failed, in a line; empty where nothing is wrong."""
     if job.error is not None:
-        return f"{job.error.message} ({job.error.error_class})"
+        return printable(f"{job.error.message} ({job.error.error_class})")
     return ""
 
 
@@ -138,7 +150,7 @@ def _standing(job: "JobView") -> str:
     if job.promotion is None:
         return ""
     standing = "the champion" if job.promotion.promoted else "not the champion"
-    return f", {standing}: {job.promotion.reason}"
+    return f", {standing}: {printable(job.promotion.reason)}"
 
 
 def next_commands(job: "JobView") -> tuple[str, ...]:

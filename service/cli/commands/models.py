@@ -18,7 +18,7 @@ from service.cli.options import (
     resolve_model,
     user_name,
 )
-from service.cli.output import format_metric, format_time, print_json, print_model, print_table
+from service.cli.output import format_metric, format_time, print_json, print_model, print_table, printable
 
 if TYPE_CHECKING:
     from service.schemas.models import ModelStatus, RegisteredModelView, VersionView
@@ -93,7 +93,8 @@ def _print_versions(model: "RegisteredModelView") -> None:
     print_table(("version", "is", "created", "job", *_METRICS, "why"), rows)
     for move in model.history[:_MOVES_SHOWN]:
         by = move.who or "the promotion rule"
-        typer.echo(f"{format_time(move.at)}  {model.name}/{move.version} made champion by {by}: {move.why or '-'}")
+        about = f"{model.name}/{move.version} made champion by {by}: {move.why or '-'}"
+        typer.echo(f"{format_time(move.at)}  {printable(about)}")
 
 
 def promote(

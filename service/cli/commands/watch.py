@@ -10,7 +10,7 @@ from seqae.errors import Error
 from service.cli.commands.jobs import watch
 from service.cli.files import write_file
 from service.cli.options import HomeOption, JobArgument, JsonOption, UrlOption, connect, resolve_job
-from service.cli.output import format_time, print_json
+from service.cli.output import format_time, print_json, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -83,7 +83,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.5g}"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def frames(
