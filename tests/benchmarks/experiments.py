@@ -111,7 +111,7 @@ def train(run: Run, cache_dir: Path, data_dir: Path | None) -> Record | None:
         epoch=trainer.epoch,
     )
     record.iterations, record.scenes = trainer.iteration, len(trainer.data.test.images)
-    record.empty_mse, record.test_mse = final.empty_mse, final.test_mse
+    record.empty_mse, record.test_mse = final.empty_mse, final.mse
     record.score(final.segments, trainer.data.test)
     trainer.save(run.folder / "checkpoint")
     if run.row.overfit:
@@ -133,9 +133,9 @@ def _follow(trainer: Trainer, record: Record) -> None:
         record.minutes = seconds / 60
         if waiting is not None:
             ari = waiting.segments.fg_ari if waiting.segments else None
-            record.evaluations.append(EvaluationPoint(waiting.iteration, record.minutes, waiting.test_mse, ari))
+            record.evaluations.append(EvaluationPoint(waiting.iteration, record.minutes, waiting.mse, ari))
             shown = "" if ari is None else f", FG-ARI {ari:.3f}"
-            words = f"{waiting.iteration}/{trainer.iterations}: {record.minutes:.1f} min, MSE {waiting.test_mse:.4f}"
+            words = f"{waiting.iteration}/{trainer.iterations}: {record.minutes:.1f} min, MSE {waiting.mse:.4f}"
             print(words + shown, file=sys.stderr, flush=True)
             waiting = None
 

@@ -65,7 +65,7 @@ def test_a_run_leaves_everything_behind(folder: JobFolder, make_task: MakeTask) 
     assert progress is not None
     assert (progress.phase, progress.iteration, progress.iterations) == (Phase.FINALIZING, 12, 12)
     assert (progress.epoch, progress.epochs, progress.workers) == (3.0, 3.0, 1)
-    assert progress.test_mse == pytest.approx(rows[-1].metrics.get("test/mse", progress.test_mse))
+    assert progress.val_mse == pytest.approx(rows[-1].metrics.get("test/mse", progress.val_mse))
 
 
 def test_the_model_to_register_is_the_best_and_not_the_newest(folder: JobFolder, make_task: MakeTask) -> None:

@@ -107,7 +107,7 @@ def test_a_trial_that_was_paused_before_and_is_stopped_now_is_stopped(folder: Jo
     assert row_of(tune_spec, folder, 0, attempt=2).state == "stopped"
 
 
-@pytest.mark.parametrize(("metric", "best"), [(SelectionMetric.TEST_MSE, 1), (SelectionMetric.FG_ARI, 2)])
+@pytest.mark.parametrize(("metric", "best"), [(SelectionMetric.MSE, 1), (SelectionMetric.FG_ARI, 2)])
 def test_the_winner_is_the_best_that_has_a_model(tune_spec: TuneSpec, metric: SelectionMetric, best: int) -> None:
     scores = [("failed", 0.0, 1.0), ("stopped", 0.1, 0.5), ("succeeded", 0.2, 0.9), ("running", 0.01, 0.99)]
     rows = {

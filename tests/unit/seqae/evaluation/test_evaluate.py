@@ -53,7 +53,7 @@ def test_errors_are_means_over_all_images(model: SequentialAutoEncoder, scenes: 
     assert len(found.step_mse) == 4
     for t, canvas in enumerate(output.canvases):
         assert found.step_mse[t] == pytest.approx(float((image - canvas).square().mean()), rel=1e-5)
-    assert found.test_mse == found.step_mse[-1]
+    assert found.mse == found.step_mse[-1]
     assert found.empty_mse == pytest.approx(float(image.square().mean()), rel=1e-5)
     assert (found.iteration, found.epoch) == (7, 1.5)
 
@@ -98,7 +98,7 @@ def test_colours_are_summed(small_config: Callable[..., TrainConfig]) -> None:
 
 def test_only_the_first_images_are_used(model: SequentialAutoEncoder, scenes: Scenes) -> None:
     assert score(model, scenes, limit=10) == score(model, scenes.first(10))
-    assert score(model, scenes, limit=10).test_mse != score(model, scenes).test_mse
+    assert score(model, scenes, limit=10).mse != score(model, scenes).mse
 
 
 def test_fewer_steps(model: SequentialAutoEncoder, scenes: Scenes) -> None:
@@ -109,8 +109,8 @@ def test_images_without_masks_are_not_segmented(model: SequentialAutoEncoder, sc
     bare = Scenes(scenes.images)
     found = score(model, bare)
     assert found.segments is None
-    assert found.test_mse == score(model, scenes).test_mse
-    assert set(found.metrics()) == {"empty_mse", "test_mse", *(f"mse_step_{t}" for t in range(4))}
+    assert found.mse == score(model, scenes).mse
+    assert set(found.metrics()) == {"empty_mse", "mse", "objective", *(f"mse_step_{t}" for t in range(4))}
 
 
 def test_metrics_are_flat_numbers(model: SequentialAutoEncoder, scenes: Scenes) -> None:
