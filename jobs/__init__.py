@@ -1,1 +1,1 @@
-"""What runs on the cluster: job specs, the launcher, tracking, and one `main()` per verb."""
+"""What runs on the cluster: job specs, launcher, tracking, and one `main()` for each kind of job."""

@@ -1,4 +1,4 @@
-"""Why a driver died that left no result: read from what it printed last."""
+"""Diagnosis of a driver that died without a result, from what it printed last."""
 
 import re
 
@@ -8,7 +8,7 @@ from jobs.errors import ErrorClass
 __all__ = ["explain"]
 
 _LAST_LINES = 30
-"""What a driver said long before it died, it lived through."""
+"""Errors further up did not end the driver: it went on to print more."""
 
 _SIGNS: tuple[tuple[ErrorClass, tuple[str, ...]], ...] = (
     (ErrorClass.DISK_FULL, ("No space left on device", "Disk quota exceeded")),
@@ -20,10 +20,13 @@ _UNCAUGHT = re.compile(r"[\w.]*(Error|Exception)\b|.*error: (unrecognized argume
 
 
 def explain(text: str) -> Failure:
-    """The class and the message of a death without a result.
+    """The most likely error of a driver that died without a result.
 
     Args:
         text: the driver's output; empty when there is none.
+
+    Returns:
+        Its class and its message; of the class INFRASTRUCTURE when the output says nothing.
     """
     lines = [line.strip() for line in text.splitlines()[-_LAST_LINES:] if line.strip()]
     for error_class, signs in _SIGNS:

@@ -1,4 +1,4 @@
-"""Which class of error an exception is: told to the user, and what decides whether another attempt is made unasked."""
+"""Classification of exceptions: the error class of a failed attempt, which decides whether it is retried."""
 
 import errno
 from collections.abc import Iterator
@@ -8,15 +8,18 @@ from jobs.directory.records import Failure
 from jobs.errors import DiskFullError, ErrorClass, OutOfMemoryError, TrackingUnavailable, WorkersLostError
 from seqae.errors import DataError, DivergedError
 
-__all__ = ["classify", "is_disk_full", "is_out_of_memory", "out_of_memory_kills"]
+__all__ = ["classify", "is_disk_full", "is_out_of_memory", "is_outage_of_disk", "out_of_memory_kills"]
 
 # EFBIG: a limit on the size of files stands for a full disk.
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-# torch and ray tell these by text or by classes that are not importable without them.
+# Of a file system as a whole, or of this machine.
+_OUTAGE = (errno.EIO, errno.ESTALE, errno.EROFS, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE)
+
+# torch and ray report these by text or by classes that are not importable without them.
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory")
 _MEMORY_TYPES = ("OutOfMemoryError",)
-# How Ray tells that its own watch over memory has killed a process. (It guesses at the system's in every obituary.)
+# How Ray reports that its own memory monitor has killed a process. (It guesses at the system's in every report.)
 _MEMORY_DEATHS = ("NODE_OUT_OF_MEMORY", "running low on memory")
 _CONNECTION_WORDS = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "gloo", "NCCL")
 _CONNECTION_TYPES = (
@@ -52,6 +55,13 @@ def is_disk_full(error: BaseException) -> bool:
     )
 
 
+def is_outage_of_disk(error: BaseException) -> bool:
+    """Whether an exception says that the disk is full, or fails for everybody, rather than that one file is odd."""
+    return is_disk_full(error) or any(
+        isinstance(link, MemoryError) or (isinstance(link, OSError) and link.errno in _OUTAGE) for link in _chain(error)
+    )
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that main or GPU memory ran out."""
     if isinstance(error, MemoryError | OutOfMemoryError) or _is_named(error, _MEMORY_TYPES):
@@ -62,9 +72,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory_kills(counters: Path = Path("/proc/vmstat")) -> int:
-    """How many processes this machine has killed for want of memory since it started; 0 where it does not tell.
+    """How many processes this machine has killed for want of memory since it started; 0 where it does not say.
 
-    To the cluster such a worker is just gone.
+    To the cluster such a worker is just lost.
+
+    Args:
+        counters: the kernel's file of counters.
     """
     if not counters.is_file():
         return 0
@@ -73,7 +86,11 @@ def out_of_memory_kills(counters: Path = Path("/proc/vmstat")) -> int:
 
 
 def classify(error: BaseException) -> Failure:
-    """The class and the message of a failed attempt."""
+    """The error of a failed attempt: its class, and a message of 4000 characters at most.
+
+    Args:
+        error: what the attempt raised.
+    """
     return Failure(error_class=_class_of(error), message=f"{type(error).__name__}: {error}"[:4000])
 
 
@@ -104,6 +121,7 @@ def _is_named(error: BaseException, names: tuple[str, ...]) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and its causes."""
     while error is not None:
         yield error
         error = error.__cause__

@@ -1,4 +1,4 @@
-"""What can go wrong between control plane, cluster and tracking server, and how a failed attempt is classed."""
+"""Errors between control plane, cluster and tracking server, and the classes of a job's error."""
 
 from enum import StrEnum
 
@@ -13,6 +13,7 @@ __all__ = [
     "NoModel",
     "NoRun",
     "OutOfMemoryError",
+    "SpecUnreadable",
     "SubmissionRefused",
     "TrackingUnavailable",
     "WorkersLostError",
@@ -43,6 +44,19 @@ class FolderError(Error):
     """A file of a job's folder is missing or can't be read. The text names it."""
 
 
+class SpecUnreadable(Error):  # noqa: N818
+    """A stored spec can't be read by this release. It concerns its own job alone.
+
+    Args:
+        message: why; it names the field and quotes nothing of it.
+        is_newer: a newer release stored it, which may be running beside this one.
+    """
+
+    def __init__(self, message: str, *, is_newer: bool = False) -> None:
+        super().__init__(message)
+        self.is_newer = is_newer
+
+
 class FencedError(Error):
     """A newer attempt of the same job exists: this one must stop and commit nothing."""
 
@@ -69,7 +83,7 @@ class ErrorClass(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     """Main or GPU memory did not suffice."""
     DISK_FULL = "disk_full"
-    """The disk of the job directory is full."""
+    """The disk of the job folder is full."""
     INTERNAL = "internal"
     """Anything unforeseen in the training code."""
     INFRASTRUCTURE = "infrastructure"
@@ -84,6 +98,8 @@ class ErrorClass(StrEnum):
     """The cluster refused the submission."""
     SCHEDULING_DEADLINE = "scheduling_deadline"
     """The job waited in the queue for longer than it may."""
+    SPEC_UNREADABLE = "spec_unreadable"
+    """The stored spec can't be read by this release."""
 
     @property
     def is_users(self) -> bool:

@@ -49,6 +49,11 @@ def evaluate_checkpoint(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluates the checkpoint that the arguments name, prints the scores as JSON, and returns the exit status.
+
+    Args:
+        argv: the arguments; the process's own when left out.
+    """
     parser = argparse.ArgumentParser(description="Evaluates a checkpoint on the test images of its own config.")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--cache-dir", type=Path, required=True, help="folder of built data sets")

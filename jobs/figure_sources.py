@@ -55,6 +55,10 @@ def material_of(job: JobFolder, base: Material) -> Material:
     """The model and the record of a training run; of a search, its winner's.
 
     A run that has not ended gives its newest checkpoint.
+
+    Args:
+        job: its folder.
+        base: what is known already.
     """
     results = [result for attempt in job.attempts() if (result := attempt.read_result()) is not None]
     chosen = next((result.checkpoint for result in reversed(results) if result.checkpoint), None)

@@ -1,4 +1,4 @@
-"""What the control plane asks of the cluster (`Launcher`) and of the tracking server (`Tracking`).
+"""Protocols of the cluster (`Launcher`) and of the tracking server (`Tracking`), as the control plane uses them.
 
 The real ones are `jobs.backends.ray.RayLauncher` and `jobs.backends.mlflow.MlflowTracking`; `jobs.backends.fakes`
 has a fake of each.
@@ -7,27 +7,44 @@ Nothing here imports ray, mlflow or torch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
+
+from jobs.directory.records import EvaluationReport
+from jobs.promotion import Promotion
 
 __all__ = [
+    "CHALLENGER",
+    "CHAMPION",
+    "PREVIOUS",
     "Capacity",
     "Launcher",
+    "ModelKey",
     "ModelVersion",
     "NodeCapacity",
     "OpenRun",
     "ProcessState",
+    "PromotionRecord",
+    "RegisteredModel",
+    "Registration",
     "RunRef",
     "RunStatus",
     "Submission",
     "Tracking",
+    "VersionInfo",
     "submission_id",
 ]
 
 
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+"""Aliases in the model registry: the version that is served, the newest one that was not promoted, and the champion
+before."""
+
+
 class ProcessState(StrEnum):
-    """The cluster's word on a submission: evidence, never the verdict on the job."""
+    """State of a submission on the cluster. What follows for the job is for the control plane to judge."""
 
     PENDING = "PENDING"
     """Accepted; its driver has not started."""
@@ -39,12 +56,17 @@ class ProcessState(StrEnum):
     FAILED = "FAILED"
 
     def is_terminal(self) -> bool:
+        """Whether the submission has ended."""
         return self not in (ProcessState.PENDING, ProcessState.RUNNING)
+
+
+_MOST_WORKERS = 1_000_000
+"""No machine runs more, however little each asks for."""
 
 
 @dataclass(frozen=True)
 class NodeCapacity:
-    """What one machine of the cluster has, used or not."""
+    """Resources of one machine of the cluster, used or not."""
 
     cpus: float
     gpus: float
@@ -53,16 +75,18 @@ class NodeCapacity:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the cluster has, used or not."""
+    """Resources of the cluster, used or not."""
 
     nodes: tuple[NodeCapacity, ...]
 
     @property
     def cpus(self) -> float:
+        """CPU cores of all machines."""
         return sum(node.cpus for node in self.nodes)
 
     @property
     def gpus(self) -> float:
+        """GPUs of all machines."""
         return sum(node.gpus for node in self.nodes)
 
     def workers(self, cpus_per_worker: float, gpus_per_worker: float) -> int:
@@ -72,17 +96,17 @@ class Capacity:
 
 def _fits(node: NodeCapacity, cpus: float, gpus: float) -> int:
     shares = [have / need for have, need in ((node.cpus, cpus), (node.gpus, gpus)) if need > 0]
-    return int(min(shares, default=0))
+    return int(min(*shares, _MOST_WORKERS)) if shares else 0
 
 
 def submission_id(job_id: str, attempt: int) -> str:
-    """The name of an attempt on the cluster: submitting it twice is therefore harmless."""
+    """Name of an attempt on the cluster. It is the same each time, so submitting an attempt twice is harmless."""
     return f"{job_id}-{attempt}"
 
 
 @dataclass(frozen=True)
 class Submission:
-    """One attempt, as the cluster gets it."""
+    """One attempt, as it is submitted to the cluster."""
 
     job_id: str
     attempt: int
@@ -94,14 +118,22 @@ class Submission:
 
     @property
     def submission_id(self) -> str:
+        """The attempt's name on the cluster."""
         return submission_id(self.job_id, self.attempt)
 
 
 class Launcher(Protocol):
-    """Every method may raise LauncherUnavailable; none blocks for longer than a few seconds."""
+    """Starts, stops and observes attempts on the cluster.
+
+    Every method may raise LauncherUnavailable; none blocks for longer than a few seconds.
+    """
 
     def submit(self, submission: Submission) -> None:
-        """Starts an attempt; one that exists already counts as started. Raises: SubmissionRefused."""
+        """Starts an attempt; one that exists already counts as started.
+
+        Raises:
+            SubmissionRefused: the cluster does not take it, and would not the next time.
+        """
 
     def state(self, submission_id: str) -> ProcessState | None:
         """None: the cluster answers, and knows no such submission."""
@@ -110,8 +142,10 @@ class Launcher(Protocol):
         """Asks for the end: SIGTERM, and after three seconds SIGKILL. Unknown or ended ones are fine."""
 
     def logs(self, submission_id: str) -> str:
-        """What the cluster says of an attempt: how it was prepared, and why its driver, which prints into its own
-        folder, did not start. Empty for an unknown one."""
+        """What the cluster says of an attempt: how it was prepared, and why its driver did not start.
+
+        The driver itself prints into the attempt's folder. Empty for an unknown attempt.
+        """
 
     def capacity(self) -> Capacity:
         """What the machines of the cluster have."""
@@ -124,7 +158,7 @@ class Launcher(Protocol):
 
 
 class RunStatus(StrEnum):
-    """How a run is closed."""
+    """Status with which a run is closed."""
 
     FINISHED = "FINISHED"
     FAILED = "FAILED"
@@ -141,15 +175,28 @@ class RunRef:
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run that the tracking server holds for running."""
+    """A job's run that is not closed on the tracking server."""
 
     run_id: str
     job_id: str
 
 
+class ModelKey(NamedTuple):
+    """Identity of a model version. A model that is deleted and made anew starts at version 1 again, with other runs."""
+
+    name: str
+    version: str
+    run_id: str
+
+    @property
+    def label(self) -> str:
+        """Name and version, as people write them."""
+        return f"{self.name}/{self.version}"
+
+
 @dataclass(frozen=True)
 class ModelVersion:
-    """A registered model."""
+    """A version of a registered model whose files are on this machine."""
 
     name: str
     version: str
@@ -160,9 +207,73 @@ class ModelVersion:
     metrics: Mapping[str, float]
     is_champion: bool
 
+    @property
+    def key(self) -> ModelKey:
+        """Its identity."""
+        return ModelKey(self.name, self.version, self.run_id)
+
+
+@dataclass(frozen=True)
+class VersionInfo:
+    """What the registry says of a version, without its files."""
+
+    version: str
+    run_id: str
+    job_id: str | None
+    """None: it was not made here, and is never served or compared."""
+    metrics: Mapping[str, float]
+    aliases: tuple[str, ...]
+    created_at: datetime | None
+    promotion: Promotion | None
+    """What was decided when its job ended."""
+
+
+@dataclass(frozen=True)
+class PromotionRecord:
+    """A move of the champion's alias."""
+
+    version: str
+    who: str
+    why: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A named model of the registry with its versions, newest first."""
+
+    name: str
+    versions: tuple[VersionInfo, ...]
+    history: tuple[PromotionRecord, ...]
+    """Moves of the champion's alias, newest first."""
+
+    def with_alias(self, alias: str) -> VersionInfo | None:
+        """The version that has an alias."""
+        return next((version for version in self.versions if alias in version.aliases), None)
+
+    @property
+    def promoted_at(self) -> datetime | None:
+        """When its champion became that; of a champion of an older release, when that was made."""
+        champion = self.with_alias(CHAMPION)
+        if champion is None or champion.job_id is None:
+            return None
+        moved = next((move.at for move in self.history if move.version == champion.version), None)
+        return moved or champion.created_at
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A job's model version, and whether it became the champion."""
+
+    version: ModelVersion
+    promotion: Promotion
+
 
 class Tracking(Protocol):
-    """Every method may raise TrackingUnavailable, and one that is given a run's id NoRun."""
+    """Runs and registered models on the tracking server.
+
+    Every method may raise TrackingUnavailable, and one that is given a run's id NoRun.
+    """
 
     def create_run(self, job_id: str, name: str, kind: str, params: Mapping[str, Any]) -> RunRef:
         """The run of a job; it is made only once: a second call for the same job returns the same run."""
@@ -177,15 +288,52 @@ class Tracking(Protocol):
         """Copies what is new in a job's folder (metrics, film strips, artifacts) to its run. Harmless to repeat."""
 
     def register(
-        self, job_id: str, run_id: str, checkpoint_dir: Path, metrics: Mapping[str, float], evaluation_set: str
-    ) -> ModelVersion:
-        """Makes a model version of a checkpoint, once a job, and the champion of it when it is the first or better.
+        self,
+        job_id: str,
+        run_id: str,
+        model: str,
+        checkpoint_dir: Path,
+        metrics: Mapping[str, float],
+        report: EvaluationReport | None,
+    ) -> Registration:
+        """Makes a version of a registered model, once a job, and its champion if the promotion rule says so.
 
-        Better means a lower `test/mse` on the same evaluation set.
+        Args:
+            job_id: of the job that made it; a second call for it changes nothing, and gives the same answer.
+            run_id: of the job.
+            model: name of the registered model; it is made if need be.
+            checkpoint_dir: the model's files.
+            metrics: what is shown beside the version.
+            report: the evaluation on the test images; None where an older release ended the job.
         """
 
     def resolve(self, selector: str) -> ModelVersion:
-        """The model for "champion", a version number or a job's id. Raises: NoModel."""
+        """The version that a selector names; its files are on this machine.
+
+        Args:
+            selector: NAME or NAME@champion, NAME@challenger, NAME@previous, NAME/VERSION, or a job's id. Of the default
+                model also `champion` or a bare version number.
+
+        Raises:
+            NoModel: none answers to that, it was not made here, or its files are gone.
+        """
+
+    def models(self) -> list[RegisteredModel]:
+        """All registered models that have a version made here, by name."""
+
+    def promote(self, model: str, version: str, who: str, why: str) -> None:
+        """Moves the champion's alias to a version; the one before gets the alias `previous`.
+
+        Raises:
+            NoModel: there is no such version, or it was not made here.
+        """
+
+    def rollback(self, model: str, who: str, why: str) -> None:
+        """Moves the champion's alias back to the version that had it before.
+
+        Raises:
+            NoModel: there is no earlier champion.
+        """
 
     def open_runs(self) -> list[OpenRun]:
         """Jobs' own runs (not a trial's) that are not closed."""

@@ -1,11 +1,13 @@
-"""The wire format: what `POST /jobs` takes, the job table keeps, and a driver on the cluster reads back."""
+"""Job specs, the wire format: what `POST /jobs` takes, the job table keeps, and a driver on the cluster reads back."""
 
+import re
 from enum import StrEnum
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
 
-from seqae.config import Config, DataConfig, TrainConfig, field_error
+from seqae.config import NO_NULL, Config, DataConfig, ImagesConfig, TrainConfig, field_error
 from seqae.figures.figure import FigureName
 
 __all__ = [
@@ -20,7 +22,11 @@ __all__ = [
     "TuneSpec",
     "WorkerRange",
     "job_spec",
+    "model_name",
 ]
+
+
+_SMALLEST_GPU_SHARE = 0.01
 
 
 class WorkerRange(Config):
@@ -42,20 +48,38 @@ class ScalingConfig(Config):
     workers: Annotated[int, Field(ge=1, le=1024)] | WorkerRange = 1
     """Data-parallel workers; the batch is shared among them, at least one image each."""
 
-    cpus_per_worker: float = Field(1, gt=0, le=1024)
-    gpus_per_worker: float = Field(0, ge=0, le=64)
-    """Above 0 the workers train on CUDA, with NCCL between them; 0 trains on the CPU, with gloo."""
+    cpus_per_worker: float = Field(1, ge=0.0001, le=1024)
+    """CPUs that the cluster keeps for each worker; parts of one down to 0.0001, which is Ray's precision."""
+
+    gpus_per_worker: float = Field(0, ge=0, le=1)
+    """Above 0 the workers train on CUDA, with NCCL between them; 0 trains on the CPU, with gloo. A worker uses one GPU;
+    one that trains alone may share it with other jobs, with a share of 0.01 or more."""
+
+    @model_validator(mode="after")
+    def _gpus_can_be_used(self) -> Self:
+        share = self.gpus_per_worker
+        if 0 < share < _SMALLEST_GPU_SHARE:
+            raise field_error("gpus_per_worker", f"a share of a GPU is {_SMALLEST_GPU_SHARE:g} or more")
+        if 0 < share < 1 and self.max_workers > 1:
+            # NCCL refuses two workers on one GPU.
+            raise field_error("gpus_per_worker", "only one worker alone can do with a share of a GPU: 0 or 1")
+        return self
 
     @property
     def min_workers(self) -> int:
+        """The fewest workers with which the run trains."""
         return self.workers.min if isinstance(self.workers, WorkerRange) else self.workers
 
     @property
     def max_workers(self) -> int:
+        """The most workers with which the run trains."""
         return self.workers.max if isinstance(self.workers, WorkerRange) else self.workers
 
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
+
+
+ModelName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
 class TrainSpec(TrainConfig):
@@ -64,6 +88,10 @@ class TrainSpec(TrainConfig):
     kind: Literal["train"] = "train"
     name: Name
     """What people call the job; it need not be unique."""
+
+    register_as: ModelName | None = None
+    """Registered model that the result becomes a version of, each with a champion of its own; by the kind of data when
+    left out, such as `seqae-mnist_scenes`."""
 
     scaling: ScalingConfig = ScalingConfig()
 
@@ -80,8 +108,8 @@ class TrainSpec(TrainConfig):
 class FloatRange(Config):
     """A range to draw from, on a logarithmic scale."""
 
-    low: float = Field(gt=0)
-    high: float = Field(gt=0)
+    low: float = Field(ge=1e-9, le=1e6)
+    high: float = Field(ge=1e-9, le=1e6)
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Self:
@@ -142,6 +170,9 @@ class TuneSpec(Config):
 
     kind: Literal["tune"]
     name: Name
+    register_as: ModelName | None = None
+    """As a training job's; the base spec's, if it names one, when left out."""
+
     base: TrainSpec
     """What every trial starts from; its scaling is each trial's."""
 
@@ -150,7 +181,7 @@ class TuneSpec(Config):
     metric: SelectionMetric = SelectionMetric.OBJECTIVE
     """What the search improves: `objective` and `val/mse` go down, `val/fg_ari` goes up."""
 
-    grace_epochs: float = Field(1.0, gt=0)
+    grace_epochs: float = Field(1.0, ge=1e-6, le=100_000)
     """ASHA stops no trial before it has trained for so many epochs."""
 
     reduction_factor: int = Field(3, ge=2, le=16)
@@ -177,14 +208,14 @@ class FigureSpec(Config):
     figure: FigureName
     """Number of the figure in the paper, 4 to 10, or "sample" for scenes drawn from a variational model."""
 
-    model: str = Field("champion", min_length=1, max_length=4096)
+    model: str = Field("champion", min_length=1, max_length=4096, pattern=NO_NULL)
     """A job's id, "champion", a version in the registry, or the absolute path of a checkpoint's folder. 5 and 9 plot a
     record of training, so they need one that comes from a job here; 4 needs none at all."""
 
     data: DataConfig | None = None
     """Images to look at; those that the model was trained on when left out."""
 
-    index: int = Field(0, ge=0)
+    index: int = Field(0, ge=0, le=10_000_000)
     """Which scene or image is shown, counted from 0."""
 
     seed: int = Field(0, ge=0, le=2**31 - 1)
@@ -194,6 +225,18 @@ class FigureSpec(Config):
     def scaling(self) -> ScalingConfig:
         """What it asks of the cluster: its driver makes it, on one core."""
         return ScalingConfig()
+
+
+def model_name(spec: "TrainSpec | TuneSpec") -> str:
+    """The registered model that a job's result becomes a version of."""
+    base = spec.base if isinstance(spec, TuneSpec) else spec
+    named = spec.register_as or base.register_as
+    if named is not None:
+        return named
+    if isinstance(base.data, ImagesConfig):
+        folder = re.sub(r"[^a-z0-9._-]+", "-", PurePosixPath(base.data.path).name.lower()).strip("-._")
+        return f"seqae-images-{folder[:80] or 'folder'}"
+    return f"seqae-{base.data.kind}"
 
 
 def _kind(given: Any) -> str:

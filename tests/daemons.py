@@ -1,9 +1,10 @@
-"""A real Ray head, MLflow server and control plane of the tests' own, each started when it is first asked for."""
+"""Daemons of an embedded stack (Ray head, MLflow server, control plane), started and killed one by one by tests."""
 
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -14,11 +15,16 @@ from jobs.interfaces import Launcher
 from service.local import processes
 from service.local.daemons import PREFERRED_PORTS, Daemon, DaemonName, HomeLayout, PortName, build_daemons, free_port
 
+__all__ = ["Daemons", "RayDashboard", "wait_until"]
+
 _STARTS = 3
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 240.0) -> None:
-    """Polls until something holds; fails with what it was when it never does. Patient: machines may be busy."""
+    """Polls until a condition holds; fails the test, naming `what`, when it does not in time.
+
+    The time-out is long since machines may be busy.
+    """
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -26,8 +32,45 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 240.0)
         time.sleep(0.1)
 
 
+@dataclass(frozen=True)
+class RayDashboard:
+    """HTTP API of a Ray head's dashboard."""
+
+    url: str
+    headers: Mapping[str, str]
+
+    def get(self, path: str, **query: str) -> Any:
+        """The parsed answer. Raises: AssertionError when there is none."""
+        try:
+            answer = httpx.get(self.url + path, params=query, headers=dict(self.headers), timeout=60, trust_env=False)
+            return answer.raise_for_status().json()
+        except httpx.HTTPError as error:
+            raise AssertionError(f"Ray does not answer {path}: {error}") from error
+
+    def actors(self, *, supervisors: bool = False) -> list[dict[str, Any]]:
+        """Actors that are not dead; those of Ray's own job service, one a driver, only with `supervisors`."""
+        found = (actor for actor in self._state("actors") if actor["state"] != "DEAD")
+        return [actor for actor in found if supervisors or actor["class_name"] != "JobSupervisor"]
+
+    def placement_groups(self) -> list[dict[str, Any]]:
+        """Placement groups that are not removed."""
+        return [group for group in self._state("placement_groups") if group["state"] != "REMOVED"]
+
+    def submissions(self) -> dict[str, str]:
+        """Submission ids of jobs, by Ray's own ids."""
+        return {job["job_id"]: job["submission_id"] for job in self.get("/api/jobs/") if job["job_id"]}
+
+    def _state(self, what: str) -> list[dict[str, Any]]:
+        answer = self.get(f"/api/v0/{what}", detail="true", limit="1000")
+        return list(answer["data"]["result"]["result"])
+
+
 class Daemons:
-    """Ray, MLflow and the control plane of one home folder, each started when it is first asked for."""
+    """Ray, MLflow and the control plane of one home folder, each started when the test says so.
+
+    Args:
+        layout: of the home folder.
+    """
 
     def __init__(self, layout: HomeLayout) -> None:
         layout.prepare()
@@ -36,52 +79,62 @@ class Daemons:
         for name in PREFERRED_PORTS:
             ports[name] = free_port(None, set(ports.values()))
         self.ray, self.mlflow, self.api = build_daemons(layout, ports, None)
+        self.dashboard = RayDashboard(self.ray.url, self.ray.headers)
         self._started: dict[DaemonName, processes.SessionLeader] = {}
 
-    def start(self, part: Daemon) -> None:
-        if part.before is not None:
-            part.before()
-        self._started[part.name] = _start(self.layout, part)
+    def start(self, daemon: Daemon) -> None:
+        """Starts a daemon without waiting for it."""
+        if daemon.before is not None:
+            daemon.before()
+        self._started[daemon.name] = _start(self.layout, daemon)
 
-    def wait(self, part: Daemon, also: Callable[[], bool] = lambda: True) -> None:
-        """Until it is ready. Ray gives up when its node needs over 30 s, as on a busy machine: it is started again."""
+    def wait(self, daemon: Daemon, also: Callable[[], bool] = lambda: True) -> None:
+        """Waits until a daemon is ready, and `also` holds.
+
+        Ray gives up when its node needs over 30 s, as on a busy machine: what has ended by itself is started again.
+        """
         starts = 1
 
         def ready() -> bool:
             nonlocal starts
-            if not self._lives(part):
+            if not self._is_alive(daemon):
                 if starts == _STARTS:
-                    pytest.fail((self.layout.logs / f"{part.name}.log").read_text()[-2000:])
-                self.revive(part)
+                    pytest.fail((self.layout.logs / f"{daemon.name}.log").read_text()[-2000:])
+                self.revive(daemon)
                 starts += 1
-            return also() and _is_ready(part)
+            return also() and _is_ready(daemon)
 
-        wait_until(ready, f"{part.title} is ready", _STARTS * part.ready_timeout)
+        wait_until(ready, f"{daemon.title} is ready", _STARTS * daemon.ready_timeout)
 
-    def revive(self, part: Daemon) -> None:
-        """Starts it again if it has died by itself, as a service manager would; not what a test keeps away."""
-        if part.name in self._started and not self._lives(part):
-            self._end(part.name, grace=0.0)
-            self.start(part)
+    def wait_for_ray(self, launcher: Launcher, also: Callable[[], bool] = lambda: True) -> None:
+        """Waits until Ray can run something: its dashboard answers some time before there is a node."""
+        self.wait(self.ray, lambda: also() and _has_room(launcher))
 
-    def _lives(self, part: Daemon) -> bool:
-        return processes.alive(self._started[part.name], self.layout.mark(part.name))
+    def revive(self, daemon: Daemon) -> None:
+        """Starts a daemon again if it has ended by itself, as a service manager would; not one that a test killed."""
+        if daemon.name in self._started and not self._is_alive(daemon):
+            self._end(daemon.name, grace=0.0)
+            self.start(daemon)
 
-    def kill(self, part: Daemon) -> None:
-        """SIGKILL, all of it at once."""
-        self._end(part.name, grace=0.0)
+    def kill(self, daemon: Daemon) -> None:
+        """Sends SIGKILL to all processes of a daemon at once."""
+        self._end(daemon.name, grace=0.0)
 
-    def forget(self, part: Daemon, spared: set[int]) -> None:
-        """SIGKILL of all but the spared processes, which are left to themselves."""
-        leader = self._started.pop(part.name)
-        for process in processes.members(self.layout.mark(part.name), leader):
+    def kill_all_but(self, daemon: Daemon, spared: set[int]) -> None:
+        """Sends SIGKILL to all processes of a daemon but some, by pid, which belong to no daemon afterwards."""
+        leader = self._started.pop(daemon.name)
+        for process in processes.members(self.layout.mark(daemon.name), leader):
             if process.pid not in spared:
                 process.kill()
 
     def end(self) -> None:
+        """Ends all daemons that were started, and removes Ray's folder."""
         for name in list(self._started):
             self._end(name, grace=5.0)
         shutil.rmtree(self.layout.ray_temp, ignore_errors=True)
+
+    def _is_alive(self, daemon: Daemon) -> bool:
+        return processes.alive(self._started[daemon.name], self.layout.mark(daemon.name))
 
     def _end(self, name: DaemonName, grace: float) -> None:
         leader = self._started.pop(name)
@@ -89,44 +142,22 @@ class Daemons:
         assert processes.members(self.layout.mark(name), leader) == []
 
 
-def ask_ray(head: Daemon, path: str, **query: str) -> Any:
-    """The answer of Ray's dashboard, parsed."""
+def _start(layout: HomeLayout, daemon: Daemon) -> processes.SessionLeader:
+    environment = {**os.environ, **daemon.environment}
+    log = layout.logs / f"{daemon.name}.log"
+    return processes.start(daemon.command, environment, layout.mark(daemon.name), log, cwd=layout.logs)
+
+
+def _is_ready(daemon: Daemon) -> bool:
     try:
-        answer = httpx.get(head.url + path, params=query, headers=dict(head.headers), timeout=60, trust_env=False)
-        return answer.raise_for_status().json()
-    except httpx.HTTPError as error:
-        raise AssertionError(f"Ray does not say {path}: {error}") from error
+        answer = httpx.get(daemon.ready_url, headers=dict(daemon.headers), timeout=5, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return answer.status_code == httpx.codes.OK
 
 
-def ray_state(head: Daemon, what: str) -> list[dict[str, Any]]:
-    """All "actors" or "placement_groups" that Ray knows, dead ones too."""
-    answer = ask_ray(head, f"/api/v0/{what}", detail="true", limit="1000")
-    return list(answer["data"]["result"]["result"])
-
-
-def living_actors(head: Daemon) -> list[dict[str, Any]]:
-    """Those of Ray's own job service left out."""
-    found = ray_state(head, "actors")
-    return [actor for actor in found if actor["state"] != "DEAD" and actor["class_name"] != "JobSupervisor"]
-
-
-def has_room(launcher: Launcher) -> bool:
-    """The dashboard answers some time before there is a machine that could run anything."""
+def _has_room(launcher: Launcher) -> bool:
     try:
         return launcher.capacity().cpus > 0
     except LauncherUnavailable:
         return False
-
-
-def _start(layout: HomeLayout, part: Daemon) -> processes.SessionLeader:
-    environment = {**os.environ, **part.environment}
-    log = layout.logs / f"{part.name}.log"
-    return processes.start(part.command, environment, layout.mark(part.name), log, cwd=layout.logs)
-
-
-def _is_ready(part: Daemon) -> bool:
-    try:
-        answer = httpx.get(part.ready_url, headers=dict(part.headers), timeout=5, trust_env=False)
-    except httpx.HTTPError:
-        return False
-    return answer.status_code == httpx.codes.OK

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own."""
+"""PostgreSQL server that tests start, stop and kill."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ __all__ = ["NoPostgresError", "PostgresServer", "running_postgres"]
 
 
 class NoPostgresError(Exception):
-    """This machine can't run one."""
+    """This machine can't run a PostgreSQL server."""
 
 
 def _postgres_tool(name: str) -> str | None:
@@ -27,7 +27,7 @@ def _postgres_tool(name: str) -> str | None:
 
 
 class PostgresServer:
-    """A PostgreSQL server of the tests' own, on a socket in a folder of its own and on no port at all.
+    """PostgreSQL server on a socket in a folder of its own, and on no port.
 
     Args:
         root: an empty folder with a short path, which the server's user owns.
@@ -45,6 +45,7 @@ class PostgresServer:
         subprocess.run(command, cwd=root, check=True, capture_output=True, timeout=120)
 
     def start(self) -> None:
+        """Starts the server, and waits until it answers."""
         options = ["listen_addresses=", f"unix_socket_directories={self._root}", "fsync=off"]
         options += ["max_connections=60", "shared_buffers=32MB"]
         command = [*self._wrapper, self._tools["postgres"], "-D", str(self._root / "data")]
@@ -58,7 +59,7 @@ class PostgresServer:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """At once: connections break, and the next start recovers, as after a crash."""
+        """Stops the server at once: connections break, and the next start recovers, as after a crash."""
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(timeout=60)
@@ -71,7 +72,7 @@ class PostgresServer:
         return self.url.replace("/postgres?", f"/{name}?")
 
     def kill(self) -> None:
-        """SIGKILL of the server and of all that works for its connections."""
+        """Sends SIGKILL to the server and to all processes that serve its connections."""
         if self._process is not None:
             server = psutil.Process(self._process.pid)
             family = [server, *server.children(recursive=True)]
@@ -90,7 +91,7 @@ class PostgresServer:
 
 @contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
-    """A server, gone with its folder afterwards. Raises: NoPostgresError."""
+    """Runs a server, which is gone with its folder afterwards. Raises: NoPostgresError."""
     tools = {name: path for name in ("initdb", "postgres") if (path := _postgres_tool(name)) is not None}
     if len(tools) < 2:
         raise NoPostgresError("no PostgreSQL on this machine (initdb, postgres)")

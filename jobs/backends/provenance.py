@@ -1,4 +1,4 @@
-"""What a run was made with: its settings as flat params, the code's commit, the packages' versions."""
+"""Provenance of a run: its settings as flat params, the code's commit, the packages' versions."""
 
 import subprocess
 from functools import cache
@@ -30,7 +30,7 @@ def flat_params(spec: Config) -> dict[str, Any]:
 
 @cache
 def provenance() -> dict[str, str]:
-    """Tags that tell the git commit (of a checkout; a wheel has its version only) and the packages' versions."""
+    """Tags with the git commit (of a checkout; a wheel has its version only) and the packages' versions."""
     tags = {f"seqae.version.{package}": version(package) for package in _PACKAGES}
     here = Path(__file__).resolve().parent
     git = ["git", "-C", str(here), "rev-parse", "HEAD"]

@@ -1,4 +1,4 @@
-"""The cluster behind the `Launcher` protocol: Ray's Jobs API over HTTP.
+"""Ray's Jobs API over HTTP, behind the `Launcher` protocol.
 
 Ray's own client is not used: it imports ray, and its calls hang for a minute when the head's store has died. Every call
 here has a short time-out, after which nothing is known (LauncherUnavailable).
@@ -66,6 +66,7 @@ class RayLauncher:
         self._http = httpx.Client(base_url=url, timeout=timeout, transport=transport, trust_env=False)
 
     def close(self) -> None:
+        """Closes the connections to the cluster."""
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -77,6 +78,7 @@ class RayLauncher:
         self.close()
 
     def submit(self, submission: Submission) -> None:
+        """See `jobs.interfaces.Launcher.submit`."""
         body = {
             "entrypoint": self._entrypoint(submission),
             "submission_id": submission.submission_id,
@@ -92,7 +94,7 @@ class RayLauncher:
         raise _unavailable(response)
 
     def _entrypoint(self, submission: Submission) -> str:
-        """The driver, which prints into the attempt's folder: there it outlives the head, and is read in pieces."""
+        """The driver's command line. It prints into the attempt's folder, where its output outlives the head."""
         arguments = [self._python, "-m", f"jobs.{submission.kind}"]
         arguments += ["--job-dir", str(submission.job_dir), "--attempt", str(submission.attempt)]
         attempt = JobFolder(submission.job_dir).attempt(submission.attempt)
@@ -100,21 +102,25 @@ class RayLauncher:
         return f"mkdir -p {folder} && exec {shlex.join(arguments)} >> {log} 2>&1"
 
     def state(self, submission_id: str) -> ProcessState | None:
+        """See `jobs.interfaces.Launcher.state`."""
         response = self._call("GET", f"/api/jobs/{submission_id}")
         if _is_unknown(response):
             return None
         return ProcessState(_json(response)["status"])
 
     def stop(self, submission_id: str) -> None:
+        """See `jobs.interfaces.Launcher.stop`."""
         response = self._call("POST", f"/api/jobs/{submission_id}/stop")
         if not response.is_success and not _is_unknown(response):
             raise _unavailable(response)
 
     def logs(self, submission_id: str) -> str:
+        """See `jobs.interfaces.Launcher.logs`."""
         response = self._call("GET", f"/api/jobs/{submission_id}/logs")
         return "" if _is_unknown(response) else str(_json(response)["logs"])
 
     def capacity(self) -> Capacity:
+        """See `jobs.interfaces.Launcher.capacity`."""
         # A head that has just started answers without any node: then nothing can be said yet.
         answer = _json(self._call("GET", "/api/v0/nodes", params={"detail": "true", "limit": "10000"}))
         alive = [node["resources_total"] for node in answer["data"]["result"]["result"] if node["state"] == "ALIVE"]
@@ -132,9 +138,11 @@ class RayLauncher:
         )
 
     def cluster_id(self) -> str:
+        """See `jobs.interfaces.Launcher.cluster_id`."""
         return str(_json(self._call("GET", "/api/version"))["session_name"])
 
     def live(self) -> set[str]:
+        """See `jobs.interfaces.Launcher.live`."""
         found = _json(self._call("GET", "/api/jobs/"))
         return {
             str(job["submission_id"])

@@ -1,1 +1,1 @@
-"""The job directory: the files by which the control plane and an attempt on the cluster talk."""
+"""The job folder: the files by which the control plane and an attempt on the cluster communicate."""

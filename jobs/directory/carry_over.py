@@ -1,4 +1,7 @@
-"""What a job that repeats an ended one takes over from it: checkpoints and curves, as an attempt 0 of its own."""
+"""Carry-over of checkpoints and metrics from an ended job to the one that repeats it.
+
+The new job gets them as an attempt 0 of its own.
+"""
 
 import os
 import shutil
@@ -11,11 +14,15 @@ from jobs.directory.records import Outcome, Result
 __all__ = ["inherit_run", "inherit_search"]
 
 _CHECKPOINTS = 2
-"""To go on from: the newest may be damaged."""
+"""How many are carried over: the newest may be damaged."""
 
 
 def inherit_run(before: JobFolder, mine: JobFolder) -> None:
-    """Gives a training run another one's newest checkpoints, and its curve up to there. A repeated call does nothing.
+    """Carries over a training run's newest checkpoints and its metrics up to there. A repeated call does nothing.
+
+    Args:
+        before: the run that has ended.
+        mine: the run that goes on from there.
 
     Raises:
         OSError: the disk is full or a folder can't be written; the next call begins again.
@@ -26,9 +33,13 @@ def inherit_run(before: JobFolder, mine: JobFolder) -> None:
 
 
 def inherit_search(before: JobFolder, mine: JobFolder) -> None:
-    """Gives a search another one's trials. A repeated call does nothing.
+    """Carries over a search's trials. A repeated call does nothing.
 
     Those that succeeded or were stopped stay so; those that failed or were cut short go on from their checkpoints.
+
+    Args:
+        before: the search that has ended.
+        mine: the search that goes on from there.
 
     Raises:
         OSError: as `inherit_run`.

@@ -1,4 +1,7 @@
-"""Files that several processes share: replaced in one step, appended to in whole lines, read without torn ones."""
+"""Atomic and append-only files of records, which several processes share.
+
+A file is replaced in one step or appended to in whole lines; lines that a crash has torn are not read.
+"""
 
 import os
 import tempfile
@@ -6,18 +9,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from jobs.errors import FolderError
-from seqae.config import Config
 
-__all__ = ["append_record", "read_record", "read_records", "write_atomically"]
+__all__ = ["append_record", "describe_invalid", "read_record", "read_records", "write_atomically"]
 
-RecordT = TypeVar("RecordT", bound=Config)
+RecordT = TypeVar("RecordT", bound=BaseModel)
+
+_LARGEST_RECORD = 64_000_000
+"""Bytes of a file that is read whole; a larger one is not ours."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replaces a file in one step, on disk before it is named: a crash leaves the old file or the new one."""
+    """Replaces a file in one step: a crash leaves the old file or the new one.
+
+    Args:
+        path: of the file; its folder is made where it is missing.
+        content: of the whole file.
+
+    Raises:
+        OSError: the disk is full or the folder can't be written; the old file is as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -33,15 +46,46 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def read_record(path: Path, model: type[RecordT]) -> RecordT | None:
+    """Reads a file that holds one record.
+
+    Args:
+        path: of the file.
+        model: of the record.
+
+    Returns:
+        The record, or None where there is no file.
+
+    Raises:
+        FolderError: the file can't be read or is not such a record. The text names it and quotes nothing of it.
+    """
     try:
+        if not path.is_file() and path.exists():
+            raise FolderError(f"{path}: not a file")
+        if path.stat().st_size > _LARGEST_RECORD:
+            raise FolderError(f"{path}: too large")
         return model.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
-        raise FolderError(f"{path}: {error}") from error
+    except OSError as error:
+        raise FolderError(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise FolderError(f"{path}: {describe_invalid(error)}") from error
 
 
-def append_record(path: Path, row: Config) -> None:
+def describe_invalid(error: ValidationError) -> str:
+    """What is wrong first, and where, without quoting what was read."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = "/".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else first["msg"]
+
+
+def append_record(path: Path, row: BaseModel) -> None:
+    """Appends a record to a file as one line of JSON, on a line of its own even after a torn one.
+
+    Args:
+        path: of the file; it is made where it is missing.
+        row: the record.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     line = row.model_dump_json(by_alias=True).encode() + b"\n"
     # One write call to a file opened for appending: lines of two writers don't mix.
@@ -55,7 +99,12 @@ def append_record(path: Path, row: Config) -> None:
 
 
 def read_records(path: Path, model: type[RecordT]) -> Iterator[RecordT]:
-    """The whole lines of a file; a line torn by a crash is left out."""
+    """Reads the records of a file, one a line; a line torn by a crash is left out.
+
+    Args:
+        path: of the file; none is like an empty one.
+        model: of the records.
+    """
     if not path.exists():
         return
     with path.open("rb") as file:

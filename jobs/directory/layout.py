@@ -1,6 +1,8 @@
-"""A job's folder: the files by which the control plane and an attempt on the cluster talk, and which outlive both.
+"""Layout of the job folder: its files, and how they are read and written.
 
-    spec.json                the JobSpec
+The control plane and an attempt on the cluster communicate by these files, which outlive both.
+
+    spec.json                the JobSpec, with the version of its format
     control.json             what the control plane wants; an attempt older than it names is fenced
     shipped.json             how far the metrics have been copied to the tracking server
     trials/<k>/              a trial of a search: a folder of the same shape, without a control.json of its own
@@ -13,6 +15,7 @@
         artifacts/           files for the tracking server, as they are
         checkpoints/<step>/  the newest, the best and the last
         driver.log
+        test.json            the model that a successful attempt ends with, evaluated on the test images
         result.json          written last: its presence means that the attempt has ended
 
 Whole files are replaced atomically, so a reader sees the old or the new one, never half of one.
@@ -22,18 +25,32 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from jobs.directory.files import append_record, read_record, read_records, write_atomically
-from jobs.directory.records import Control, MetricRow, Note, NoteKind, Progress, Result, Shipped, TrialRow
-from jobs.errors import FolderError
-from jobs.specs import AnySpec, job_spec
+from jobs.directory.records import (
+    Control,
+    EvaluationReport,
+    MetricRow,
+    Note,
+    NoteKind,
+    Progress,
+    Result,
+    Shipped,
+    TrialRow,
+)
+from jobs.directory.stored_specs import spec_from_json, spec_to_json
+from jobs.errors import FolderError, SpecUnreadable
+from jobs.specs import AnySpec
 
 __all__ = ["AttemptFolder", "JobFolder"]
 
 
 class AttemptFolder:
-    """The folder of one attempt."""
+    """Folder of one attempt of a job or trial.
+
+    Args:
+        path: absolute; it need not exist.
+        number: of the attempt.
+    """
 
     def __init__(self, path: Path, number: int) -> None:
         self.path = path
@@ -44,18 +61,45 @@ class AttemptFolder:
         self.log = path / "driver.log"
 
     def read_progress(self) -> Progress | None:
+        """The newest heartbeat, or None before the first.
+
+        Raises:
+            FolderError: the file is damaged.
+        """
         return read_record(self.path / "progress.json", Progress)
 
     def write_progress(self, progress: Progress) -> None:
+        """Replaces progress.json."""
         write_atomically(self.path / "progress.json", progress.model_dump_json(by_alias=True))
 
+    def read_report(self) -> EvaluationReport | None:
+        """The evaluation on the test images, if there is one. Raises: FolderError."""
+        return read_record(self.path / "test.json", EvaluationReport)
+
+    def write_report(self, report: EvaluationReport) -> None:
+        """Replaces test.json."""
+        write_atomically(self.path / "test.json", report.model_dump_json())
+
     def read_result(self) -> Result | None:
+        """How the attempt ended, or None while it has not.
+
+        Raises:
+            FolderError: the file is damaged.
+        """
         return read_record(self.path / "result.json", Result)
 
     def write_result(self, result: Result) -> None:
+        """Writes result.json: the attempt has ended."""
         write_atomically(self.path / "result.json", result.model_dump_json(by_alias=True))
 
     def add_metrics(self, step: int, metrics: Mapping[str, float], now: float | None = None) -> None:
+        """Appends a row to metrics.jsonl.
+
+        Args:
+            step: iteration, or epoch for the metrics of an epoch.
+            metrics: finite values by name.
+            now: seconds since 1970; the clock's time when left out.
+        """
         row = MetricRow(time=time.time() if now is None else now, step=step, metrics=dict(metrics))
         append_record(self.path / "metrics.jsonl", row)
 
@@ -64,12 +108,15 @@ class AttemptFolder:
         return read_records(self.path / "metrics.jsonl", MetricRow)
 
     def add_note(self, kind: NoteKind, text: str) -> None:
+        """Appends a note to notes.jsonl; the control plane makes an event of it."""
         append_record(self.path / "notes.jsonl", Note(time=time.time(), kind=kind, text=text))
 
     def notes(self) -> list[Note]:
+        """All notes, oldest first."""
         return list(read_records(self.path / "notes.jsonl", Note))
 
     def add_trial(self, row: TrialRow) -> None:
+        """Appends a row to trials.jsonl."""
         append_record(self.path / "trials.jsonl", row)
 
     def trials(self) -> dict[int, TrialRow]:
@@ -86,7 +133,7 @@ class AttemptFolder:
 
 
 class JobFolder:
-    """A job's folder, or a trial's within one.
+    """Folder of a job, or of a trial within one.
 
     Args:
         path: absolute.
@@ -98,24 +145,37 @@ class JobFolder:
         self._control = (path if control is None else control) / "control.json"
 
     def read_spec(self) -> AnySpec:
-        """Raises: FolderError when spec.json is missing or is not a valid spec."""
+        """The job's spec.
+
+        Raises:
+            FolderError: spec.json is missing or is not a valid spec.
+        """
         path = self.path / "spec.json"
         try:
-            return job_spec.validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
+            return spec_from_json(path.read_bytes())
+        except OSError as error:
+            raise FolderError(f"{path}: {error.strerror}") from error
+        except SpecUnreadable as error:
             raise FolderError(f"{path}: {error}") from error
 
     def write_spec(self, spec: AnySpec) -> None:
-        write_atomically(self.path / "spec.json", spec.model_dump_json(indent=2))
+        """Replaces spec.json."""
+        write_atomically(self.path / "spec.json", spec_to_json(spec))
 
     def read_control(self) -> Control:
-        """What is wanted; before the control plane has said anything: run, whatever the attempt."""
+        """What is wanted; before the control plane has written anything: run, whatever the attempt.
+
+        Raises:
+            FolderError: control.json is damaged.
+        """
         return read_record(self._control, Control) or Control(attempt=0)
 
     def write_control(self, control: Control) -> None:
+        """Replaces control.json, whatever it says; see `jobs.directory.fencing.issue_control` for the guarded write."""
         write_atomically(self._control, control.model_dump_json())
 
     def attempt(self, number: int) -> AttemptFolder:
+        """Folder of an attempt, whether it exists or not."""
         return AttemptFolder(self.path / "attempts" / str(number), number)
 
     def attempts(self) -> list[AttemptFolder]:
@@ -123,6 +183,7 @@ class JobFolder:
         return [self.attempt(number) for number in _numbers(self.path / "attempts")]
 
     def trial(self, index: int) -> "JobFolder":
+        """Folder of a trial of this search, whether it exists or not."""
         return JobFolder(self.path / "trials" / str(index), control=self._control.parent)
 
     def trials(self) -> dict[int, TrialRow]:
@@ -139,7 +200,7 @@ class JobFolder:
         return [attempt.checkpoints / str(step) for step, attempt in found]
 
     def history(self, after: Mapping[str, int] | None = None) -> Iterator[MetricRow]:
-        """Metrics of all attempts as one curve: each name and step once, steps of a name going up.
+        """Metrics of all attempts as one curve: each name and step once, the steps of a name ascending.
 
         An attempt that resumes repeats steps which the one before had recorded already; the first record counts.
 

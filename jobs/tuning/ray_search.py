@@ -104,7 +104,9 @@ def _run_tuner(context: DriverContext, spec: TuneSpec, trial_table: TrialTable) 
 
 def _run_trial(config: dict[str, Any]) -> None:
     """What Ray Tune calls in the process of each trial."""
-    run_trial(config["run"])
+    from ray import tune
+
+    run_trial(config["run"], tune.report)
 
 
 def _prepare_trial(context: DriverContext, spec: TuneSpec, trial: int) -> TrainingTask:

@@ -1,6 +1,7 @@
 """One trial of a search, in the process that Ray Tune starts for it."""
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -12,11 +13,14 @@ from jobs.specs import ScalingConfig, SelectionMetric
 from jobs.training.ray_fit import fit
 from jobs.training.worker import DistributedContext, TrainingTask, train
 
-__all__ = ["TrialRun", "run_trial"]
+__all__ = ["Report", "TrialRun", "run_trial"]
 
 logger = logging.getLogger(__name__)
 
 _REPORT_INTERVAL = 1.0
+
+Report = Callable[[dict[str, float]], None]
+"""Reports the metrics of an evaluation to the search; `ray.tune.report`."""
 
 
 @dataclass(frozen=True)
@@ -29,26 +33,27 @@ class TrialRun:
     """The trial ended in an earlier attempt, and takes part only so that the others are compared with it."""
 
 
-def run_trial(run: TrialRun) -> None:
-    """Trains a trial from its newest checkpoint, reports its evaluations to Ray Tune, and writes its result.
+def run_trial(run: TrialRun, report: Report) -> None:
+    """Trains a trial from its newest checkpoint, reports its evaluations to the search, and writes its result.
 
     Args:
         run: the trial.
+        report: gets the metrics of each evaluation, by name and with the epoch; those of earlier attempts come first.
 
     Raises:
-        Exception: of the class INFRASTRUCTURE: Ray Tune starts the trial again.
+        Exception: an error of the class INFRASTRUCTURE, after which the search starts the trial again.
     """
     task, scaling = run.task, run.scaling
     folder = JobFolder(task.folder, control=task.control)
     attempt = folder.attempt(task.attempt)
-    reporter = _Reporter(folder)
-    reporter.report()
+    reporter = _Reporter(folder, report)
+    reporter.report_new()
     if run.is_over or folder.read_control().want is not Want.RUN:
         return
     try:
         if scaling.max_workers == 1:
             device = "cuda" if scaling.gpus_per_worker > 0 else "cpu"
-            result = train(task, DistributedContext(device=device), on_evaluation=reporter.report)
+            result = train(task, DistributedContext(device=device), on_evaluation=reporter.report_new)
         else:
             result = _train_on_workers(task, scaling, reporter)
     except FencedError:
@@ -57,34 +62,33 @@ def run_trial(run: TrialRun) -> None:
         failure = classify(error)
         if failure.error_class is ErrorClass.INFRASTRUCTURE:
             raise
-        # Tune would try again, and fail again.
+        # The search would try again, and fail again.
         logger.exception("the trial failed")
         result = Result(outcome=Outcome.FAILED, error=failure)
     attempt.write_result(result)
 
 
 def _train_on_workers(task: TrainingTask, scaling: ScalingConfig, reporter: "_Reporter") -> Result:
-    """Trains on workers of the trial's own; only this thread may report to Tune."""
+    """Trains on workers of the trial's own; only this thread may report."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(fit, task, scaling)
         while not future.done():
             wait([future], timeout=_REPORT_INTERVAL)
-            reporter.report()
+            reporter.report_new()
         return future.result()
 
 
 class _Reporter:
-    """Reports evaluations that are in the trial's folder to Ray Tune, each once."""
+    """Reports evaluations that are in the trial's folder, each once."""
 
-    def __init__(self, folder: JobFolder) -> None:
+    def __init__(self, folder: JobFolder, report: Report) -> None:
         self._folder = folder
+        self._report = report
         self._last_step = -1
 
-    def report(self) -> None:
-        from ray import tune
-
+    def report_new(self) -> None:
         for row in self._folder.history():
             if row.step > self._last_step and SelectionMetric.MSE.row_name in row.metrics:
                 self._last_step = row.step
                 scores = {metric.value: row.metrics.get(metric.row_name, 0.0) for metric in SelectionMetric}
-                tune.report(scores | {"epoch": row.metrics["val/epoch"]})
+                self._report(scores | {"epoch": row.metrics["val/epoch"]})

@@ -1,4 +1,4 @@
-"""A search's trials as data: what each one tries, how each one ended, which one wins. No cluster, no training."""
+"""Trials of a search as data: their parameters, their states, and the winner. No cluster, no training."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ __all__ = ["params_of", "row_of", "trial_spec", "winner"]
 
 
 def params_of(spec: TuneSpec, trial: int) -> dict[str, int | float]:
-    """What a trial changes, by the dotted name of the field; a function of the search's seed and the trial's number.
+    """Parameters of a trial by the dotted name of the field: a function of the search's seed and the trial's number.
 
     Drawn here rather than by Tune, so that a search that is taken up again goes on with the same trials.
     """
@@ -47,7 +47,7 @@ def trial_spec(spec: TuneSpec, trial: int) -> TrainSpec:
 
 
 def row_of(spec: TuneSpec, folder: JobFolder, trial: int, attempt: int) -> TrialRow:
-    """How a trial that does not run stands, read from its folder.
+    """Row of a trial that does not run, read from its folder.
 
     Args:
         spec: the search.

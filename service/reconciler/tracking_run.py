@@ -4,9 +4,9 @@ import logging
 
 from jobs.backends.provenance import flat_params
 from jobs.directory.records import Shipped
-from jobs.errors import NoRun
+from jobs.directory.stored_specs import parse_spec
+from jobs.errors import NoRun, SpecUnreadable
 from jobs.interfaces import RunStatus
-from jobs.specs import job_spec
 from service.db.models import JobRow
 from service.job_state import State
 from service.reconciler.context import ReconcilerContext
@@ -27,7 +27,11 @@ def ensure_run(context: ReconcilerContext, job: JobRow) -> JobRow:
     """Makes the job's run, if it has none. Raises: TrackingUnavailable."""
     if job.mlflow_run_id is not None:
         return job
-    params = flat_params(job_spec.validate_python(job.spec))
+    try:
+        params = flat_params(parse_spec(job.spec, job.spec_version))
+    except SpecUnreadable as error:
+        log.warning("job %s: its run has no parameters: %s", job.id, error)
+        params = {}
     run = context.tracking.create_run(job.id, job.name, job.kind, params)
     return context.store.update(job, mlflow_run_id=run.run_id, mlflow_url=run.url)
 

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Iterable
 
-from jobs.specs import AnySpec, FigureSpec, TrainSpec, TuneSpec, job_spec
+from jobs.directory.stored_specs import parse_spec
+from jobs.errors import SpecUnreadable
+from jobs.specs import AnySpec, FigureSpec, TrainSpec, TuneSpec
 from seqae.config import ImagesConfig
 from service.db.models import JobRow
 from service.scheduling.resources import Demand
@@ -68,7 +70,10 @@ def memory_bytes(spec: TrainSpec | FigureSpec, demand: Demand) -> int:
 
 def _speed(row: JobRow, train: TrainSpec) -> float | None:
     """Images a second of an earlier job, if it compares."""
-    earlier = job_spec.validate_python(row.spec)
+    try:
+        earlier = parse_spec(row.spec, row.spec_version)
+    except SpecUnreadable:
+        return None
     if not isinstance(earlier, TrainSpec) or row.progress is None:
         return None
     same = earlier.model == train.model and earlier.scaling == train.scaling

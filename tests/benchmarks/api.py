@@ -1,4 +1,4 @@
-"""A control plane in a process of its own, and clients that all submit at once."""
+"""Load generator for the API: a control plane in a process of its own, and clients that all submit at once."""
 
 import asyncio
 import os
@@ -17,8 +17,9 @@ import psutil
 from sqlalchemy import insert
 
 from jobs.specs import job_spec
+from service.clock import utc_now
 from service.db.models import JobRow
-from service.db.store import Store, new_job_id, utc_now
+from service.db.store import Store, new_job_id
 from service.job_state import Desired, State
 from service.local.daemons import free_port
 
@@ -36,7 +37,7 @@ _SETTLED_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Memory:
-    """Of a process, in MB."""
+    """Memory of a process, in MB."""
 
     rss: float
     pss: float
@@ -45,7 +46,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Api:
-    """Where it answers, and its process."""
+    """A running API: its URL and its process."""
 
     url: str
     process: psutil.Process
@@ -67,7 +68,7 @@ class Api:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one request for a job."""
+    """Answer to one request for a job."""
 
     owner: str
     key: str

@@ -1,4 +1,4 @@
-"""The training step on a CPU against its floor.
+"""Benchmark of the training step on a CPU, as a ratio to its floor.
 
 Steps of each kind and matrix products take turns, so that a machine that slows down slows all of them. Each has a
 process of its own, as a run has: in one process they take each other's memory, and their times depend on each other.
@@ -38,8 +38,8 @@ _PRODUCT = "matrix product"
 _IN_A_ROW = 3  # calls of one turn, after one that finds the caches full of what others left
 
 
-class _Turns:
-    """A process that makes a step, or a matrix product, when it is asked to.
+class _StepProcess:
+    """Process that makes a training step, or a matrix product, when it is asked to.
 
     Attributes:
         first: seconds of the first call, which compiles.
@@ -102,10 +102,10 @@ def cpu_step(threads: int, rounds: int, compiled: bool) -> Iterator[Figure]:
     found: dict[str, list[float]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as cache, ExitStack() as stack:
         # A cold cache, or the time to compile would be that of finding what was compiled before.
-        turns = {name: stack.enter_context(_Turns(name, threads, cache)) for name in names}
+        processes = {name: stack.enter_context(_StepProcess(name, threads, cache)) for name in names}
         for _ in range(rounds):
             for name in names:
-                found[name].append(turns[name].seconds())
+                found[name].append(processes[name].seconds())
     medians = {name: statistics.median(values) for name, values in found.items()}
     config = config_of()
     rate = 2 * GEMM**3 / medians.pop(_PRODUCT)
@@ -118,7 +118,7 @@ def cpu_step(threads: int, rounds: int, compiled: bool) -> Iterator[Figure]:
         yield Figure(part, f"{name}: speed", 1 / medians[name], "step/s", medians["eager"] / medians[name], "eager")
     if compiled:
         saved = medians["eager"] - medians["compiled"]
-        compile_seconds = turns["compiled"].first
+        compile_seconds = processes["compiled"].first
         yield Figure(part, "to compile", compile_seconds, "s")
         if saved > 0:
             yield Figure(part, "pays off after", compile_seconds / saved, "steps")
@@ -132,7 +132,7 @@ def fastest(figures: list[Figure], threads: int) -> Figure | None:
 
 
 def main() -> None:
-    """What a process of `_Turns` does: a turn for each line that it reads."""
+    """What a process of `_StepProcess` does: a turn for each line that it reads."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=[_PRODUCT, *STEPS])
     parser.add_argument("--threads", type=int, required=True)

@@ -1,4 +1,4 @@
-"""Repeats a row of docs/experiments.md: `python -m tests.benchmarks.experiments --row NAME --seed S`.
+"""Experiment runner for the rows of docs/experiments.md: `python -m tests.benchmarks.experiments --row NAME --seed S`.
 
 Trains the setting, evaluates it on all test scenes, prints its row, adds a line to results.jsonl, and keeps the
 checkpoint. The time asked for is met by measuring the rate over the first iterations of a model that is thrown away,
@@ -28,7 +28,7 @@ from seqae.evaluation.evaluate import Evaluation, evaluate
 from seqae.training import Progress, Trainer
 from tests.benchmarks import overfit, peers
 from tests.benchmarks.figures import cores
-from tests.benchmarks.record import HEADER, Look, Record
+from tests.benchmarks.record import HEADER, EvaluationPoint, Record
 from tests.benchmarks.rows import ROWS, Row, config_of, merged, setting
 
 PROBE = 40  # iterations that the rate is measured over, after as many that are not
@@ -36,7 +36,7 @@ PROBE = 40  # iterations that the rate is measured over, after as many that are 
 
 @dataclass(frozen=True)
 class Run:
-    """What was asked for on the command line, for one row."""
+    """Command-line arguments of one row."""
 
     name: str
     row: Row
@@ -133,7 +133,7 @@ def _follow(trainer: Trainer, record: Record) -> None:
         record.minutes = seconds / 60
         if waiting is not None:
             ari = waiting.segments.fg_ari if waiting.segments else None
-            record.looks.append(Look(waiting.iteration, record.minutes, waiting.test_mse, ari))
+            record.evaluations.append(EvaluationPoint(waiting.iteration, record.minutes, waiting.test_mse, ari))
             shown = "" if ari is None else f", FG-ARI {ari:.3f}"
             words = f"{waiting.iteration}/{trainer.iterations}: {record.minutes:.1f} min, MSE {waiting.test_mse:.4f}"
             print(words + shown, file=sys.stderr, flush=True)

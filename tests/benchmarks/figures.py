@@ -1,4 +1,4 @@
-"""What a benchmark measured: named figures, and the table they are printed in."""
+"""Measured values of a benchmark, and the table that they are printed in."""
 
 import os
 import platform

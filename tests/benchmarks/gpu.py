@@ -1,4 +1,7 @@
-"""The training step on a GPU against its floor; calls take turns, so that a GPU that slows down slows all of them."""
+"""Benchmark of the training step on a GPU, as a ratio to its floor.
+
+Calls take turns, so that a GPU that slows down slows all of them.
+"""
 
 import statistics
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""How fast scenes are made, and how fast an image folder is cached against plain PIL in one process."""
+"""Benchmark of the data: scenes made, and an image folder cached against plain PIL in one process."""
 
 import tempfile
 import time

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.load`: the API under load, on SQLite and, where it is installed, on PostgreSQL.
+"""Load test of the API, on SQLite and, where it is installed, on PostgreSQL: `python -m tests.benchmarks.load`.
 
 Clients submit all at once, then the list of many jobs is read page by page. Clients and API share the machine.
 """

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.main`: one table of speeds, as ratios of things measured in the same run.
+"""All benchmarks of speed in one table, as ratios of values of the same run: `python -m tests.benchmarks.main`.
 
 Writes bench.json, and ends with `bench: cpu step <x> x floor`: the default step (batch 25, T = 6, N = 25) on two
 threads (or the most of `--threads`), by the fastest variant with the same results.

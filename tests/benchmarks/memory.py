@@ -1,4 +1,4 @@
-"""Peak memory of training, and how it grows with T, N and the batch; each measured in a process of its own."""
+"""Benchmark of training's peak memory by T, N and batch size, each measured in a process of its own."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ from tests.benchmarks.step import config_of, data_of, drain
 
 @dataclass(frozen=True)
 class Size:
-    """What memory depends on."""
+    """Sizes that memory depends on."""
 
     steps: int = 6
     kernel: int = 25

@@ -1,4 +1,4 @@
-"""The overfitting check: what the whole model reaches on a few images, and what the background network alone does."""
+"""Overfitting check: error of the whole model on a few images, against that of the background network alone."""
 
 import textwrap
 from pathlib import Path
@@ -60,7 +60,8 @@ def _draw(trainer: Trainer, record: Record, alone: list[float], path: Path) -> N
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.plot([look.iteration for look in record.looks], [look.test_mse for look in record.looks], label="whole model")
+    points = record.evaluations
+    axes.plot([point.iteration for point in points], [point.test_mse for point in points], label="whole model")
     axes.plot(range(1, len(alone) + 1), alone, label="background network alone")
     axes.axhline(alone[-1] / 3, color="0.5", linestyle=":", label="a third of the background's error")
     for step in trainer.config.schedule.growth:

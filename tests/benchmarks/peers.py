@@ -1,4 +1,4 @@
-"""A peer: DRAW (Gregor et al., 2015), written for this benchmark from the equations of its paper.
+"""Baseline DRAW (Gregor et al., 2015), written for this benchmark from the equations of its paper.
 
 Segmentation as for our model: a pixel belongs to the step that changed it most (in DRAW's canvas, of log odds).
 """
@@ -16,7 +16,7 @@ from seqae.config import TrainConfig
 from seqae.data.cache import Dataset
 from seqae.data.scenes import Scenes
 from seqae.evaluation.segmentation import SegmentScores, score_segments
-from tests.benchmarks.record import Clock, Look, Record
+from tests.benchmarks.record import EvaluationPoint, Record, TrainingTimer
 
 PROBE = 40  # iterations that the rate is measured over, after as many that are not
 _BATCH = 100  # images in one batch of an evaluation
@@ -24,7 +24,7 @@ _BATCH = 100  # images in one batch of an evaluation
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train: so many iterations, or as many as fill the minutes."""
+    """Length of a training run: a number of iterations, or as many as fill the minutes."""
 
     minutes: float
     iterations: int | None
@@ -32,7 +32,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class DrawConfig:
-    """Sizes; h and z are the paper's for MNIST."""
+    """Sizes and learning rate of DRAW; h and z are the paper's for MNIST."""
 
     steps: int = 6
     kernel: int = 12
@@ -103,7 +103,7 @@ class Draw(nn.Module):
         return torch.stack(canvases), torch.stack(writes), divergence
 
 
-def _look(model: Draw, scenes: Scenes, limit: int, device: str) -> tuple[float, float, SegmentScores]:
+def _evaluate(model: Draw, scenes: Scenes, limit: int, device: str) -> tuple[float, float, SegmentScores]:
     """Error of an empty canvas and of the last one on the first test scenes, and how object-wise the writes are."""
     some = scenes.first(limit)
     model.eval()
@@ -117,9 +117,10 @@ def _look(model: Draw, scenes: Scenes, limit: int, device: str) -> tuple[float, 
             canvases.append(torch.sigmoid(odds[-1]).cpu().numpy())
             writes.append(written.abs().movedim(0, 1).cpu().numpy())
     model.train()
-    image, canvas = np.concatenate(images), np.concatenate(canvases)
-    segments = score_segments(np.concatenate(writes), canvas, some)
-    return float(np.square(image).mean()), float(np.square(image - canvas).mean()), segments
+    all_images, all_canvases = np.concatenate(images), np.concatenate(canvases)  # [M, H, W]
+    segments = score_segments(np.concatenate(writes), all_canvases, some)
+    error = np.square(all_images - all_canvases).mean()
+    return float(np.square(all_images).mean()), float(error), segments
 
 
 def train_draw(
@@ -142,7 +143,7 @@ def train_draw(
     model = Draw(sizes, config.model.height, config.model.width, brightness).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=sizes.learning_rate, betas=(0.5, 0.999))
     total, iteration, order = budget.iterations, 0, np.empty(0, np.int64)
-    clock, warm = Clock(), 0.0
+    clock, warm = TrainingTimer(), 0.0
     clock.start()
     while total is None or iteration < total:
         while len(order) < schedule.batch_size:
@@ -160,13 +161,13 @@ def train_draw(
         if iteration % schedule.evaluate_every == 0 or iteration == total:
             record.minutes = clock.lap() / 60
             clock.stop()
-            _, error, segments = _look(model, data.test, schedule.evaluate_scenes, device)
-            record.looks.append(Look(iteration, record.minutes, error, segments.fg_ari))
+            _, error, segments = _evaluate(model, data.test, schedule.evaluate_scenes, device)
+            record.evaluations.append(EvaluationPoint(iteration, record.minutes, error, segments.fg_ari))
             words = f"{iteration}/{total}: {record.minutes:.1f} min, MSE {error:.4f}, FG-ARI {segments.fg_ari:.3f}"
             print(words, file=sys.stderr, flush=True)
             clock.start()
     record.iterations, record.scenes = iteration, len(data.test.images)
-    record.empty_mse, record.test_mse, final = _look(model, data.test, record.scenes, device)
+    record.empty_mse, record.test_mse, final = _evaluate(model, data.test, record.scenes, device)
     record.score(final, data.test)
     return model
 

@@ -1,4 +1,4 @@
-"""One run of an experiment: what it reached, when, and the row and the line of JSON that say so."""
+"""Record of one run of an experiment, as a row of the table of experiments and as a line of JSON."""
 
 import json
 import subprocess
@@ -25,8 +25,8 @@ HEADER = (
 
 
 @dataclass(frozen=True)
-class Look:
-    """One evaluation during a run. `minutes` are of training alone."""
+class EvaluationPoint:
+    """Evaluation during a run. `minutes` are of training alone."""
 
     iteration: int
     minutes: float
@@ -36,7 +36,7 @@ class Look:
 
 @dataclass
 class Record:
-    """One run."""
+    """Settings and results of one run."""
 
     setting: str
     seed: int
@@ -59,7 +59,7 @@ class Record:
     """Of connected components on the same scenes: what needs no learning."""
     failed: str | None = None
     """Why it ended early."""
-    looks: list[Look] = field(default_factory=list)
+    evaluations: list[EvaluationPoint] = field(default_factory=list)
     extra: dict[str, float] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=machine)
     commit: str = ""
@@ -72,14 +72,14 @@ class Record:
         self.count_accuracy = segments.count_accuracy
         self.components_fg_ari = connected_components_baseline(scenes).fg_ari
 
-    def minutes_until(self, good: Callable[[Look], bool]) -> float | None:
+    def minutes_until(self, good: Callable[[EvaluationPoint], bool]) -> float | None:
         """Minutes of training until the first evaluation that is good; None if none is."""
-        return next((look.minutes for look in self.looks if good(look)), None)
+        return next((point.minutes for point in self.evaluations if good(point)), None)
 
     def row(self) -> str:
         """One row of the table of experiments."""
-        quick = self.minutes_until(lambda look: look.test_mse <= GOOD_ERROR)
-        objects = self.minutes_until(lambda look: look.fg_ari is not None and look.fg_ari >= GOOD_ARI)
+        quick = self.minutes_until(lambda point: point.test_mse <= GOOD_ERROR)
+        objects = self.minutes_until(lambda point: point.fg_ari is not None and point.fg_ari >= GOOD_ARI)
         setting = f"{self.setting} (**failed**: {self.failed})" if self.failed else self.setting
         cells = [setting, str(self.seed), f"{self.iterations:,}", f"{self.minutes:.1f}"]
         cells += [_cell(self.empty_mse, 4), _cell(self.test_mse, 4)]
@@ -111,8 +111,8 @@ def commit() -> str:
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
 
 
-class Clock:
-    """Counts the time that is spent training, and none other."""
+class TrainingTimer:
+    """Stopwatch of the time spent training, which is stopped during evaluations."""
 
     def __init__(self) -> None:
         self._seconds = 0.0

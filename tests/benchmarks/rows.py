@@ -1,4 +1,4 @@
-"""The settings in the table of experiments, by name."""
+"""Settings of the table of experiments, by name."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ MNIST = {"digits": "mnist"}
 
 @dataclass(frozen=True)
 class Row:
-    """One setting: what differs from the default run."""
+    """Setting of an experiment: what differs from the default run."""
 
     about: str
     overrides: dict[str, Any]

@@ -1,5 +1,7 @@
-"""The step that is measured, its FLOPs, and what its floor is made of: counted FLOPs / the rate of a matrix product
-measured in the same run."""
+"""Training step that the benchmarks measure, its FLOPs, and its floor.
+
+The floor is the counted FLOPs / the rate of a matrix product measured in the same run.
+"""
 
 import time
 from collections.abc import Callable, Iterator

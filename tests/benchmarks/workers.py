@@ -1,4 +1,4 @@
-"""Two workers against one at the same global batch, over gloo: each a process of its own."""
+"""Benchmark of data-parallel training over gloo: two workers against one at the same global batch."""
 
 import argparse
 import json

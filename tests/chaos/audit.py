@@ -1,4 +1,4 @@
-"""What is found after all jobs have ended: nothing lost, nothing doubled, nothing left running."""
+"""Audit of a deployment after all jobs have ended: what was lost, what is doubled, what still runs."""
 
 import time
 from collections import Counter
@@ -9,14 +9,14 @@ from itertools import pairwise
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Outcome
 from service.job_state import State
-from tests.chaos.plant import Plant
+from tests.chaos.deployment import Deployment
 
 _SETTLES = 60.0  # seconds that Ray and the sweep have to clear away what the last job left
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One job, as found."""
+class JobAudit:
+    """What became of one job."""
 
     job_id: str
     state: State
@@ -35,16 +35,17 @@ class Verdict:
         return any(fault.startswith("doubled") for fault in self.faults)
 
 
-def verdicts(plant: Plant, ids: Sequence[str], curve: Sequence[int]) -> list[Verdict]:
-    """What became of each job.
+def audits(deployment: Deployment, ids: Sequence[str], curve: Sequence[int]) -> list[JobAudit]:
+    """Audits jobs, oldest first.
 
     Args:
         curve: the steps that the curve of `train/loss` must have in MLflow, each once.
     """
     found = []
-    for job_id, row in sorted(plant.rows(list(ids)).items(), key=lambda item: item[1].number):
-        faults = _faults(plant, job_id, str(row.mlflow_run_id), curve)
-        found.append(Verdict(job_id, row.state, row.attempt, repeated(JobFolder(plant.jobs_dir / job_id)), faults))
+    for job_id, row in sorted(deployment.rows(list(ids)).items(), key=lambda item: item[1].number):
+        faults = _faults(deployment, job_id, str(row.mlflow_run_id), curve)
+        again = repeated(JobFolder(deployment.jobs_dir / job_id))
+        found.append(JobAudit(job_id, row.state, row.attempt, again, faults))
     return found
 
 
@@ -59,9 +60,9 @@ def repeated(folder: JobFolder) -> int:
     return most
 
 
-def _faults(plant: Plant, job_id: str, run_id: str, curve: Sequence[int]) -> tuple[str, ...]:
+def _faults(deployment: Deployment, job_id: str, run_id: str, curve: Sequence[int]) -> tuple[str, ...]:
     faults = []
-    mlflow = plant.tracking._client
+    mlflow = deployment.tracking._client
     status = mlflow.get_run(run_id).info.status
     if status != "FINISHED":
         faults.append(f"missing: its run is {status}")
@@ -71,7 +72,7 @@ def _faults(plant: Plant, job_id: str, run_id: str, curve: Sequence[int]) -> tup
     if absent := sorted(set(curve) - set(steps)):
         faults.append(f"missing: steps {absent} of its curve")
     versions = len(mlflow.search_model_versions(f"run_id = '{run_id}'"))
-    results = [attempt.read_result() for attempt in JobFolder(plant.jobs_dir / job_id).attempts()]
+    results = [attempt.read_result() for attempt in JobFolder(deployment.jobs_dir / job_id).attempts()]
     succeeded = sum(result is not None and result.outcome is Outcome.SUCCEEDED for result in results)
     for count, what in ((versions, "model"), (succeeded, "final result")):
         if count != 1:
@@ -79,17 +80,18 @@ def _faults(plant: Plant, job_id: str, run_id: str, curve: Sequence[int]) -> tup
     return tuple(faults)
 
 
-def zombies(plant: Plant) -> list[str]:
-    """What still runs though no job does; what goes away by itself within a minute does not count."""
+def zombies(deployment: Deployment) -> list[str]:
+    """Processes, actors and runs that are open though no job is; those that end within a minute do not count."""
     deadline = time.monotonic() + _SETTLES
-    while (found := _zombies(plant)) and time.monotonic() < deadline:
+    while (found := _zombies(deployment)) and time.monotonic() < deadline:
         time.sleep(1)
     return found
 
 
-def _zombies(plant: Plant) -> list[str]:
-    found = [f"actor {actor['class_name']} {actor['state']}" for actor in plant.actors()]
-    found += [f"placement group {group['placement_group_id']}" for group in plant.placement_groups()]
-    found += [f"Ray job {name}" for name in sorted(plant.launcher.live())]
-    found += [f"process {process.pid} of job {job_id}" for job_id, process in plant.drivers().items()]
-    return found + [f"open run {run.run_id}" for run in plant.tracking.open_runs()]
+def _zombies(deployment: Deployment) -> list[str]:
+    ray = deployment.daemons.dashboard
+    found = [f"actor {actor['class_name']} {actor['state']}" for actor in ray.actors()]
+    found += [f"placement group {group['placement_group_id']}" for group in ray.placement_groups()]
+    found += [f"Ray job {name}" for name in sorted(deployment.launcher.live())]
+    found += [f"process {process.pid} of job {job_id}" for job_id, process in deployment.drivers().items()]
+    return found + [f"open run {run.run_id}" for run in deployment.tracking.open_runs()]

@@ -1,4 +1,4 @@
-"""An attempt that wakes up late, a tracking server that is away, checkpoints that are damaged or find no room."""
+"""Faults while a job trains: a suspended attempt, MLflow down, damaged checkpoints, a full disk."""
 
 import json
 import os
@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import Outcome
+from jobs.directory.records import NoteKind, Outcome, Phase
 from service.job_state import State
-from tests.chaos.audit import verdicts, zombies
-from tests.chaos.plant import Plant, wait_until
+from tests.chaos.audit import audits, zombies
+from tests.chaos.deployment import Component, Deployment, wait_until
 from tests.tiny import ON_A_CLUSTER
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
@@ -27,53 +27,53 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 INTERVAL = ON_A_CLUSTER["schedule"]["checkpoint_every"]
 
 
-def submit(plant: Plant, epochs: int) -> str:
+def submit(deployment: Deployment, epochs: int) -> str:
     key = uuid4().hex
     spec: dict[str, Any] = ON_A_CLUSTER | {"name": "fault", "schedule": ON_A_CLUSTER["schedule"] | {"epochs": epochs}}
-    return str(plant.ask(lambda client: client.submit(spec, idempotency_key=key)).id)
+    return str(deployment.ask(lambda client: client.submit(spec, idempotency_key=key)).id)
 
 
-def iteration(plant: Plant, job_id: str) -> int:
-    progress = plant.ask(lambda client: client.get(job_id)).progress
+def iteration(deployment: Deployment, job_id: str) -> int:
+    progress = deployment.ask(lambda client: client.get(job_id)).progress
     # While data is made, images are counted.
-    return int(progress.iteration) if progress is not None and progress.phase == "training" else 0
+    return int(progress.iteration) if progress is not None and progress.phase == Phase.TRAINING else 0
 
 
-def train_to(plant: Plant, job_id: str, least: int) -> None:
-    wait_until(lambda: iteration(plant, job_id) >= least, f"{job_id} trains to iteration {least}")
+def train_to(deployment: Deployment, job_id: str, least: int) -> None:
+    wait_until(lambda: iteration(deployment, job_id) >= least, f"{job_id} trains to iteration {least}")
 
 
-def notes(plant: Plant, job_id: str, kind: str) -> list[str]:
+def notes(deployment: Deployment, job_id: str, kind: NoteKind) -> list[str]:
     """Texts of the job's events of a kind, as a client sees them."""
-    found = plant.store.events(job_id=job_id)
+    found = deployment.store.events(job_id=job_id)
     return [event.data["text"] for event in found if event.type == "notice" and event.data["kind"] == kind]
 
 
-def succeeds(plant: Plant, job_id: str, epochs: int, most_repeated: int) -> None:
-    wait_until(lambda: plant.all_ended([job_id]), f"the end of {job_id}")
-    (verdict,) = verdicts(plant, [job_id], range(2, 8 * epochs + 1, 2))
-    assert (verdict.state, verdict.faults) == (State.SUCCEEDED, ()), verdict
-    assert verdict.repeated <= most_repeated
-    assert zombies(plant) == []
+def succeeds(deployment: Deployment, job_id: str, epochs: int, most_repeated: int) -> None:
+    wait_until(lambda: deployment.all_ended([job_id]), f"the end of {job_id}")
+    (audit,) = audits(deployment, [job_id], range(2, 8 * epochs + 1, 2))
+    assert (audit.state, audit.faults) == (State.SUCCEEDED, ()), audit
+    assert audit.repeated <= most_repeated
+    assert zombies(deployment) == []
 
 
 def checkpoints(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_a_stale_attempt_wakes_up_and_changes_nothing(plant: Plant) -> None:
+def test_a_stale_attempt_wakes_up_and_changes_nothing(deployment: Deployment) -> None:
     """It sleeps while its cluster dies and a new attempt takes over; then it goes on as if nothing had happened."""
     epochs = 60
-    job_id = submit(plant, epochs)
-    train_to(plant, job_id, 3 * INTERVAL)
-    sleepers = [process for process in (plant.driver(job_id), plant.worker(job_id)) if process is not None]
+    job_id = submit(deployment, epochs)
+    train_to(deployment, job_id, 3 * INTERVAL)
+    sleepers = [process for process in (deployment.driver(job_id), deployment.worker(job_id)) if process is not None]
     assert len(sleepers) == 2
     for process in sleepers:
         process.suspend()
     spared = {process.pid for process in sleepers}
-    plant.kill_all_but("head", spared)
-    plant.bring_back("head")
-    first, second = (JobFolder(plant.jobs_dir / job_id).attempt(number) for number in (1, 2))
+    deployment.kill_head_but(spared)
+    deployment.restart(Component.HEAD)
+    first, second = (JobFolder(deployment.jobs_dir / job_id).attempt(number) for number in (1, 2))
     wait_until(lambda: len(second.checkpoint_steps()) > 0, "the second attempt has a checkpoint")
     before = checkpoints(first.checkpoints)
     # The system ends some of a dead head's children; what wakes up is what this is about.
@@ -87,38 +87,38 @@ def test_a_stale_attempt_wakes_up_and_changes_nothing(plant: Plant) -> None:
     after = checkpoints(first.checkpoints)
     assert set(after) <= set(before), "it commits nothing more; the newer attempt may have pruned"
     assert all(after[name] == before[name] for name in after)
-    succeeds(plant, job_id, epochs, INTERVAL)
+    succeeds(deployment, job_id, epochs, INTERVAL)
 
 
-def test_mlflow_is_away_for_a_minute_while_training_goes_on(plant: Plant) -> None:
+def test_mlflow_is_away_for_a_minute_while_training_goes_on(deployment: Deployment) -> None:
     epochs = 60
-    job_id = submit(plant, epochs)
-    train_to(plant, job_id, 2 * INTERVAL)
-    plant.kill("mlflow")
-    before, away = iteration(plant, job_id), time.monotonic()
+    job_id = submit(deployment, epochs)
+    train_to(deployment, job_id, 2 * INTERVAL)
+    deployment.kill(Component.MLFLOW)
+    before, away = iteration(deployment, job_id), time.monotonic()
     wait_until(lambda: time.monotonic() - away > 60, "a minute has passed")
-    training = JobFolder(plant.jobs_dir / job_id).attempt(1).read_progress()
+    training = JobFolder(deployment.jobs_dir / job_id).attempt(1).read_progress()
     assert training is not None
     assert training.iteration > before, "training does not wait for MLflow"
-    plant.bring_back("mlflow")
-    succeeds(plant, job_id, epochs, 0)
-    assert plant.rows([job_id])[job_id].attempt == 1
+    deployment.restart(Component.MLFLOW)
+    succeeds(deployment, job_id, epochs, 0)
+    assert deployment.rows([job_id])[job_id].attempt == 1
 
 
-def test_a_job_trains_to_its_end_with_nobody_watching(plant: Plant) -> None:
+def test_a_job_trains_to_its_end_with_nobody_watching(deployment: Deployment) -> None:
     epochs = 40
-    job_id = submit(plant, epochs)
-    train_to(plant, job_id, INTERVAL)
-    plant.kill("api")
-    plant.kill("mlflow")
-    wait_until(lambda: plant.launcher.live() == set(), "its driver has ended")
-    result = JobFolder(plant.jobs_dir / job_id).attempt(1).read_result()
+    job_id = submit(deployment, epochs)
+    train_to(deployment, job_id, INTERVAL)
+    deployment.kill(Component.API)
+    deployment.kill(Component.MLFLOW)
+    wait_until(lambda: deployment.launcher.live() == set(), "its driver has ended")
+    result = JobFolder(deployment.jobs_dir / job_id).attempt(1).read_result()
     assert result is not None
     assert result.outcome is Outcome.SUCCEEDED
-    plant.bring_back("mlflow")
-    plant.bring_back("api")
-    succeeds(plant, job_id, epochs, 0)
-    assert plant.rows([job_id])[job_id].attempt == 1
+    deployment.restart(Component.MLFLOW)
+    deployment.restart(Component.API)
+    succeeds(deployment, job_id, epochs, 0)
+    assert deployment.rows([job_id])[job_id].attempt == 1
 
 
 def truncate(checkpoint: Path) -> None:
@@ -133,26 +133,26 @@ def change_hash(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [truncate, change_hash])
-def test_a_damaged_checkpoint_is_passed_over(plant: Plant, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_checkpoint_is_passed_over(deployment: Deployment, damage: Callable[[Path], None]) -> None:
     epochs = 40
-    job_id = submit(plant, epochs)
-    folder = JobFolder(plant.jobs_dir / job_id)
-    train_to(plant, job_id, 3 * INTERVAL + 2)
-    driver = plant.driver(job_id)
+    job_id = submit(deployment, epochs)
+    folder = JobFolder(deployment.jobs_dir / job_id)
+    train_to(deployment, job_id, 3 * INTERVAL + 2)
+    driver = deployment.driver(job_id)
     assert driver is not None
     # The workers outlive their driver by a moment: they must not write another checkpoint after the damage.
-    worker = plant.worker(job_id)
+    worker = deployment.worker(job_id)
     assert worker is not None
     worker.send_signal(signal.SIGSTOP)
     newest, older = folder.checkpoint_paths()[:2]
     damage(newest)
     driver.kill()
     worker.kill()
-    wait_until(lambda: bool(notes(plant, job_id, "checkpoint_damaged")), "an event says so")
-    assert str(newest) in notes(plant, job_id, "checkpoint_damaged")[0]
-    wait_until(lambda: bool(notes(plant, job_id, "resumed")), "it goes on from the one before")
-    assert f"iteration {older.name}" in notes(plant, job_id, "resumed")[0]
-    succeeds(plant, job_id, epochs, 2 * INTERVAL)
+    wait_until(lambda: bool(notes(deployment, job_id, NoteKind.CHECKPOINT_DAMAGED)), "an event says so")
+    assert str(newest) in notes(deployment, job_id, NoteKind.CHECKPOINT_DAMAGED)[0]
+    wait_until(lambda: bool(notes(deployment, job_id, NoteKind.RESUMED)), "it goes on from the one before")
+    assert f"iteration {older.name}" in notes(deployment, job_id, NoteKind.RESUMED)[0]
+    succeeds(deployment, job_id, epochs, 2 * INTERVAL)
 
 
 @contextmanager
@@ -176,18 +176,18 @@ def full_disk(folder: Path, ballast: int = 64 * 1024) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_a_full_disk_is_told_and_the_checkpoint_before_is_used(plant: Plant) -> None:
+def test_a_full_disk_is_told_and_the_checkpoint_before_is_used(deployment: Deployment) -> None:
     epochs = 60
-    job_id = submit(plant, epochs)
-    train_to(plant, job_id, 2 * INTERVAL + 2)
-    worker, number = plant.worker(job_id), plant.rows([job_id])[job_id].attempt
+    job_id = submit(deployment, epochs)
+    train_to(deployment, job_id, 2 * INTERVAL + 2)
+    worker, number = deployment.worker(job_id), deployment.rows([job_id])[job_id].attempt
     assert worker is not None
     worker.suspend()
-    with full_disk(JobFolder(plant.jobs_dir / job_id).attempt(number).checkpoints) as ballast:
+    with full_disk(JobFolder(deployment.jobs_dir / job_id).attempt(number).checkpoints) as ballast:
         worker.resume()
-        wait_until(lambda: bool(notes(plant, job_id, "checkpoint_failed")), "an event says so")
-        assert "no space left" in notes(plant, job_id, "checkpoint_failed")[0]
+        wait_until(lambda: bool(notes(deployment, job_id, NoteKind.CHECKPOINT_FAILED)), "an event says so")
+        assert "no space left" in notes(deployment, job_id, NoteKind.CHECKPOINT_FAILED)[0]
         ballast.unlink()
-        wait_until(lambda: bool(notes(plant, job_id, "resumed")), "it goes on from the one before")
-        succeeds(plant, job_id, epochs, 2 * INTERVAL)
-    assert plant.rows([job_id])[job_id].retries >= 1
+        wait_until(lambda: bool(notes(deployment, job_id, NoteKind.RESUMED)), "it goes on from the one before")
+        succeeds(deployment, job_id, epochs, 2 * INTERVAL)
+    assert deployment.rows([job_id])[job_id].retries >= 1

@@ -1,14 +1,16 @@
-"""Every part is killed while a job is in every state in which it matters: `make chaos`."""
+"""Every component is killed while a job is in every state in which it matters: `make chaos`."""
 
 import time
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from jobs.directory.records import Phase
 from service.job_state import ENDED, State
-from tests.chaos.audit import verdicts, zombies
-from tests.chaos.plant import Plant, wait_until
+from tests.chaos.audit import audits, zombies
+from tests.chaos.deployment import Component, Deployment, wait_until
 from tests.tiny import ON_A_CLUSTER
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
@@ -19,35 +21,35 @@ _TRIES = 8  # jobs that may run through a short state unseen, until one is caugh
 
 ON_THE_WAY = (State.QUEUED, State.SUBMITTING, State.STARTING, State.RUNNING, State.FINALIZING)
 LIVE = (*ON_THE_WAY, State.RETRY_WAIT, State.PAUSING, State.CANCELLING)
-CASES: dict[str, tuple[State, ...]] = {
-    "api": LIVE,
-    "database": LIVE,
-    "mlflow": LIVE,
-    "head": LIVE,
-    "driver": (State.STARTING, State.RUNNING, State.PAUSING),
-    "worker": (State.RUNNING, State.PAUSING),
+CASES: dict[Component, tuple[State, ...]] = {
+    Component.API: LIVE,
+    Component.DATABASE: LIVE,
+    Component.MLFLOW: LIVE,
+    Component.HEAD: LIVE,
+    Component.DRIVER: (State.STARTING, State.RUNNING, State.PAUSING),
+    Component.WORKER: (State.RUNNING, State.PAUSING),
 }
 """A driver or a worker that does not run can't be killed."""
 
 
-def submit(plant: Plant) -> str:
+def submit(deployment: Deployment) -> str:
     key = uuid4().hex
     spec: dict[str, Any] = ON_A_CLUSTER | {"name": "matrix", "schedule": ON_A_CLUSTER["schedule"] | {"epochs": EPOCHS}}
-    return str(plant.ask(lambda client: client.submit(spec, idempotency_key=key)).id)
+    return str(deployment.ask(lambda client: client.submit(spec, idempotency_key=key)).id)
 
 
-def reach(plant: Plant, job_id: str, state: State) -> None:
+def reach(deployment: Deployment, job_id: str, state: State) -> None:
     """Waits for a state, nudging the job towards it, or until the job has passed it unseen."""
     if state in (State.PAUSING, State.CANCELLING, State.RETRY_WAIT):
-        wait_until(lambda: trains(plant, job_id), "it trains")
+        wait_until(lambda: trains(deployment, job_id), "it trains")
         if state is State.PAUSING:
-            plant.ask(lambda client: client.pause(job_id))
+            deployment.ask(lambda client: client.pause(job_id))
         elif state is State.CANCELLING:
-            plant.ask(lambda client: client.cancel(job_id))
+            deployment.ask(lambda client: client.cancel(job_id))
         else:
-            plant.kill("driver", job_id)
+            deployment.kill(Component.DRIVER, job_id)
     order = [*ON_THE_WAY, *ENDED]
-    while (now := plant.state(job_id)) is not state:
+    while (now := deployment.state(job_id)) is not state:
         if now in ENDED or now is State.PAUSED:
             return
         if state in order and now in order and order.index(now) > order.index(state):
@@ -55,49 +57,53 @@ def reach(plant: Plant, job_id: str, state: State) -> None:
         time.sleep(0.002)
 
 
-def trains(plant: Plant, job_id: str) -> bool:
-    job = plant.ask(lambda client: client.get(job_id))
+def trains(deployment: Deployment, job_id: str) -> bool:
+    job = deployment.ask(lambda client: client.get(job_id))
     # While data is made, images are counted.
-    return job.progress is not None and job.progress.phase == "training" and job.progress.iteration >= 12
+    return job.progress is not None and job.progress.phase == Phase.TRAINING and job.progress.iteration >= 12
 
 
-def case(plant: Plant, part: str, state: State) -> str:
-    """Kills the part in the state, and returns the job that had to survive it."""
+def case(deployment: Deployment, component: Component, state: State) -> str:
+    """Kills the component in the state, and returns the job that had to survive it."""
     for _ in range(_TRIES):
-        job_id = submit(plant)
+        job_id = submit(deployment)
         if state is State.RUNNING:
-            wait_until(lambda job=job_id: trains(plant, job), "it trains")
-        reach(plant, job_id, state)
-        while plant.state(job_id) is state:  # its driver may come a moment after the state
-            if plant.kill(part, job_id):
+            wait_until(partial(trains, deployment, job_id), "it trains")
+        reach(deployment, job_id, state)
+        while deployment.state(job_id) is state:  # its driver may come a moment after the state
+            if deployment.kill(component, job_id):
                 return job_id
-        end(plant, job_id)
-    raise AssertionError(f"no job was caught in {state} with a {part} to kill")
+        end(deployment, job_id)
+    raise AssertionError(f"no job was caught in {state} with a {component} to kill")
 
 
-def end(plant: Plant, job_id: str) -> None:
+def end(deployment: Deployment, job_id: str) -> None:
     """Waits for the end of a job, resuming it where it was paused."""
-    wait_until(lambda: plant.all_ended([job_id]) or plant.state(job_id) is State.PAUSED, f"the end of {job_id}")
-    if plant.state(job_id) is State.PAUSED:
-        plant.ask(lambda client: client.resume(job_id))
-        wait_until(lambda: plant.all_ended([job_id]), f"the end of {job_id}, resumed")
+
+    def has_stopped() -> bool:
+        return deployment.all_ended([job_id]) or deployment.state(job_id) is State.PAUSED
+
+    wait_until(has_stopped, f"the end of {job_id}")
+    if deployment.state(job_id) is State.PAUSED:
+        deployment.ask(lambda client: client.resume(job_id))
+        wait_until(lambda: deployment.all_ended([job_id]), f"the end of {job_id}, resumed")
 
 
-@pytest.mark.parametrize("part", CASES)
-def test_a_part_is_killed_in_every_state(plant: Plant, part: str) -> None:
+@pytest.mark.parametrize("component", CASES)
+def test_a_component_is_killed_in_every_state(deployment: Deployment, component: Component) -> None:
     survived = []
-    for state in CASES[part]:
+    for state in CASES[component]:
         started = time.monotonic()
-        job_id = case(plant, part, state)
-        plant.bring_back(part)
-        end(plant, job_id)
-        found = plant.state(job_id)
-        print(f"{part:9} {state:10} -> {found} in {time.monotonic() - started:.0f} s", flush=True)
+        job_id = case(deployment, component, state)
+        deployment.restart(component)
+        end(deployment, job_id)
+        found = deployment.state(job_id)
+        print(f"{component:9} {state:10} -> {found} in {time.monotonic() - started:.0f} s", flush=True)
         assert found is (State.CANCELLED if state is State.CANCELLING else State.SUCCEEDED)
         if found is State.SUCCEEDED:
             survived.append(job_id)
-    assert all(row.retries == 0 for row in plant.rows(survived).values()), "no kill counts as the job's own error"
-    for verdict in verdicts(plant, survived, CURVE):
-        assert verdict.faults == (), verdict
-        assert verdict.repeated <= ON_A_CLUSTER["schedule"]["checkpoint_every"], verdict
-    assert zombies(plant) == []
+    assert all(row.retries == 0 for row in deployment.rows(survived).values()), "no kill counts as the job's own error"
+    for audit in audits(deployment, survived, CURVE):
+        assert audit.faults == (), audit
+        assert audit.repeated <= ON_A_CLUSTER["schedule"]["checkpoint_every"], audit
+    assert zombies(deployment) == []

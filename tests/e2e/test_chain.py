@@ -1,4 +1,4 @@
-"""The whole chain over real HTTP, with the real Ray, MLflow and database: what a user does, and what goes wrong.
+"""End-to-end test of the embedded stack over HTTP, with the real Ray, MLflow and database.
 
 The tests share one stack and run in order; the last one ends it.
 """
@@ -6,8 +6,8 @@ The tests share one stack and run in order; the last one ends it.
 import io
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from service.job_state import State
 from service.local.daemons import PREFERRED_PORTS, DaemonName, PortName, free_port
 from service.local.stack import Stack, api_url
 from service.schemas.models import MediaType
+from tests.daemons import RayDashboard, wait_until
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -38,7 +39,8 @@ SPEC = TrainSpec(
     schedule=ScheduleConfig(batch_size=10, epochs=2, evaluate_every=6, checkpoint_every=6, evaluate_scenes=20),
     scaling=ScalingConfig(workers=2),
 )
-PATIENCE = 400.0
+TIMEOUT = 400.0
+_wait_until = partial(wait_until, seconds=TIMEOUT)
 
 
 def _spec(name: str, epochs: float) -> TrainSpec:
@@ -91,28 +93,16 @@ def _pid(stack: Stack, name: DaemonName) -> int:
     return pid
 
 
-def _until(what: str, ask: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not ask():
-        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE:.0f} s"
-        time.sleep(0.2)
-
-
 def _alive_actors(stack: Stack) -> list[str]:
     url = {part.name: part.url for part in stack.status()}[DaemonName.RAY]
-    token = stack.layout.token.read_text()
-    response = httpx.get(
-        f"{url}/api/v0/actors", headers={"Authorization": f"Bearer {token}"}, timeout=60, trust_env=False
-    )
-    response.raise_for_status()
-    actors = response.json()["data"]["result"]["result"]
-    return [str(actor["class_name"]) for actor in actors if actor["state"] != "DEAD"]
+    ray = RayDashboard(url, {"Authorization": f"Bearer {stack.layout.token.read_text().strip()}"})
+    return [str(actor["class_name"]) for actor in ray.actors(supervisors=True)]
 
 
 def test_a_job_becomes_a_model(client: Client, tracking: httpx.Client) -> None:
     job = client.submit(SPEC)
     assert job.state is State.QUEUED
-    job = client.wait(job.id, timeout=PATIENCE)
+    job = client.wait(job.id, timeout=TIMEOUT)
     assert (job.state, job.error) == (State.SUCCEEDED, None), "".join(client.logs(job.id))
     assert job.metrics is not None
     assert 0 < job.metrics["test_mse"] < 1
@@ -149,7 +139,7 @@ def test_the_model_rebuilds_a_picture(client: Client, stack: Stack) -> None:
     by_job = client.reconstruct(picture.getvalue(), model=job.id)
     assert len(by_job.frames) == STEPS + 1
     assert len(by_job.steps) == STEPS
-    _until("the champion is served", lambda: client.models().champion is not None)
+    _wait_until(lambda: client.models().champion is not None, "the champion is served")
     champion = client.reconstruct(picture.getvalue())
     assert champion == by_job
     assert job.model is not None
@@ -191,27 +181,27 @@ def test_bad_input_leaves_nothing_behind(client: Client, tracking: httpx.Client)
 
 def test_a_cancelled_job_leaves_no_actor_and_a_closed_run(client: Client, stack: Stack, tracking: httpx.Client) -> None:
     job = client.submit(_spec("endless", epochs=100_000))
-    client.wait(job.id, timeout=PATIENCE, until=lambda view: view.progress is not None and view.progress.iteration > 0)
+    client.wait(job.id, timeout=TIMEOUT, until=lambda view: view.progress is not None and view.progress.iteration > 0)
     client.cancel(job.id)
-    job = client.wait(job.id, timeout=PATIENCE)
+    job = client.wait(job.id, timeout=TIMEOUT)
     assert job.state is State.CANCELLED
     assert job.model is None
-    _until("its actors are gone", lambda: not _alive_actors(stack))
+    _wait_until(lambda: not _alive_actors(stack), "its actors are gone")
     run_id = _run_id(job.mlflow_url)
-    _until("its run is closed", lambda: _answer(tracking, "/runs/get", run_id=run_id)["run"]["info"]["end_time"])
+    _wait_until(lambda: _answer(tracking, "/runs/get", run_id=run_id)["run"]["info"]["end_time"], "its run is closed")
     assert _answer(tracking, "/runs/get", run_id=run_id)["run"]["info"]["status"] == "KILLED"
 
 
 def test_a_job_outlives_the_control_plane(client: Client, stack: Stack, tracking: httpx.Client) -> None:
     job = client.submit(_spec("outlives", epochs=5))
-    client.wait(job.id, timeout=PATIENCE, until=lambda view: view.state is State.RUNNING)
+    client.wait(job.id, timeout=TIMEOUT, until=lambda view: view.state is State.RUNNING)
     os.kill(_pid(stack, DaemonName.API), signal.SIGKILL)
     attempt = JobFolder(stack.layout.home / "jobs" / job.id).attempt(1)
-    _until("it ends on its own", lambda: attempt.read_result() is not None)
+    _wait_until(lambda: attempt.read_result() is not None, "it ends on its own")
     others = {name: _pid(stack, name) for name in (DaemonName.RAY, DaemonName.MLFLOW)}
     assert stack.up() == ("api",)
     assert {name: _pid(stack, name) for name in others} == others
-    job = client.wait(job.id, timeout=PATIENCE)
+    job = client.wait(job.id, timeout=TIMEOUT)
     assert (job.state, job.attempt) == (State.SUCCEEDED, 1)
     assert job.metrics is not None
     assert 0 < job.metrics["test_mse"] < 1
@@ -227,7 +217,7 @@ def test_killed_servers_come_back_where_they_were(client: Client, stack: Stack) 
     assert {part.name: part.url for part in stack.status()} == urls
     assert all(part.ready for part in stack.status())
     assert _pid(stack, DaemonName.API) == api
-    job = client.wait(client.submit(SPEC).id, timeout=PATIENCE)
+    job = client.wait(client.submit(SPEC).id, timeout=TIMEOUT)
     assert job.state is State.SUCCEEDED
 
 

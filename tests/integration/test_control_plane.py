@@ -1,11 +1,10 @@
-"""Several control planes with real threads on one real database, which dies meanwhile; the cluster is a fake."""
+"""Several control planes, with real threads, on one real database; the cluster and MLflow are fakes."""
 
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,6 +21,7 @@ from service.reconciler.loop import Reconciler
 from service.scheduling.job_service import JobService
 from service.settings import ReconcilerSettings
 from service.upstream.cluster_monitor import ClusterMonitor
+from tests.postgres import PostgresServer
 
 QUICK = ReconcilerSettings(
     reconcile_every=0.02,
@@ -39,8 +39,14 @@ FIGURE = {"kind": "figure", "name": "f", "figure": 4}
 """Needs no checkpoint to succeed."""
 
 
-class Workers:
-    """The cluster's side: drivers that obey control.json, beat a few times and succeed. Some die on the way."""
+class FakeDrivers:
+    """Drivers of all attempts on the fake cluster, in a thread: they obey control.json, beat a few times and succeed.
+
+    Args:
+        launcher: the cluster.
+        jobs_dir: folder of the job folders.
+        deaths: the first so many drivers vanish instead of succeeding.
+    """
 
     def __init__(self, launcher: FakeLauncher, jobs_dir: Path, deaths: int) -> None:
         self._launcher = launcher
@@ -48,9 +54,9 @@ class Workers:
         self._deaths = deaths
         self._beats: dict[str, int] = {}
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="workers")
+        self._thread = threading.Thread(target=self._work, name="drivers")
 
-    def __enter__(self) -> "Workers":
+    def __enter__(self) -> "FakeDrivers":
         self._thread.start()
         return self
 
@@ -90,8 +96,13 @@ class Workers:
             return Control(attempt=0)
 
 
-class Plane:
-    """A cluster, MLflow and a database, and as many control planes on them as a test wants."""
+class Backends:
+    """Fake cluster, fake MLflow and a real database, and as many control planes on them as a test starts.
+
+    Args:
+        root: folder of the job folders.
+        url: of an empty database.
+    """
 
     def __init__(self, root: Path, url: str) -> None:
         self.jobs_dir = root / "jobs"
@@ -146,34 +157,34 @@ class Plane:
 
 
 @pytest.fixture
-def plane(tmp_path: Path, database_url: str) -> Iterator[Plane]:
-    made = Plane(tmp_path, database_url)
+def backends(tmp_path: Path, database_url: str) -> Iterator[Backends]:
+    made = Backends(tmp_path, database_url)
     yield made
     made.store.close()
 
 
-def test_three_control_planes_share_the_work_and_do_everything_once(plane: Plane) -> None:
-    ids = plane.submit(20)
-    with Workers(plane.launcher, plane.jobs_dir, deaths=5), plane.control_planes(3):
-        plane.wait(lambda: plane.all_ended(ids))
-    assert plane.store.counts() == {State.SUCCEEDED: 20}
-    assert sum(job.losses for job in plane.store.jobs(ids).values()) == 5
-    plane.check(ids)
+def test_three_control_planes_share_the_work_and_do_everything_once(backends: Backends) -> None:
+    ids = backends.submit(20)
+    with FakeDrivers(backends.launcher, backends.jobs_dir, deaths=5), backends.control_planes(3):
+        backends.wait(lambda: backends.all_ended(ids))
+    assert backends.store.counts() == {State.SUCCEEDED: 20}
+    assert sum(job.losses for job in backends.store.jobs(ids).values()) == 5
+    backends.check(ids)
 
 
-def test_a_control_plane_takes_over_from_one_that_was_killed(plane: Plane) -> None:
-    ids = plane.submit(4)
-    dead = Reconciler(plane.store, plane.cluster_monitor(), plane.tracking, plane.jobs_dir, QUICK)
+def test_a_control_plane_takes_over_from_one_that_was_killed(backends: Backends) -> None:
+    ids = backends.submit(4)
+    dead = Reconciler(backends.store, backends.cluster_monitor(), backends.tracking, backends.jobs_dir, QUICK)
     dead.admit()
     taken = dead._leases.claim(QUICK.lease_for, limit=10)  # and is killed with the leases in its hands
     assert len(taken) == 4
-    with Workers(plane.launcher, plane.jobs_dir, deaths=0), plane.control_planes(1):
-        plane.wait(lambda: plane.all_ended(ids))
-    assert plane.store.counts() == {State.SUCCEEDED: 4}
-    plane.check(ids)
+    with FakeDrivers(backends.launcher, backends.jobs_dir, deaths=0), backends.control_planes(1):
+        backends.wait(lambda: backends.all_ended(ids))
+    assert backends.store.counts() == {State.SUCCEEDED: 4}
+    backends.check(ids)
 
 
-def in_time(change: Callable[[str], Any], job_id: str) -> bool:
+def in_time(change: Callable[[str], object], job_id: str) -> bool:
     """Whether a job could still be changed; one that is about to end, or has ended, is refused."""
     try:
         change(job_id)
@@ -182,35 +193,35 @@ def in_time(change: Callable[[str], Any], job_id: str) -> bool:
     return True
 
 
-def test_people_change_their_minds_while_it_all_runs(plane: Plane) -> None:
-    ids = plane.submit(12)
-    service: Any = plane.service
-    with Workers(plane.launcher, plane.jobs_dir, deaths=2), plane.control_planes(2):
+def test_people_change_their_minds_while_it_all_runs(backends: Backends) -> None:
+    ids = backends.submit(12)
+    service = backends.service
+    with FakeDrivers(backends.launcher, backends.jobs_dir, deaths=2), backends.control_planes(2):
         # Newest first: those are furthest from their end.
         cancelled = [job_id for job_id in reversed(ids[6:]) if in_time(service.cancel, job_id)]
         paused = [job_id for job_id in reversed(ids[:6]) if in_time(service.pause, job_id)]
-        plane.wait(lambda: all(plane.store.job(job_id).state in ENDED | {State.PAUSED} for job_id in paused))
+        backends.wait(lambda: all(backends.store.job(job_id).state in ENDED | {State.PAUSED} for job_id in paused))
         for job_id in paused:
             if service.get(job_id).state == State.PAUSED:
                 service.resume(job_id)
-        plane.wait(lambda: plane.all_ended(ids))
+        backends.wait(lambda: backends.all_ended(ids))
     assert cancelled
-    assert {plane.store.job(job_id).state for job_id in cancelled} == {State.CANCELLED}
-    assert {plane.store.job(job_id).state for job_id in set(ids) - set(cancelled)} == {State.SUCCEEDED}
-    plane.check(ids)
+    assert {backends.store.job(job_id).state for job_id in cancelled} == {State.CANCELLED}
+    assert {backends.store.job(job_id).state for job_id in set(ids) - set(cancelled)} == {State.SUCCEEDED}
+    backends.check(ids)
 
 
-def test_the_database_dies_twice_and_nothing_is_lost(tmp_path: Path, postgres_server: Any) -> None:
-    plane = Plane(tmp_path, postgres_server.url)
-    ids = plane.submit(12)
-    with Workers(plane.launcher, plane.jobs_dir, deaths=3), plane.control_planes(2):
+def test_the_database_dies_twice_and_nothing_is_lost(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    backends = Backends(tmp_path, postgres_server.url)
+    ids = backends.submit(12)
+    with FakeDrivers(backends.launcher, backends.jobs_dir, deaths=3), backends.control_planes(2):
         for _ in range(2):
-            plane.wait(lambda: plane.store.counts().get(State.QUEUED, 0) < 12)
+            backends.wait(lambda: backends.store.counts().get(State.QUEUED, 0) < 12)
             postgres_server.stop()
             with pytest.raises(StoreUnavailableError):
-                plane.store.counts()
+                backends.store.counts()
             postgres_server.start()
-        plane.wait(lambda: plane.all_ended(ids))
-    assert plane.store.counts() == {State.SUCCEEDED: 12}
-    plane.check(ids)
-    plane.store.close()
+        backends.wait(lambda: backends.all_ended(ids))
+    assert backends.store.counts() == {State.SUCCEEDED: 12}
+    backends.check(ids)
+    backends.store.close()

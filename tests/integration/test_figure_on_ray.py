@@ -1,4 +1,4 @@
-"""A figure made by a real cluster: its picture is an artifact of its run in MLflow."""
+"""Figure jobs on a real cluster, with their artifacts on a real MLflow server."""
 
 import json
 from pathlib import Path
@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from jobs.directory.layout import JobFolder
 from jobs.directory.records import Outcome
 from jobs.specs import job_spec
+from tests.services import Services
 
 pytestmark = pytest.mark.timeout(300)
 
 
-def test_a_figure_and_its_numbers_are_artifacts_of_its_run(services: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
-    trained = JobFolder(services.layout.home / "jobs" / "job_curve")
+def test_a_figure_and_its_numbers_are_artifacts_of_its_run(
+    services: Services, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    trained = services.folder("job_curve")
     trained.write_spec(job_spec.validate_python(tiny))
     for step in (10, 20, 30):
         trained.attempt(1).add_metrics(step, {"test/mse": 0.1 / step})

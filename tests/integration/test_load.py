@@ -1,4 +1,4 @@
-"""Many clients at once, over HTTP against the API as a process: nothing is lost, doubled or answered with an error."""
+"""Many clients at once against the API as a process: no job is lost, doubled or answered with a server error."""
 
 from collections import Counter
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Training on a real cluster: what is left in the folder and in MLflow, and what happens when it is disturbed."""
+"""Training jobs on a real cluster, undisturbed and with workers killed, pauses, cancels and forced stops."""
 
 from typing import Any
 
@@ -6,10 +6,12 @@ import psutil
 import pytest
 
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import Control, Outcome, Want
+from jobs.directory.records import Control, NoteKind, Outcome, Want
 from jobs.errors import ErrorClass
 from jobs.interfaces import ProcessState, RunStatus
 from seqae.checkpoints.manifest import verify
+from tests.daemons import wait_until
+from tests.services import Services
 
 pytestmark = pytest.mark.timeout(540)
 
@@ -19,7 +21,7 @@ def _long(tiny: dict[str, Any], workers: int = 1) -> dict[str, Any]:
     return tiny | {"schedule": tiny["schedule"] | {"epochs": 10_000}, "scaling": {"workers": workers}}
 
 
-def _curve(services: Any, run_id: str, name: str) -> list[int]:
+def _curve(services: Services, run_id: str, name: str) -> list[int]:
     return [metric.step for metric in services.tracking._client.get_metric_history(run_id, name)]
 
 
@@ -27,7 +29,7 @@ def _losses(folder: JobFolder) -> list[int]:
     return [row.step for row in folder.history() if "train/loss" in row.metrics]
 
 
-def test_two_workers_of_which_one_is_killed(services: Any, tiny: dict[str, Any]) -> None:
+def test_two_workers_of_which_one_is_killed(services: Services, tiny: dict[str, Any]) -> None:
     """The job ends well by itself, and its curve in MLflow is whole and not doubled."""
     schedule = tiny["schedule"] | {"epochs": 30}
     job = services.job("job_killed", tiny | {"scaling": {"workers": 2}, "schedule": schedule})
@@ -45,8 +47,8 @@ def test_two_workers_of_which_one_is_killed(services: Any, tiny: dict[str, Any])
     assert result.checkpoint is not None
     assert verify(job.folder.path / result.checkpoint).metrics == result.metrics
     kinds = [note.kind for note in attempt.notes()]
-    assert kinds.count("workers_lost") == 1
-    assert kinds.count("resumed") == 1
+    assert kinds.count(NoteKind.WORKERS_LOST) == 1
+    assert kinds.count(NoteKind.RESUMED) == 1
     assert _losses(job.folder) == list(range(2, 241, 2))
 
     services.tracking.ship(job.folder.path, job.run.run_id)
@@ -55,15 +57,15 @@ def test_two_workers_of_which_one_is_killed(services: Any, tiny: dict[str, Any])
     assert services.actors() == []
 
     version = services.tracking.register(
-        job.id, job.run.run_id, job.folder.path / result.checkpoint, result.metrics, result.evaluation_set
-    )
+        job.id, job.run.run_id, "resumed", job.folder.path / result.checkpoint, result.metrics, None
+    ).version
     services.tracking.close_run(job.run.run_id, RunStatus.FINISHED)
     found = services.tracking.resolve(job.id)
     assert (found.version, found.metrics) == (version.version, result.metrics)
     assert verify(found.path).iteration == int(result.checkpoint.rsplit("/", 1)[1])
 
 
-def test_cancel_while_training_leaves_no_actor(services: Any, tiny: dict[str, Any]) -> None:
+def test_cancel_while_training_leaves_no_actor(services: Services, tiny: dict[str, Any]) -> None:
     job = services.job("job_cancelled", _long(tiny, workers=2))
     job.start()
     job.wait_for_iteration(4)
@@ -77,7 +79,7 @@ def test_cancel_while_training_leaves_no_actor(services: Any, tiny: dict[str, An
     assert job.run.run_id not in [run.run_id for run in services.tracking.open_runs()]
 
 
-def test_pause_and_go_on_in_a_second_attempt(services: Any, tiny: dict[str, Any]) -> None:
+def test_pause_and_go_on_in_a_second_attempt(services: Services, tiny: dict[str, Any]) -> None:
     job = services.job("job_paused", tiny | {"schedule": tiny["schedule"] | {"epochs": 30}})
     job.start()
     job.wait_for_iteration(30)
@@ -92,13 +94,13 @@ def test_pause_and_go_on_in_a_second_attempt(services: Any, tiny: dict[str, Any]
     result = job.folder.attempt(2).read_result()
     assert result is not None
     assert (result.outcome, result.iterations) == (Outcome.SUCCEEDED, 240)
-    resumed = [note.text for note in job.folder.attempt(2).notes() if note.kind == "resumed"]
+    resumed = [note.text for note in job.folder.attempt(2).notes() if note.kind is NoteKind.RESUMED]
     assert resumed == [f"from iteration {paused.iterations} of 240"]
     services.tracking.ship(job.folder.path, job.run.run_id)
     assert _curve(services, job.run.run_id, "train/loss") == list(range(2, 241, 2))
 
 
-def test_cancel_before_training_starts(services: Any, tiny: dict[str, Any], patiently: Any) -> None:
+def test_cancel_before_training_starts(services: Services, tiny: dict[str, Any]) -> None:
     """No worker is there yet to obey; this one could never be placed."""
     job = services.job("job_waiting", _long(tiny) | {"scaling": {"workers": 1, "cpus_per_worker": 512}})
     job.start()
@@ -108,11 +110,11 @@ def test_cancel_before_training_starts(services: Any, tiny: dict[str, Any], pati
     result = job.folder.attempt(1).read_result()
     assert result is not None
     assert result.outcome is Outcome.CANCELLED
-    patiently(lambda: services.actors() == [], "no actor is left")
+    wait_until(lambda: services.actors() == [], "no actor is left")
 
 
 @pytest.mark.slow
-def test_an_elastic_run_goes_on_with_fewer_workers(services: Any, tiny: dict[str, Any]) -> None:
+def test_an_elastic_run_goes_on_with_fewer_workers(services: Services, tiny: dict[str, Any]) -> None:
     """Another job holds all but one of the cluster's cores at first."""
     room = int(services.launcher.capacity().cpus)
     other = services.job("job_large", _long(tiny) | {"scaling": {"workers": 1, "cpus_per_worker": room - 1}})
@@ -135,7 +137,7 @@ def test_an_elastic_run_goes_on_with_fewer_workers(services: Any, tiny: dict[str
     assert services.actors() == []
 
 
-def test_a_forced_stop_still_writes_a_result(services: Any, tiny: dict[str, Any]) -> None:
+def test_a_forced_stop_still_writes_a_result(services: Services, tiny: dict[str, Any]) -> None:
     job = services.job("job_stopped", _long(tiny))
     job.start()
     job.wait_for_iteration(4)
@@ -149,7 +151,7 @@ def test_a_forced_stop_still_writes_a_result(services: Any, tiny: dict[str, Any]
     assert result.error.error_class is ErrorClass.INFRASTRUCTURE
 
 
-def test_a_users_error_is_told_and_not_retried(services: Any, tiny: dict[str, Any]) -> None:
+def test_a_users_error_is_told_and_not_retried(services: Services, tiny: dict[str, Any]) -> None:
     job = services.job("job_nodata", tiny | {"data": {"kind": "images", "path": "/nowhere/at/all"}})
     job.start()
     job.wait()
@@ -159,5 +161,5 @@ def test_a_users_error_is_told_and_not_retried(services: Any, tiny: dict[str, An
     assert result.outcome is Outcome.FAILED
     assert result.error is not None
     assert result.error.error_class is ErrorClass.DATA
-    assert "workers_lost" not in [note.kind for note in attempt.notes()]
+    assert NoteKind.WORKERS_LOST not in [note.kind for note in attempt.notes()]
     assert "Traceback" in attempt.log.read_text(), "what the driver printed is in its own folder"

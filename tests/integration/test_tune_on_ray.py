@@ -1,4 +1,4 @@
-"""A search on a real cluster."""
+"""Searches on a real cluster, undisturbed and with the driver killed."""
 
 import os
 import signal
@@ -11,11 +11,13 @@ from jobs.directory.records import Outcome, TrialRow
 from seqae.checkpoints import checkpoint
 from service.client import Client
 from service.job_state import State
+from tests.daemons import wait_until
+from tests.services import Services
 
 pytestmark = pytest.mark.timeout(540)
 
 
-def test_two_trials(services: Any, tiny: dict[str, Any]) -> None:
+def test_two_trials(services: Services, tiny: dict[str, Any]) -> None:
     space = {"alpha_mseot": {"low": 0.1, "high": 100}, "bottleneck": [4, 8]}
     spec = {"kind": "tune", "name": "search", "base": tiny, "space": space, "trials": 2, "grace_epochs": 5}
     job = services.job("job_search", spec)
@@ -51,7 +53,7 @@ def test_two_trials(services: Any, tiny: dict[str, Any]) -> None:
     assert services.actors() == []
 
 
-def _trial_curves(services: Any, run_id: str) -> dict[str, list[int]]:
+def _trial_curves(services: Services, run_id: str) -> dict[str, list[int]]:
     """Evaluated steps of each trial's run, by the run's name."""
     client = services.tracking._client
     children = services.tracking._search(f"tags.`mlflow.parentRunId` = '{run_id}'")
@@ -78,7 +80,7 @@ def _driver_of(job_id: str) -> psutil.Process:
 
 
 @pytest.mark.slow
-def test_a_search_whose_driver_is_killed_goes_on_where_it_was(services: Any, tiny: dict[str, Any]) -> None:
+def test_a_search_whose_driver_is_killed_goes_on_where_it_was(services: Services, tiny: dict[str, Any]) -> None:
     base = tiny | {"schedule": tiny["schedule"] | {"epochs": 40}}
     space = {"alpha_mseot": {"low": 0.1, "high": 100}}
     spec = {"kind": "tune", "name": "search", "base": base, "space": space, "trials": 4, "grace_epochs": 5}
@@ -112,7 +114,7 @@ def test_a_search_whose_driver_is_killed_goes_on_where_it_was(services: Any, tin
 
 @pytest.mark.slow
 def test_a_retry_of_a_search_keeps_its_finished_trials(
-    services: Any, control_plane: Client, tiny: dict[str, Any], patiently: Any
+    services: Services, control_plane: Client, tiny: dict[str, Any]
 ) -> None:
     base = tiny | {"schedule": tiny["schedule"] | {"epochs": 40}}
     space = {"alpha_mseot": {"low": 0.1, "high": 100}}
@@ -124,7 +126,7 @@ def test_a_retry_of_a_search_keeps_its_finished_trials(
         states = {row.state for row in before.trials().values()}
         return bool(states & {"succeeded", "stopped"}) and "running" in states
 
-    patiently(is_half_done, "some of its trials are done and others are not")
+    wait_until(is_half_done, "some of its trials are done and others are not")
     control_plane.cancel(first.id)
     assert control_plane.wait(first.id, timeout=120).state is State.CANCELLED
     done = {number: row for number, row in before.trials().items() if row.state in ("succeeded", "stopped")}
@@ -150,7 +152,7 @@ def test_a_retry_of_a_search_keeps_its_finished_trials(
 
 
 @pytest.mark.slow
-def test_trials_of_two_workers_each(services: Any, tiny: dict[str, Any]) -> None:
+def test_trials_of_two_workers_each(services: Services, tiny: dict[str, Any]) -> None:
     space = {"bottleneck": [4, 8]}
     base = tiny | {"scaling": {"workers": 2}}
     spec = {"kind": "tune", "name": "search", "base": base, "space": space, "trials": 2, "grace_epochs": 5}

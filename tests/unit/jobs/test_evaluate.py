@@ -36,7 +36,7 @@ def test_it_prints_and_writes_json(
     assert printed["metrics"]["test_mse"] > 0
 
 
-def test_a_damaged_checkpoint_is_told(trained: Path, cache_dir: Path) -> None:
+def test_a_damaged_checkpoint_is_an_error(trained: Path, cache_dir: Path) -> None:
     (trained / "model.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         evaluate_checkpoint(trained, cache_dir)

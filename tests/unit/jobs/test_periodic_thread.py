@@ -33,7 +33,7 @@ def make() -> Iterator[Make]:
 
 
 class _Calls:
-    """An action that counts its calls and raises what it is told to."""
+    """An action that counts its calls and raises the errors that it was made with."""
 
     def __init__(self, *errors: Exception) -> None:
         self.count = 0

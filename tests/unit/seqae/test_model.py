@@ -8,7 +8,7 @@ from torch import Tensor
 
 from seqae.config import ModelConfig
 from seqae.model import Output, SequentialAutoEncoder
-from tests.untrained import awake
+from tests.untrained import with_random_writes
 
 
 def make(**changes: Any) -> SequentialAutoEncoder:
@@ -21,7 +21,7 @@ def make(**changes: Any) -> SequentialAutoEncoder:
         "coder": {"bottleneck": 7},
     }
     torch.manual_seed(0)
-    model = awake(SequentialAutoEncoder(ModelConfig.model_validate(given | changes))).eval()
+    model = with_random_writes(SequentialAutoEncoder(ModelConfig.model_validate(given | changes))).eval()
     with torch.no_grad():
         for parameter in model.localizer.head.parameters():  # type: ignore[union-attr]
             parameter.normal_(std=0.3)
@@ -95,6 +95,17 @@ def test_the_background_paints_the_first_canvas() -> None:
         torch.testing.assert_close(output.start, painted)
         torch.testing.assert_close(output.steps[0].window, model.localizer(x - painted).window)
     assert float(painted.abs().max()) > 0
+
+
+def test_the_background_learns_from_the_canvases() -> None:
+    model = make(background={"bottleneck": 3})
+    assert model.background is not None
+    output: Output = model(images())
+    torch.autograd.backward((images() - output.canvas).square().mean())
+    without = [name for name, value in model.background.named_parameters() if value.grad is None]
+    assert without == []
+    assert model.background.up.weight.grad is not None
+    assert bool(model.background.up.weight.grad.any())
 
 
 @pytest.mark.parametrize("steps", [0, 1, 5])

@@ -17,7 +17,7 @@ from seqae.model import Output, SequentialAutoEncoder
 from seqae.reconstruction import Reconstruction
 from seqae.reconstructor import Reconstructor
 from seqae.training import Trainer
-from tests.untrained import awake
+from tests.untrained import with_random_writes
 
 Make = Callable[..., TrainConfig]
 
@@ -25,7 +25,7 @@ Make = Callable[..., TrainConfig]
 def make(config: TrainConfig) -> tuple[Reconstructor, SequentialAutoEncoder]:
     """Untrained, but with windows and writes that differ from image to image."""
     torch.manual_seed(0)
-    model = awake(SequentialAutoEncoder(config.model))
+    model = with_random_writes(SequentialAutoEncoder(config.model))
     with torch.no_grad():
         for parameter in model.localizer.head.parameters():  # type: ignore[union-attr]
             parameter.normal_(std=0.3)
@@ -140,7 +140,9 @@ def test_a_window_lies_on_the_object_in_the_picture() -> None:
     config = TrainConfig.model_validate({"model": {"steps": 1}})
     picture = np.zeros((320, 500), np.uint8)
     picture[180:270, 300:390] = 255
-    (made,) = Reconstructor(awake(SequentialAutoEncoder(config.model)), config).reconstruct([Image.fromarray(picture)])
+    (made,) = Reconstructor(with_random_writes(SequentialAutoEncoder(config.model)), config).reconstruct(
+        [Image.fromarray(picture)]
+    )
     left, top, right, bottom = made.steps[0].source_window
     assert (left + right) / 2 == pytest.approx(345, abs=12)
     assert (top + bottom) / 2 == pytest.approx(225, abs=12)

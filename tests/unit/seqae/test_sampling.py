@@ -10,10 +10,9 @@ from torch import Tensor
 from seqae.config import TrainConfig
 from seqae.data.cache import Dataset
 from seqae.errors import SamplingError
-from seqae.figures.sampled import sampled_scenes
 from seqae.model import SequentialAutoEncoder
 from seqae.sampling import Layouts, Samples, fit_layouts, sample_scenes
-from tests.untrained import awake
+from tests.untrained import with_random_writes
 
 Config = Callable[..., TrainConfig]
 Data = Callable[[TrainConfig], Dataset]
@@ -23,7 +22,7 @@ VARIATIONAL = {"coder": {"kind": "variational", "bottleneck": 6}}
 @pytest.fixture
 def model(small_config: Config) -> SequentialAutoEncoder:
     torch.manual_seed(0)
-    return awake(SequentialAutoEncoder(small_config(model=VARIATIONAL).model))
+    return with_random_writes(SequentialAutoEncoder(small_config(model=VARIATIONAL).model))
 
 
 @pytest.fixture
@@ -136,7 +135,7 @@ def test_a_seed_gives_the_same_scenes(model: SequentialAutoEncoder, images: np.n
 def test_samples_start_from_a_background(small_config: Config, small_data: Data) -> None:
     config = small_config(model=VARIATIONAL | {"background": {"bottleneck": 4}})
     torch.manual_seed(0)
-    model = awake(SequentialAutoEncoder(config.model))
+    model = with_random_writes(SequentialAutoEncoder(config.model))
     fitted = fit_layouts(model, small_data(config).train.images)
     made = sample_scenes(model, fitted, 6)
     starts = {start.tobytes() for start in fitted.starts}
@@ -145,14 +144,8 @@ def test_samples_start_from_a_background(small_config: Config, small_data: Data)
 
 def test_a_plain_coder_has_no_prior(small_config: Config, images: np.ndarray) -> None:
     torch.manual_seed(0)
-    model = awake(SequentialAutoEncoder(small_config().model))
+    model = with_random_writes(SequentialAutoEncoder(small_config().model))
     fitted = fit_layouts(model, images)
     with pytest.raises(SamplingError, match="not variational"):
         sample_scenes(model, fitted, 3)
     assert sample_scenes(model, fitted, 3, codes="fitted").frames.shape[0] == 3
-
-
-def test_the_figure_compares_samples_with_training_scenes(model: SequentialAutoEncoder, images: np.ndarray) -> None:
-    figure = sampled_scenes(model, images)
-    assert figure.numbers["brightness_training"] == pytest.approx(images[:24].mean() / 255, rel=1e-4)
-    assert figure.numbers["objects"] == pytest.approx(fit_layouts(model, images).active.sum(axis=1).mean())

@@ -1,8 +1,10 @@
+import itertools
 import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -227,6 +229,15 @@ def test_every_image_comes_once_in_an_epoch_in_another_order(make: Callable[...,
     assert len({tuple(epoch) for epoch in [*epochs, sorted(epochs[0])]}) == 4
 
 
+def test_the_seed_decides_the_order(make: Callable[..., Trainer], small_config: Make) -> None:
+    orders = []
+    for seed in (1, 1, 2):
+        trainer = make(_data=numbered(35, small_config()), _wrap=Spy, seed=seed)
+        losses(trainer)
+        orders.append(spy(trainer).batches)
+    assert orders[0] == orders[1] != orders[2]
+
+
 def test_epochs_that_do_not_divide_into_batches_run_into_each_other(
     make: Callable[..., Trainer], small_config: Make
 ) -> None:
@@ -408,6 +419,16 @@ def test_reports_come_when_asked_for(make: Callable[..., Trainer]) -> None:
 def test_a_report_is_the_mean_since_the_one_before(make: Callable[..., Trainer]) -> None:
     every, third = losses(make()), losses(make(schedule={"log_every": 3}))
     assert third == pytest.approx([sum(every[:3]) / 3, sum(every[3:]) / 3], rel=1e-5)
+
+
+def test_speed_and_time_left_are_those_since_the_report_before(
+    make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = itertools.count()  # on a clock that ticks when it is read: at the start and end of each report's time
+    monkeypatch.setattr("seqae.training.time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
+    found = reports(make(schedule={"log_every": 2}))
+    assert [report.images_per_second for report in found] == [2 * 5 / 1] * 3
+    assert [report.eta_seconds for report in found] == [4 * 5 / 10, 2 * 5 / 10, 0]
 
 
 def test_the_gradient_is_clipped(make: Callable[..., Trainer]) -> None:

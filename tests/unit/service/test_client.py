@@ -172,6 +172,20 @@ def test_what_is_no_image_is_refused(api: Client) -> None:
     assert refused.value.status == 422
 
 
+def test_a_proxy_from_the_environment_is_for_services_elsewhere(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with Client(str(client.base_url)) as here:
+        assert here.list().items == ()
+    monkeypatch.setenv("http_proxy", str(client.base_url))
+    with pytest.raises(ApiError) as answered, Client("http://elsewhere.invalid") as there:
+        there.list()
+    assert answered.value.status is not None, "the proxy answered"
+
+
 def test_nobody_there() -> None:
     with pytest.raises(ApiError, match="seqae up") as nobody, Client("http://127.0.0.1:9", timeout=2) as api:
         api.get("job_000000000000")

@@ -55,7 +55,8 @@ class Receiver:
         self.urls.append(str(request.url))
         if self.status == 0:
             raise httpx.ConnectError("nobody there")
-        return httpx.Response(self.status)
+        # Where a redirect leads is not followed: the body is for this receiver only.
+        return httpx.Response(self.status, headers={"location": "http://elsewhere/hook"})
 
 
 @pytest.fixture
@@ -117,6 +118,7 @@ def test_what_does_not_arrive_is_tried_again_later(
     with store.database.read() as session:
         rows = list(session.scalars(select(DeliveryRow)))
     assert [(row.done, row.tries, row.error) for row in rows] == [(True, 5, None)] * 2
+    assert set(receiver.urls) == {"http://receiver/hook"}
 
 
 def test_a_receiver_that_never_answers_is_given_up(store: Store, webhooks: WebhookSender, receiver: Receiver) -> None:
@@ -162,22 +164,24 @@ def test_a_receiver_verifies_deliveries_with_the_key_and_notices_forgeries(datab
         received.append((request.content.decode(), dict(request.headers)))
         return httpx.Response(204)
 
-    store = Store(database_url, webhook_urls=("http://receiver/hook",))
+    store = Store(database_url, webhook_urls=("http://one/hook", "http://two/hook"))
     store.migrate()
     sender = WebhookSender(outbox_of(store), secret, transport=httpx.MockTransport(receive))
     try:
         a_cancelled_job(store)
-        assert sender.send_due() == 2
+        assert sender.send_due() == 4
     finally:
         sender.stop()
         store.close()
 
+    ids = [headers["webhook-id"] for _, headers in received]
+    assert ids == [str(json.loads(body)["id"]) for body, _ in received], "the event's, the same for each receiver"
     body, headers = received[0]
     key = Webhook(SECRETS[secret])
     assert key.verify(body, headers) == json.loads(body)
     forgeries = [
         (key, body.replace("QUEUED", "FAILED"), headers),
-        (key, body, {**headers, "webhook-id": received[1][1]["webhook-id"]}),
+        (key, body, {**headers, "webhook-id": ids[-1]}),
         (key, body, {**headers, "webhook-timestamp": str(int(headers["webhook-timestamp"]) + 1)}),
         (Webhook(b"another"), body, headers),
     ]

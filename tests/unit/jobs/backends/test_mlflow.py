@@ -128,6 +128,13 @@ def test_a_run_is_made_once(tracking: MlflowTracking, client: _Client, run_id: s
     assert (run.tags["seqae.job_id"], run.tags["seqae.kind"], run.params) == ("job_1", "train", {"seed": "1"})
 
 
+def test_a_closed_run_stays_as_it_is(tracking: MlflowTracking, run_id: str, run: _Run) -> None:
+    tracking.close_run(run_id, RunStatus.KILLED)
+    tracking.close_run(run_id, RunStatus.FINISHED)
+    assert run.status == "KILLED"
+    assert tracking.open_runs() == []
+
+
 def test_a_second_ship_sends_nothing(tracking: MlflowTracking, folder: JobFolder, run_id: str, run: _Run) -> None:
     attempt = folder.attempt(1)
     for step in (1, 2, 3):

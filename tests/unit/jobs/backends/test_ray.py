@@ -174,7 +174,7 @@ def test_another_session_is_another_cluster(connect: Connect) -> None:
     assert connect(_answer(200, {"session_name": "session_1"})).cluster_id() == "session_1"
 
 
-def test_a_token_that_is_gone_is_told(tmp_path: Path) -> None:
+def test_a_token_that_is_gone_is_an_error(tmp_path: Path) -> None:
     transport = httpx.MockTransport(_answer(200, {}))
     with (
         RayLauncher("http://ray", tmp_path / "none", transport=transport) as launcher,

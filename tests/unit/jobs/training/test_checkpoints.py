@@ -15,7 +15,7 @@ from seqae.checkpoints import manifest
 
 
 class _Trainer:
-    """Writes small checkpoints that are whole, unless it is told that the disk is full."""
+    """Writes small checkpoints that are whole, unless its disk is full."""
 
     def __init__(self) -> None:
         self.iteration = 0

@@ -94,7 +94,7 @@ def test_a_run_that_was_paused_gives_what_an_unbroken_one_gives(
 ) -> None:
     paused = train(make_task(1), DistributedContext(), _control_after(folder, Control(attempt=1, want=Want.PAUSE)))
     assert paused.outcome is Outcome.PAUSED
-    # One report after the wish, at the next iteration.
+    # One report after the pause was wanted, at the next iteration.
     assert paused.iterations == 5
     assert paused.checkpoint == "attempts/1/checkpoints/5"
     folder.write_control(Control(attempt=2))

@@ -11,7 +11,7 @@ from seqae.checkpoints.manifest import FORMAT_VERSION, verify
 from seqae.config import ModelConfig, TrainConfig
 from seqae.errors import CheckpointError
 from seqae.model import SequentialAutoEncoder
-from tests.untrained import awake
+from tests.untrained import with_random_writes
 
 FILES = ["config.json", "manifest.json", "model.safetensors", "trainer.pt"]
 
@@ -19,7 +19,7 @@ FILES = ["config.json", "manifest.json", "model.safetensors", "trainer.pt"]
 @pytest.fixture(scope="module")
 def model(changed_config: TrainConfig) -> SequentialAutoEncoder:
     torch.manual_seed(3)
-    return awake(SequentialAutoEncoder(changed_config.model))
+    return with_random_writes(SequentialAutoEncoder(changed_config.model))
 
 
 @pytest.fixture

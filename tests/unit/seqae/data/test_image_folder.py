@@ -14,7 +14,7 @@ from PIL import Image
 from seqae.config import ImagesConfig, ModelConfig
 from seqae.data.cache import load_data
 from seqae.data.coco import Annotations
-from seqae.data.image_folder import find_images, locate, split_images
+from seqae.data.image_folder import find_images, fingerprint, locate, split_images
 from seqae.data.splits import SPLITS, Split
 from seqae.errors import DataError
 
@@ -174,6 +174,24 @@ def test_a_changed_folder_is_decoded_again(folder: Path) -> None:
     assert load(folder).checksum == before.checksum
     picture(99).save(folder / "new.png")
     assert load(folder).checksum != before.checksum
+
+
+def test_a_fingerprint_changes_with_every_file_that_is_written_again(tmp_path: Path) -> None:
+    names = ["a.png", "b.png"]
+    annotations = tmp_path / "instances.json"
+    for path in (*(tmp_path / name for name in names), annotations):
+        path.write_bytes(b"1234")
+        os.utime(path, ns=(10**18, 10**18))
+    seen = [fingerprint(tmp_path, names, annotations)]
+    assert fingerprint(tmp_path, names, annotations) == seen[0]
+    for path in (tmp_path / "b.png", annotations):
+        os.utime(path, ns=(10**18, 10**18 + 1))  # of the same size
+        seen.append(fingerprint(tmp_path, names, annotations))
+    (tmp_path / "a.png").write_bytes(b"12345")
+    os.utime(tmp_path / "a.png", ns=(10**18, 10**18))
+    seen.append(fingerprint(tmp_path, names, annotations))
+    seen += [fingerprint(tmp_path, names[:1], annotations), fingerprint(tmp_path, names, None)]
+    assert len(set(seen)) == len(seen)
 
 
 def test_a_folder_that_is_missing_or_empty_is_an_error(folder: Path) -> None:

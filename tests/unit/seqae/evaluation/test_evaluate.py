@@ -13,7 +13,7 @@ from seqae.data.scenes import Scenes
 from seqae.evaluation.evaluate import Evaluation, evaluate
 from seqae.evaluation.segmentation import score_segments
 from seqae.model import Output, SequentialAutoEncoder
-from tests.untrained import awake
+from tests.untrained import with_random_writes
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def scenes(config: TrainConfig, small_data: Callable[[TrainConfig], Dataset]) ->
 def model(config: TrainConfig) -> SequentialAutoEncoder:
     """Untrained, but with writes bright enough to be scored."""
     torch.manual_seed(0)
-    made = awake(SequentialAutoEncoder(config.model))
+    made = with_random_writes(SequentialAutoEncoder(config.model))
     nn.init.constant_(made.coder.decoder[-1].bias, 0.3)  # type: ignore[arg-type]
     return made
 
@@ -81,7 +81,7 @@ def test_colours_are_summed(small_config: Callable[..., TrainConfig]) -> None:
             left = torch.zeros_like(image)
             left[:, 0, :, :12], left[:, 2, :, :12] = 0.5, -0.5
             right = torch.zeros_like(image)
-            right[:, 1, :, 12:] = 0.5
+            right[:, 1, :, :12], right[:, 1, :, 12:] = 0.1, 0.5
             writes = (left, right, torch.zeros_like(image))
             steps_ = zip(output.steps, writes, (left, left + right, left + right), strict=True)
             records = tuple(step._replace(write=write, canvas=canvas.abs()) for step, write, canvas in steps_)

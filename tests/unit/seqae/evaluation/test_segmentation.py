@@ -96,6 +96,8 @@ def test_an_empty_scene_scores_one_if_nothing_is_written() -> None:
     assert (scores.fg_ari, scores.miou, scores.count_accuracy) == (1, 1, 1)
     faint = dark + 0.01  # noise: 0.64 % of one white pixel's energy each
     assert score_segments(faint, faint.sum(axis=1), empty, active_share=0.1).count_accuracy == 1
+    noisy = dark + 0.03  # 5.8 % each
+    assert score_segments(noisy, noisy.sum(axis=1), empty, active_share=0.1).count_accuracy == 1
     bright = dark + 1
     assert score_segments(bright, bright.sum(axis=1), empty, active_share=0.1).count_accuracy == 0
 
@@ -105,6 +107,14 @@ def test_nothing_written_on_objects() -> None:
     dark = np.zeros((1, 3, 8, 8), np.float32)
     scores = score_segments(dark, dark.sum(axis=1), two, active_share=0.1)
     assert (scores.fg_ari, scores.miou, scores.count_accuracy, scores.completeness) == (0, 0, 0, 0)
+
+
+def test_only_active_writes_count_for_purity() -> None:
+    one = squares(1)
+    writes = perfect(one, steps=2)
+    writes[0, 1, 0, 7] = 0.1  # on the background, with a 400th of the energy
+    assert score_segments(writes, writes.sum(axis=1), one, active_share=0.1).purity == 1
+    assert score_segments(writes, writes.sum(axis=1), one, active_share=0.001).purity == pytest.approx(0.5)
 
 
 def test_scenes_of_one_object_do_not_count_for_fg_ari() -> None:
@@ -249,6 +259,15 @@ def test_connected_components_solve_scenes_whose_digits_do_not_touch() -> None:
     assert (baseline.fg_ari, baseline.miou, baseline.count_accuracy) == (1, 1, 1)
     touching = connected_components_baseline(squares(2), least_pixels=4)
     assert (touching.fg_ari, touching.miou, touching.count_accuracy) == (0, 0.25, 0)
+
+
+def test_pixels_that_touch_at_a_corner_are_connected() -> None:
+    mask = np.zeros((1, 8, 8), np.uint8)
+    mask[0, 2:4, 2:4] = mask[0, 4:6, 4:6] = 1
+    images = np.where(mask > 0, 255, 0).astype(np.uint8)[:, None]
+    one = Scenes(images, mask, np.zeros((1, 8, 8), np.bool_), None, None, np.array([1]))
+    baseline = connected_components_baseline(one, least_pixels=4)
+    assert (baseline.miou, baseline.count_accuracy) == (1, 1)
 
 
 def test_connected_components_on_real_scenes_are_good_but_not_perfect(scenes: Scenes) -> None:

@@ -50,6 +50,11 @@ def test_a_picture_may_have_as_many_pixels_as_the_limit_and_no_more() -> None:
     assert refused.value.part == "file"
 
 
+def test_an_empty_picture_says_so() -> None:
+    with pytest.raises(UploadError, match="is empty"):
+        decode(Upload(b"", is_json=False), LIMIT)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
 def test_a_turned_picture_is_decoded_upright(kind: str) -> None:
     exif = Image.Exif()

@@ -22,13 +22,14 @@ CONFIG = TrainConfig.model_validate(
 class FakeModel:
     """Answers with its input; can be made slow, wrong or broken."""
 
-    def __init__(self, error: float = 0.5) -> None:
+    def __init__(self, error: float = 0.5, frames: int = 1) -> None:
         self.config = CONFIG
         self.batches: list[int] = []
         self.may_run = threading.Event()
         self.may_run.set()
         self.running = threading.Event()
         self._error = error
+        self._frames = frames
         self.broken = False
 
     def reconstruct_arrays(
@@ -41,4 +42,4 @@ class FakeModel:
         assert self.may_run.wait(20)
         if self.broken:
             raise RuntimeError("broken")
-        return [Reconstruction(image, image[None], (), (self._error,)) for image in inputs]
+        return [Reconstruction(image, np.stack([image] * self._frames), (), (self._error,)) for image in inputs]

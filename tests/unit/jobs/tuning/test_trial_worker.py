@@ -1,0 +1,111 @@
+"""The process of a trial: real training of a tiny model, and what it reports to the search."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import Control, Outcome, Want
+from jobs.errors import ErrorClass, WorkersLostError
+from jobs.specs import TrainSpec
+from jobs.training.worker import TrainingTask
+from jobs.tuning.trial_worker import TrialRun, run_trial
+
+
+class _Search:
+    """Keeps what a trial reports."""
+
+    def __init__(self) -> None:
+        self.reports: list[dict[str, float]] = []
+        self.on_report: Callable[[], None] = lambda: None
+
+    def report(self, metrics: dict[str, float]) -> None:
+        self.reports.append(metrics)
+        self.on_report()
+
+    @property
+    def epochs(self) -> list[float]:
+        return [metrics["epoch"] for metrics in self.reports]
+
+
+@pytest.fixture
+def search() -> _Search:
+    return _Search()
+
+
+@pytest.fixture
+def run(make_task: Callable[[int], TrainingTask], spec: TrainSpec) -> TrialRun:
+    return TrialRun(task=make_task(1), scaling=spec.scaling, is_over=False)
+
+
+def test_a_trial_reports_each_evaluation_and_writes_its_result(
+    folder: JobFolder, run: TrialRun, search: _Search
+) -> None:
+    run_trial(run, search.report)
+    # The last evaluation is at the end of the training, which the result tells of.
+    rows = [row.metrics for row in folder.history() if "test/mse" in row.metrics]
+    assert search.epochs == [1.0, 2.0, 3.0]
+    assert [report["test_mse"] for report in search.reports] == [row["test/mse"] for row in rows]
+    assert [report["fg_ari"] for report in search.reports] == [row["test/fg_ari"] for row in rows]
+    result = folder.attempt(1).read_result()
+    assert result is not None
+    assert result.outcome is Outcome.SUCCEEDED
+
+
+def test_a_trial_that_is_over_reports_what_it_had_and_does_not_train(
+    folder: JobFolder, run: TrialRun, search: _Search
+) -> None:
+    folder.attempt(0).add_metrics(4, {"test/mse": 0.5, "test/fg_ari": 0.7, "test/epoch": 1.0})
+    folder.attempt(0).add_metrics(5, {"train/loss": 1.0})
+    folder.attempt(0).add_metrics(8, {"test/mse": 0.4, "test/epoch": 2.0})
+    run_trial(replace(run, is_over=True), search.report)
+    # A score over no scenes was not a number, and was left out of the row.
+    assert search.reports == [
+        {"test_mse": 0.5, "fg_ari": 0.7, "epoch": 1.0},
+        {"test_mse": 0.4, "fg_ari": 0.0, "epoch": 2.0},
+    ]
+    assert [attempt.number for attempt in folder.attempts()] == [0]
+
+
+def test_a_trial_of_a_search_that_stops_does_not_start(folder: JobFolder, run: TrialRun, search: _Search) -> None:
+    folder.write_control(Control(attempt=1, want=Want.PAUSE))
+    run_trial(run, search.report)
+    assert folder.attempts() == []
+
+
+def test_a_trial_that_is_paused_says_so(folder: JobFolder, run: TrialRun, search: _Search) -> None:
+    search.on_report = lambda: folder.write_control(Control(attempt=1, want=Want.PAUSE))
+    run_trial(run, search.report)
+    result = folder.attempt(1).read_result()
+    assert result is not None
+    assert (result.outcome, search.epochs) == (Outcome.PAUSED, [1.0])
+
+
+def test_a_fenced_trial_writes_no_result(folder: JobFolder, run: TrialRun, search: _Search) -> None:
+    search.on_report = lambda: folder.write_control(Control(attempt=2))
+    run_trial(run, search.report)
+    assert folder.attempt(1).read_result() is None
+
+
+def test_an_error_of_the_trials_own_is_its_result(folder: JobFolder, run: TrialRun, search: _Search) -> None:
+    def fail() -> None:
+        raise ValueError("a bug")
+
+    search.on_report = fail
+    run_trial(run, search.report)
+    result = folder.attempt(1).read_result()
+    assert result is not None
+    assert result.outcome is Outcome.FAILED
+    assert result.error is not None
+    assert result.error.error_class is ErrorClass.INTERNAL
+
+
+def test_a_loss_is_raised_so_that_the_trial_is_started_again(folder: JobFolder, run: TrialRun, search: _Search) -> None:
+    def fail() -> None:
+        raise WorkersLostError("the node has gone")
+
+    search.on_report = fail
+    with pytest.raises(WorkersLostError):
+        run_trial(run, search.report)
+    assert folder.attempt(1).read_result() is None

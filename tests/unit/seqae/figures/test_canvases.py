@@ -1,0 +1,70 @@
+"""Figures 6, 7 and 10: numbers that can be had another way."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from seqae.config import TrainConfig
+from seqae.data.cache import Dataset
+from seqae.errors import FigureError
+from seqae.evaluation.segmentation import adjusted_rand, contingency, segment
+from seqae.figures.canvases import from_background, from_nothing, reconstruct, single_steps
+from seqae.rendering.panels import panel, to_bytes
+from tests.unit.seqae.figures.helpers import make_model, pixels
+
+Config = Callable[..., TrainConfig]
+Data = Callable[[TrainConfig], Dataset]
+
+
+def test_many_digits_get_a_write_each_and_the_errors_are_the_models(small_config: Config, small_data: Data) -> None:
+    config = small_config(data={"min_digits": 5, "max_digits": 5, "min_scale": 0.3, "max_scale": 0.3, "test_scenes": 1})
+    model, scene = make_model(config), small_data(config).test
+    assert config.model.steps == 3
+    figure = from_nothing(model, scene)
+    output, errors = reconstruct(model, scene.images, 5)
+    assert [figure.numbers[f"mse_{t}"] for t in range(6)] == pytest.approx(errors[:, 0].tolist())
+    by_hand = ((scene.images[0] / 255 - output.steps[1].canvas[0].numpy()) ** 2).mean()
+    assert figure.numbers["mse_2"] == pytest.approx(by_hand, rel=1e-4)
+    writes = output.writes.abs().sum(dim=2).movedim(0, 1).numpy()
+    assert scene.masks is not None
+    assert scene.overlap is not None
+    table = contingency(segment(writes, output.canvas.sum(dim=1).numpy()), scene.masks, scene.overlap)
+    assert figure.numbers["fg_ari"] == pytest.approx(adjusted_rand(table[:, :, 1:])[0])
+    first = np.asarray(panel(to_bytes(scene.images[0] / 255), 128))
+    np.testing.assert_array_equal(pixels(figure)[4 : 4 + 128, 4 : 4 + first.shape[1]], first)
+    assert figure.image.size == (4 + 4 * (first.shape[1] + 4), 4 + 2 * (128 + 18 + 4)), "two rows of at most four"
+
+
+def test_each_step_has_a_row(small_config: Config, small_data: Data) -> None:
+    config = small_config()
+    model, image = make_model(config), small_data(config).test.images[0]
+    figure = single_steps(model, image)
+    output, errors = reconstruct(model, image[None])
+    assert figure.numbers["energy_2"] == pytest.approx(float(output.steps[1].write.square().sum()))
+    assert figure.numbers["mse_3"] == pytest.approx(float(errors[3, 0]))
+    assert figure.image.height == 18 + 4 + 3 * (128 + 4)
+
+
+def test_background_comes_first_and_the_image_last(small_config: Config, small_data: Data) -> None:
+    config = small_config(model={"background": {"bottleneck": 4}, "channels": 3})
+    model, images = make_model(config), small_data(config).train.images[:2]
+    figure = from_background(model, images)
+    _, errors = reconstruct(model, images)
+    assert figure.numbers["mse_0"] == pytest.approx(errors[0].mean())
+    assert figure.numbers["of_background"] == pytest.approx(errors[3].mean() / errors[0].mean())
+    width = panel(to_bytes(images[0] / 255), 128).width
+    last = pixels(figure)[22 : 22 + 128, -4 - width : -4]
+    np.testing.assert_array_equal(last, np.asarray(panel(to_bytes(images[0] / 255), 128)))
+
+
+def test_without_a_background_network_there_is_no_figure_10(small_config: Config, small_data: Data) -> None:
+    config = small_config()
+    with pytest.raises(FigureError, match="background"):
+        from_background(make_model(config), small_data(config).train.images[:2])
+
+
+def test_a_model_in_training_is_looked_at_in_evaluation_mode(small_config: Config, small_data: Data) -> None:
+    config = small_config(model={"coder": {"kind": "variational", "bottleneck": 16}})
+    model, images = make_model(config).train(), small_data(config).test.images[:2]
+    np.testing.assert_array_equal(reconstruct(model, images)[1], reconstruct(model, images)[1])
