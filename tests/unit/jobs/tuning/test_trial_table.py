@@ -9,7 +9,7 @@ SUCCEEDED = Result(outcome=Outcome.SUCCEEDED)
 
 
 def _evaluate(folder: JobFolder, trial: int, epoch: float, error: float, attempt: int = 1) -> None:
-    metrics = {"test/mse": error, "test/fg_ari": 1 - error, "test/epoch": epoch}
+    metrics = {"val/mse": error, "val/objective": error, "val/fg_ari": 1 - error, "val/epoch": epoch}
     folder.trial(trial).attempt(attempt).add_metrics(int(4 * epoch), metrics)
 
 
