@@ -4,7 +4,6 @@ import argparse
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -82,7 +81,6 @@ def drive(work: Callable[[DriverContext], Result], argv: Sequence[str] | None = 
         background.stop(ship=False)
         result = _result_of_sigterm(context)
         _write_result(context, result)
-        _end_ray_train_helper()
         logger.info("attempt %d: stopped, %s", context.attempt.number, result.outcome.value)
         return 0
     except Exception as error:
@@ -92,7 +90,6 @@ def drive(work: Callable[[DriverContext], Result], argv: Sequence[str] | None = 
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     background.stop(ship=True)
     _write_result(context, result)
-    _end_ray_train_helper()
     logger.info("attempt %d: %s", context.attempt.number, result.outcome.value)
     return 0
 
@@ -115,24 +112,6 @@ def _handle_sigterm() -> None:
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, leave)
-
-
-def _end_ray_train_helper() -> None:
-    """Ends the actor that Ray Train starts once for a cluster and never ends, unless another job may be using it."""
-    # Not imported for this: what was stopped while it imported ray can't import it again.
-    ray = sys.modules.get("ray")
-    if ray is None or not getattr(ray, "is_initialized", bool)():
-        return
-    supervisors = [actor for actor in ray.util.list_named_actors(all_namespaces=True) if _is_supervisor(actor)]
-    if len(supervisors) > 1:
-        return
-    with suppress(ValueError):  # it was never started
-        ray.kill(ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator"))
-
-
-def _is_supervisor(actor: dict[str, str]) -> bool:
-    """Whether an actor runs a job: Ray has one for each that has not ended, and this is one of them."""
-    return actor["namespace"] == "SUPERVISOR_ACTOR_RAY_NAMESPACE"
 
 
 def _parse_context(argv: Sequence[str] | None) -> DriverContext:
