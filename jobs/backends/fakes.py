@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import LauncherUnavailable, NoModel, NoRun, SubmissionRefused, TrackingUnavailable
-from jobs.interfaces import Capacity, ModelVersion, NodeCapacity, OpenRun, ProcessState, RunRef, RunStatus, Submission
+from jobs.interfaces import Capacity, ModelVersion, NodeCapacity, OpenRun, ProcessState, RunDetails, RunRef, RunStatus, Submission
 from seqae.evaluation.names import modern
 
 __all__ = ["FakeLauncher", "FakeRun", "FakeTracking"]
@@ -127,6 +127,7 @@ class FakeRun:
     name: str
     kind: str
     params: dict[str, Any]
+    details: RunDetails = field(default_factory=RunDetails)
     status: RunStatus | None = None
     """None while open."""
     parent: str | None = None
@@ -145,11 +146,13 @@ class FakeTracking:
         """Registered models, oldest first; version "1" is the first."""
         self._sets: dict[str, str] = {}
 
-    def create_run(self, job_id: str, name: str, kind: str, params: Mapping[str, Any]) -> RunRef:
+    def create_run(
+        self, job_id: str, name: str, kind: str, params: Mapping[str, Any], details: RunDetails | None = None
+    ) -> RunRef:
         """See `jobs.interfaces.Tracking.create_run`."""
         self._answer()
         run_id = f"run-{job_id}"
-        self.runs.setdefault(run_id, FakeRun(job_id, name, kind, dict(params)))
+        self.runs.setdefault(run_id, FakeRun(job_id, name, kind, dict(params), details or RunDetails()))
         return RunRef(run_id, f"http://mlflow.invalid/#/experiments/1/runs/{run_id}")
 
     def create_trial_run(self, parent_run_id: str, trial: int, params: Mapping[str, Any]) -> RunRef:

@@ -2,7 +2,7 @@
 
 import logging
 
-from jobs.backends.provenance import flat_params
+from jobs.backends.provenance import changed_params, run_details
 from jobs.directory.records import Shipped
 from jobs.errors import NoRun
 from jobs.interfaces import RunStatus
@@ -27,8 +27,9 @@ def ensure_run(context: ReconcilerContext, job: JobRow) -> JobRow:
     """Makes the job's run, if it has none. Raises: TrackingUnavailable."""
     if job.mlflow_run_id is not None:
         return job
-    params = flat_params(job_spec.validate_python(job.spec))
-    run = context.tracking.create_run(job.id, job.name, job.kind, params)
+    spec = job_spec.validate_python(job.spec)
+    details = run_details(spec, job.owner)
+    run = context.tracking.create_run(job.id, job.name, job.kind, changed_params(spec), details)
     return context.store.update(job, mlflow_run_id=run.run_id, mlflow_url=run.url)
 
 

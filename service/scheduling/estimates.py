@@ -3,12 +3,15 @@
 import math
 from collections.abc import Iterable
 
-from jobs.specs import AnySpec, FigureSpec, TrainSpec, TuneSpec, job_spec
+from jobs.specs import AnySpec, EvaluateSpec, FigureSpec, TrainSpec, TuneSpec, job_spec
 from seqae.config import ImagesConfig
 from service.db.models import JobRow
 from service.scheduling.resources import Demand
 
 __all__ = ["images", "iterations", "memory_bytes", "seconds"]
+
+NoTraining = FigureSpec | EvaluateSpec
+"""Specs of jobs that train nothing: their driver alone works, for seconds."""
 
 # Measured on CPU workers: a driver with ray, torch and mlflow loaded, and a worker before its first batch.
 _DRIVER_BYTES = 900_000_000
@@ -20,16 +23,16 @@ _IMAGE_ARRAYS = {"seeker": 8, "small": 49, "improved": 365}
 _PATCH_ARRAYS = 36
 
 
-def images(spec: TrainSpec | FigureSpec) -> int | None:
-    """Training images; None when only the folder knows. A figure trains on none."""
-    if isinstance(spec, FigureSpec):
+def images(spec: TrainSpec | NoTraining) -> int | None:
+    """Training images; None when only the folder knows. A figure or an evaluation trains on none."""
+    if isinstance(spec, NoTraining):
         return 0
     return None if isinstance(spec.data, ImagesConfig) else spec.data.train_scenes
 
 
-def iterations(spec: TrainSpec | FigureSpec) -> int:
+def iterations(spec: TrainSpec | NoTraining) -> int:
     """Optimizer steps; with a folder of images, at most."""
-    if isinstance(spec, FigureSpec):
+    if isinstance(spec, NoTraining):
         return 0
     number = spec.data.train_images if isinstance(spec.data, ImagesConfig) else spec.data.train_scenes
     return spec.schedule.iterations(number)
@@ -38,9 +41,9 @@ def iterations(spec: TrainSpec | FigureSpec) -> int:
 def seconds(spec: AnySpec, demand: Demand, succeeded: Iterable[JobRow]) -> float | None:
     """About how long it trains: at the speed of the newest job here that trained the same model on as many workers.
 
-    A search is taken to run every trial to its end, though most are stopped early. A figure takes seconds.
+    A search is taken to run every trial to its end, though most are stopped early. A figure and an evaluation take seconds.
     """
-    if isinstance(spec, FigureSpec):
+    if isinstance(spec, NoTraining):
         return None
     train = spec.base if isinstance(spec, TuneSpec) else spec
     speed = next((found for row in succeeded if (found := _speed(row, train)) is not None), None)
@@ -53,10 +56,10 @@ def seconds(spec: AnySpec, demand: Demand, succeeded: Iterable[JobRow]) -> float
     return alone
 
 
-def memory_bytes(spec: TrainSpec | FigureSpec, demand: Demand) -> int:
+def memory_bytes(spec: TrainSpec | NoTraining, demand: Demand) -> int:
     """About how much memory driver and workers take: a fixed share each, the data set, and what one batch needs."""
-    if isinstance(spec, FigureSpec):
-        return _DRIVER_BYTES  # its driver makes it
+    if isinstance(spec, NoTraining):
+        return _DRIVER_BYTES  # its driver does it
     model, side = spec.model, spec.model.attention.kernel_size
     image = model.height * model.width * model.channels
     batch = math.ceil(spec.schedule.batch_size / max(1, spec.scaling.min_workers))
