@@ -8,10 +8,13 @@ from jobs.directory.records import Failure
 from jobs.errors import DiskFullError, ErrorClass, OutOfMemoryError, TrackingUnavailable, WorkersLostError
 from seqae.errors import DataError, DivergedError
 
-__all__ = ["classify", "is_disk_full", "is_out_of_memory", "out_of_memory_kills"]
+__all__ = ["classify", "is_disk_full", "is_out_of_memory", "is_outage_of_disk", "out_of_memory_kills"]
 
 # EFBIG: a limit on the size of files stands for a full disk.
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+# Of a file system as a whole, or of this machine.
+_OUTAGE = (errno.EIO, errno.ESTALE, errno.EROFS, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE)
 
 # torch and ray report these by text or by classes that are not importable without them.
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory")
@@ -49,6 +52,13 @@ def is_disk_full(error: BaseException) -> bool:
         # torch and safetensors wrap the system's error in text.
         or "No space left on device" in str(link)
         for link in _chain(error)
+    )
+
+
+def is_outage_of_disk(error: BaseException) -> bool:
+    """Whether an exception says that the disk is full, or fails for everybody, rather than that one file is odd."""
+    return is_disk_full(error) or any(
+        isinstance(link, MemoryError) or (isinstance(link, OSError) and link.errno in _OUTAGE) for link in _chain(error)
     )
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "NoModel",
     "NoRun",
     "OutOfMemoryError",
+    "SpecUnreadable",
     "SubmissionRefused",
     "TrackingRefused",
     "TrackingUnavailable",
@@ -49,6 +50,19 @@ class NoRun(Error):  # noqa: N818
 
 class FolderError(Error):
     """A file of a job's folder is missing or can't be read. The text names it."""
+
+
+class SpecUnreadable(Error):  # noqa: N818
+    """A stored spec can't be read by this release. It concerns its own job alone.
+
+    Args:
+        message: why; it names the field and quotes nothing of it.
+        is_newer: a newer release stored it, which may be running beside this one.
+    """
+
+    def __init__(self, message: str, *, is_newer: bool = False) -> None:
+        super().__init__(message)
+        self.is_newer = is_newer
 
 
 class FencedError(Error):
@@ -92,6 +106,8 @@ class ErrorClass(StrEnum):
     """The cluster refused the submission."""
     SCHEDULING_DEADLINE = "scheduling_deadline"
     """The job waited in the queue for longer than it may."""
+    SPEC_UNREADABLE = "spec_unreadable"
+    """The stored spec can't be read by this release."""
 
     @property
     def is_users(self) -> bool:

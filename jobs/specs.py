@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, model_validator
 
-from seqae.config import Config, DataConfig, ImagesConfig, TrainConfig, field_error
+from seqae.config import NO_NULL, Config, DataConfig, ImagesConfig, TrainConfig, field_error
 from seqae.figures.figure import FigureName
 
 __all__ = [
@@ -30,6 +30,9 @@ __all__ = [
 ]
 
 
+_SMALLEST_GPU_SHARE = 0.01
+
+
 class WorkerRange(Config):
     """Elastic training: between `min` and `max` workers, as many as the cluster has room for."""
 
@@ -49,9 +52,22 @@ class ScalingConfig(Config):
     workers: Annotated[int, Field(ge=1, le=1024)] | WorkerRange = 1
     """Data-parallel workers; the batch is shared among them, at least one image each."""
 
-    cpus_per_worker: float = Field(1, gt=0, le=1024)
-    gpus_per_worker: float = Field(0, ge=0, le=64)
-    """Above 0 the workers train on CUDA, with NCCL between them; 0 trains on the CPU, with gloo."""
+    cpus_per_worker: float = Field(1, ge=0.0001, le=1024)
+    """CPUs that the cluster keeps for each worker; parts of one down to 0.0001, which is Ray's precision."""
+
+    gpus_per_worker: float = Field(0, ge=0, le=1)
+    """Above 0 the workers train on CUDA, with NCCL between them; 0 trains on the CPU, with gloo. A worker uses one GPU;
+    one that trains alone may share it with other jobs, with a share of 0.01 or more."""
+
+    @model_validator(mode="after")
+    def _gpus_can_be_used(self) -> Self:
+        share = self.gpus_per_worker
+        if 0 < share < _SMALLEST_GPU_SHARE:
+            raise field_error("gpus_per_worker", f"a share of a GPU is {_SMALLEST_GPU_SHARE:g} or more")
+        if 0 < share < 1 and self.max_workers > 1:
+            # NCCL refuses two workers on one GPU.
+            raise field_error("gpus_per_worker", "only one worker alone can do with a share of a GPU: 0 or 1")
+        return self
 
     @property
     def min_workers(self) -> int:
@@ -115,8 +131,8 @@ class TrainSpec(TrainConfig):
 class FloatRange(Config):
     """A range to draw from, on a logarithmic scale."""
 
-    low: float = Field(gt=0)
-    high: float = Field(gt=0)
+    low: float = Field(ge=1e-9, le=1e6)
+    high: float = Field(ge=1e-9, le=1e6)
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Self:
@@ -188,7 +204,7 @@ class TuneSpec(Config):
     metric: SelectionMetric = SelectionMetric.OBJECTIVE
     """What the search improves: `objective` and `val/mse` go down, `val/fg_ari` goes up."""
 
-    grace_epochs: float = Field(1.0, gt=0)
+    grace_epochs: float = Field(1.0, ge=1e-6, le=100_000)
     """ASHA stops no trial before it has trained for so many epochs."""
 
     reduction_factor: int = Field(3, ge=2, le=16)
@@ -215,14 +231,14 @@ class FigureSpec(Config):
     figure: FigureName
     """Number of the figure in the paper, 4 to 10, or "sample" for scenes drawn from a variational model."""
 
-    model: str = Field("champion", min_length=1, max_length=4096)
+    model: str = Field("champion", min_length=1, max_length=4096, pattern=NO_NULL)
     """As in an evaluation: see `EvaluateSpec.model`. 5 and 9 plot a record of training, so they need a model that comes
     from a job here; 4 needs none at all."""
 
     data: DataConfig | None = None
     """Images to look at; those that the model was trained on when left out."""
 
-    index: int = Field(0, ge=0)
+    index: int = Field(0, ge=0, le=10_000_000)
     """Which scene or image is shown, counted from 0."""
 
     seed: int = Field(0, ge=0, le=2**31 - 1)
@@ -239,7 +255,7 @@ class EvaluateSpec(Config):
 
     kind: Literal["evaluate"]
     name: Name
-    model: str = Field("champion", min_length=1, max_length=4096)
+    model: str = Field("champion", min_length=1, max_length=4096, pattern=NO_NULL)
     """NAME, NAME@champion, NAME@challenger or NAME/VERSION of the registry; of the default model also "champion" or a
     version; a job's id; or a checkpoint's folder, as a path below the folder of all jobs."""
 

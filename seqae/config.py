@@ -4,13 +4,24 @@ All models are frozen and refuse unknown fields. Lengths are in pixels unless a 
 0-indexed. "Eq." and "Table" refer to the paper (see README.md).
 """
 
+from functools import cache
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 __all__ = [
+    "NO_NULL",
     "AttentionConfig",
     "BackgroundConfig",
     "CoderConfig",
@@ -28,6 +39,10 @@ __all__ = [
 ]
 
 
+NO_NULL = r"^[^\x00]*$"
+"""Pattern of a text without the null character, which no file system and not every database takes."""
+
+
 def field_error(pointer: str, message: str) -> PydanticCustomError:
     """A validation error about one field below the model that raises it.
 
@@ -40,9 +55,47 @@ def field_error(pointer: str, message: str) -> PydanticCustomError:
 
 
 class Config(BaseModel):
-    """Base of all settings: frozen, no unknown fields, no NaN or infinity."""
+    """Base of all settings: frozen, no unknown fields, no NaN or infinity, and numbers that are numbers.
+
+    Every number has a lower and an upper bound; a test walks them all.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, given: Any, info: ValidationInfo) -> Any:
+        """Refuses `true` and texts where a number is asked for, which pydantic would convert."""
+        if info.field_name is None or not _asks_for_numbers(cls, info.field_name):
+            return given
+        if _is_no_number(given):
+            raise PydanticCustomError("number_type", "must be a number")
+        if isinstance(given, list | tuple):
+            for at, item in enumerate(given):
+                if _is_no_number(item):
+                    raise field_error(str(at), "must be a number")
+        return given
+
+
+def _is_no_number(given: Any) -> bool:
+    return isinstance(given, bool | str | bytes)
+
+
+@cache
+def _asks_for_numbers(model: type[BaseModel], field: str) -> bool:
+    """Whether a field is a number or a list of numbers, and neither a truth value nor a text."""
+    kinds = _kinds(model.model_fields[field].annotation)
+    return bool(kinds & {int, float}) and not kinds & {bool, str}
+
+
+def _kinds(annotation: Any) -> set[type]:
+    """Types that an annotation is made of; of a literal the types of its values."""
+    if get_origin(annotation) is Literal:
+        return {type(value) for value in get_args(annotation)}
+    arguments = get_args(annotation)
+    if not arguments:
+        return {annotation} if isinstance(annotation, type) else set()
+    return {kind for argument in arguments for kind in _kinds(argument)}
 
 
 class AttentionConfig(Config):
@@ -51,19 +104,19 @@ class AttentionConfig(Config):
     kernel_size: int = Field(25, ge=8, le=256)
     """N, kernels along one side of the grid."""
 
-    delta_min: float = Field(0.37, gt=0)
+    delta_min: float = Field(0.37, ge=0.01, le=64)
     """Smallest stride between two kernels."""
 
-    delta_max: float = Field(1.16, gt=0)
+    delta_max: float = Field(1.16, ge=0.01, le=64)
     """Largest stride. N = 25 and 1.16 make a window 28 pixels wide: about one digit."""
 
     sigma: Literal["tied", "free"] = "tied"
     """"tied": sigma is a share of delta, which rules out the comb of sigma << delta. "free": sigma is in pixels."""
 
-    sigma_min: float = Field(0.4, gt=0)
+    sigma_min: float = Field(0.4, ge=0.01, le=64)
     """Smallest sigma: a share of delta when tied, else pixels."""
 
-    sigma_max: float = Field(0.8, gt=0)
+    sigma_max: float = Field(0.8, ge=0.01, le=64)
     """Largest sigma: a share of delta when tied, else pixels."""
 
     log_gamma_max: float = Field(0.0, ge=0, le=5)
@@ -195,19 +248,19 @@ class ImagesConfig(Config):
 
     kind: Literal["images"] = "images"
 
-    path: str = Field(min_length=1, max_length=4096)
+    path: str = Field(min_length=1, max_length=4096, pattern=NO_NULL)
     """Folder with images below it; relative paths start at the data folder (SEQAE_DATA_DIR)."""
 
-    annotations: str | None = None
+    annotations: str | None = Field(None, min_length=1, max_length=4096, pattern=NO_NULL)
     """COCO instances JSON, for evaluation only; relative paths start at the data folder too."""
 
-    train_images: int = Field(40_000, ge=1)
+    train_images: int = Field(40_000, ge=1, le=10_000_000)
     """At most so many images train; where fewer exist, one in eleven is kept for `val` and one in eleven for `test`."""
 
-    val_images: int = Field(4_000, ge=1)
+    val_images: int = Field(4_000, ge=1, le=1_000_000)
     """At most so many images, that checkpoints, trials and thresholds are chosen on."""
 
-    test_images: int = Field(4_000, ge=1)
+    test_images: int = Field(4_000, ge=1, le=1_000_000)
     """At most so many images, of the final scores; nothing is chosen on them."""
 
 
@@ -225,27 +278,27 @@ DataConfig = Annotated[
 class LossConfig(Config):
     """Eq. 13-15. All errors are means over pixels, so the weights do not depend on the image size."""
 
-    alpha_region: float = Field(0.0, ge=0)
+    alpha_region: float = Field(0.0, ge=0, le=1e6)
     """Weight of the region loss; the paper has one. On pasted images `alpha_separation` asks for the same and more."""
 
     region_target: Literal["error", "image"] = "error"
     """What a write is compared with. "image": the original, as the paper has it, which asks every later visit to write
     the whole object again. "error": what was still missing; the same where the canvas is empty."""
 
-    alpha_mseot: float = Field(10.0, ge=0)
+    alpha_mseot: float = Field(10.0, ge=0, le=1e6)
     """Weight of MSEOT. Its (t-1)^2 weights are divided by their sum, so that T does not change the loss's scale."""
 
-    alpha_separation: float = Field(8.0, ge=0)
+    alpha_separation: float = Field(8.0, ge=0, le=1e6)
     """Weight of writing an object as if the one that was pasted beside it were not there (not in the paper)."""
 
-    alpha_location: float = Field(0.05, ge=0)
+    alpha_location: float = Field(0.05, ge=0, le=1e6)
     """Weight of finding one of the two objects, and no place between them (not in the paper)."""
 
-    alpha_presence: float = Field(0.02, ge=0)
+    alpha_presence: float = Field(0.02, ge=0, le=1e6)
     """Price of a write that does something, by which few do (not in the paper); for an image it is due by the share of
     its error that the writes have taken away."""
 
-    beta: float = Field(1e-4, ge=0)
+    beta: float = Field(1e-4, ge=0, le=1e6)
     """Weight of the divergence of a write's code from the unit Gaussian, in nats; the mean over the writes is weighted
     by how present they are. Only the variational coder has one."""
 
@@ -258,7 +311,7 @@ class LossConfig(Config):
 class GrowthStep(Config):
     """Progressive training (2.6): from `iteration` on the model makes `steps` writes."""
 
-    iteration: int = Field(ge=0)
+    iteration: int = Field(ge=0, le=2**31 - 1)
     steps: int = Field(ge=1, le=64)
 
 
@@ -268,16 +321,16 @@ class ScheduleConfig(Config):
     batch_size: int = Field(25, ge=1, le=65_536)
     """Images in one optimizer step, over all workers together."""
 
-    epochs: float = Field(5.0, gt=0, le=100_000)
+    epochs: float = Field(5.0, ge=1e-6, le=100_000)
     """Passes over the training images; a part of one is allowed."""
 
-    learning_rate: float = Field(4e-3, gt=0, le=10)
+    learning_rate: float = Field(4e-3, ge=1e-9, le=10)
     """Peak of the one-cycle schedule of Adam."""
 
     warmup: float = Field(0.05, ge=0, lt=1)
     """Share of the iterations in which the learning rate rises."""
 
-    grad_clip: float = Field(5.0, gt=0)
+    grad_clip: float = Field(5.0, ge=1e-6, le=1e6)
     """Largest norm of the gradient."""
 
     growth: tuple[GrowthStep, ...] = Field((), max_length=64)
@@ -295,16 +348,16 @@ class ScheduleConfig(Config):
     """Keep only each step's canvas and records for the backward pass, which makes the rest again: memory grows slower
     with T, for a third more time. Results are the same. A compiled step chooses by itself what to keep."""
 
-    log_every: int = Field(10, ge=1)
+    log_every: int = Field(10, ge=1, le=1_000_000_000)
     """Iterations between two reports of progress."""
 
-    evaluate_every: int = Field(200, ge=1)
+    evaluate_every: int = Field(200, ge=1, le=1_000_000_000)
     """Iterations between two evaluations on the images of `val`; the end is always evaluated."""
 
-    evaluate_scenes: int = Field(500, ge=1)
+    evaluate_scenes: int = Field(500, ge=1, le=1_000_000)
     """At most so many images of `val` are used in an evaluation; the final one, on `test`, uses all of that."""
 
-    checkpoint_every: int = Field(200, ge=1)
+    checkpoint_every: int = Field(200, ge=1, le=1_000_000_000)
     """Iterations between two checkpoints; the end always makes one."""
 
     def iterations(self, train_images: int) -> int:

@@ -240,6 +240,7 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
         jobs.NoRun: ProblemType(
             500, "no-run", "The tracking server answers, and knows no such run: its database was lost or replaced"
         ),
+        jobs.SpecUnreadable: ProblemType(500, "spec-unreadable", "A stored spec can't be read by this release"),
         jobs.FencedError: ProblemType(
             500, "fenced", "A newer attempt of the same job exists: this one must stop and commit nothing"
         ),

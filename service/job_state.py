@@ -47,6 +47,8 @@ class State(StrEnum):
     """Ended: see the error. Never changes again."""
     CANCELLED = "CANCELLED"
     """Ended: a person cancelled it. Never changes again."""
+    UNKNOWN = "UNKNOWN"
+    """A state of another release, as it is read here. Never written, and left alone."""
 
     @property
     def is_terminal(self) -> bool:
@@ -60,6 +62,8 @@ class Desired(StrEnum):
     RUN = "run"
     PAUSE = "pause"
     CANCEL = "cancel"
+    UNKNOWN = "unknown"
+    """A wish of another release, as it is read here. Never written, and left alone."""
 
 
 class AttemptOutcome(StrEnum):
@@ -86,6 +90,10 @@ class EventType(StrEnum):
     """A film strip."""
     NOTICE = "notice"
     """Something an attempt wrote down for people: a damaged checkpoint, a lost worker."""
+    PROMOTION = "promotion"
+    """A decision on the job's model: it became the champion, or why not."""
+    WAITING = "waiting"
+    """It does not get further, and what for; or it goes on."""
     DELETED = "deleted"
     """The job and its files are gone; its events stay."""
 
@@ -166,6 +174,7 @@ TRANSITIONS: Mapping[State, Mapping[State, str]] = MappingProxyType(
         State.SUCCEEDED: {},
         State.FAILED: {},
         State.CANCELLED: {},
+        State.UNKNOWN: {},
     }
 )
 """Every allowed step, from -> to -> the usual reason for it."""

@@ -81,10 +81,21 @@ class ReconcilerSettings(BaseModel, frozen=True):
     """A driver that has written its result and doesn't leave is stopped after so long."""
 
     tracking_retry: float = Field(5.0, gt=0)
-    """Wait after the tracking server did not answer."""
+    """Wait after the tracking server did not answer, and after a step of a job that failed."""
+
+    max_step_failures: int = Field(20, ge=1)
+    """A job whose step has failed so often in a row, with an error of its own, and for `step_failing_for`, fails."""
+
+    step_failing_for: float = Field(600.0, ge=0)
+    """How long a job's step must have failed before the job does."""
 
     progress_event_every: float = Field(2.0, ge=0)
     """Progress becomes an event at most this often."""
+
+    @property
+    def longest_wait(self) -> float:
+        """No job is left alone for longer, in seconds; one that is to be has been put off by a clock set back since."""
+        return max(2 * self.retry_wait_max, self.cluster_poll, self.tracking_retry, self.reconcile_every, 60.0)
 
 
 class Settings(ReconcilerSettings, BaseSettings):
@@ -119,8 +130,12 @@ class Settings(ReconcilerSettings, BaseSettings):
     experiment: str = "seqae"
     """MLflow experiment that runs are made in."""
 
-    model_name: str = "seqae"
-    """Name in MLflow's registry that trained models become versions of."""
+    model_name: str = ""
+    """Registered model that jobs' models become versions of where a spec has no `register_as`; empty: by the kind of
+    data."""
+
+    default_model: str = ""
+    """Registered model that `/reconstruct` serves where none is named; empty: the one that was promoted last."""
 
     ray_url: str = "http://127.0.0.1:8265"
     """Ray's dashboard, which takes jobs."""
@@ -182,7 +197,14 @@ class Settings(ReconcilerSettings, BaseSettings):
     """At most so many models besides the champion stay loaded, those asked for by version or job id."""
 
     champion_poll: float = Field(5.0, gt=0)
-    """How often the registry is asked whether there is a new champion."""
+    """How often the registry is asked whether there is a new champion; what it said of another model is believed for so
+    long."""
+
+    lookup_threads: int = Field(4, ge=1, le=64)
+    """Requests that ask the registry at the same time; others wait their turn, and never hold up those of jobs."""
+
+    lookup_timeout: float = Field(10.0, gt=0)
+    """Longest wait for the registry, and for a model that it names to be loaded."""
 
     @model_validator(mode="after")
     def _deliveries_are_signed(self) -> Self:

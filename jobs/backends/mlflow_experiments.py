@@ -100,7 +100,7 @@ class Experiments:
             # Another process may have come first.
             found = self._client.get_experiment_by_name(name)
             if found is None or found.lifecycle_stage == "deleted":
-                text = f"the experiment {name!r} was deleted in MLflow and can't be restored; restore or rename it there"
+                text = f"the experiment {name!r} was deleted in MLflow and can't be restored; restore it there"
                 raise TrackingRefused(text) from error
         logger.warning("the experiment %r was deleted in MLflow; it is restored, since a job needs it", name)
 

@@ -9,14 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from jobs.errors import FolderError
-from seqae.config import Config
 
-__all__ = ["append_record", "read_record", "read_records", "write_atomically"]
+__all__ = ["append_record", "describe_invalid", "read_record", "read_records", "write_atomically"]
 
-RecordT = TypeVar("RecordT", bound=Config)
+RecordT = TypeVar("RecordT", bound=BaseModel)
+
+_LARGEST_RECORD = 64_000_000
+"""Bytes of a file that is read whole; a larger one is not ours."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -54,17 +56,30 @@ def read_record(path: Path, model: type[RecordT]) -> RecordT | None:
         The record, or None where there is no file.
 
     Raises:
-        FolderError: the file can't be read or is not such a record.
+        FolderError: the file can't be read or is not such a record. The text names it and quotes nothing of it.
     """
     try:
+        if not path.is_file() and path.exists():
+            raise FolderError(f"{path}: not a file")
+        if path.stat().st_size > _LARGEST_RECORD:
+            raise FolderError(f"{path}: too large")
         return model.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
-        raise FolderError(f"{path}: {error}") from error
+    except OSError as error:
+        raise FolderError(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise FolderError(f"{path}: {describe_invalid(error)}") from error
 
 
-def append_record(path: Path, row: Config) -> None:
+def describe_invalid(error: ValidationError) -> str:
+    """What is wrong first, and where, without quoting what was read."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = "/".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else first["msg"]
+
+
+def append_record(path: Path, row: BaseModel) -> None:
     """Appends a record to a file as one line of JSON, on a line of its own even after a torn one.
 
     Args:

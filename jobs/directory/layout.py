@@ -2,7 +2,7 @@
 
 The control plane and an attempt on the cluster communicate by these files, which outlive both.
 
-    spec.json                the JobSpec
+    spec.json                the JobSpec, with the version of its format
     control.json             what the control plane wants; an attempt older than it names is fenced
     shipped.json             how far the metrics have been copied to the tracking server
     trials/<k>/              a trial of a search: a folder of the same shape, without a control.json of its own
@@ -26,8 +26,6 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from jobs.directory.files import append_record, read_record, read_records, write_atomically
 from jobs.directory.records import (
     Control,
@@ -41,8 +39,9 @@ from jobs.directory.records import (
     Shipped,
     TrialRow,
 )
-from jobs.errors import FolderError
-from jobs.specs import AnySpec, job_spec
+from jobs.directory.stored_specs import spec_from_json, spec_to_json
+from jobs.errors import FolderError, SpecUnreadable
+from jobs.specs import AnySpec
 
 __all__ = ["AttemptFolder", "JobFolder"]
 
@@ -163,13 +162,15 @@ class JobFolder:
         """
         path = self.path / "spec.json"
         try:
-            return job_spec.validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
+            return spec_from_json(path.read_bytes())
+        except OSError as error:
+            raise FolderError(f"{path}: {error.strerror}") from error
+        except SpecUnreadable as error:
             raise FolderError(f"{path}: {error}") from error
 
     def write_spec(self, spec: AnySpec) -> None:
         """Replaces spec.json."""
-        write_atomically(self.path / "spec.json", spec.model_dump_json(indent=2))
+        write_atomically(self.path / "spec.json", spec_to_json(spec))
 
     def read_control(self) -> Control:
         """What is wanted; before the control plane has written anything: run, whatever the attempt.

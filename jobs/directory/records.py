@@ -2,14 +2,17 @@
 
 Some fields have another name in JSON than in Python. They can be constructed by either, and are written under the JSON
 name, so a dump must ask for `by_alias=True`. Records that are kept up to date field by field are not frozen.
+
+A file may be another release's: fields that are not known are left out, and a word that is not known counts as the one
+that decides least.
 """
 
 from enum import StrEnum
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AliasChoices, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from jobs.errors import ErrorClass
-from seqae.config import Config
 
 __all__ = [
     "Control",
@@ -32,6 +35,28 @@ __all__ = [
 ]
 
 
+_EnumT = TypeVar("_EnumT", bound=StrEnum)
+
+_MOST = 2**53
+"""Larger counts are taken for damage."""
+
+
+class _Record(BaseModel):
+    """Base of the records, which another release may have written: unknown fields are left out. No NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
+
+
+def _known_or(default: _EnumT) -> BeforeValidator:
+    """Reads a word that this release does not know as another one."""
+    known = tuple(type(default))
+
+    def read(given: Any) -> Any:
+        return given if not isinstance(given, str) or given in known else default
+
+    return BeforeValidator(read)
+
+
 class Outcome(StrEnum):
     """How an attempt ended."""
 
@@ -39,12 +64,6 @@ class Outcome(StrEnum):
     FAILED = "failed"
     PAUSED = "paused"
     CANCELLED = "cancelled"
-
-
-class _Record(Config):
-    """Base of records that another release may have written: unknown fields are left out."""
-
-    model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
 
 class Want(StrEnum):
@@ -66,12 +85,12 @@ class Want(StrEnum):
                 return Outcome.CANCELLED
 
 
-class Control(Config):
+class Control(_Record):
     """control.json, written by the control plane only."""
 
     attempt: int = Field(ge=0)
     """The newest attempt."""
-    want: Want = Want.RUN
+    want: Annotated[Want, _known_or(Want.RUN)] = Want.RUN
 
     def fences(self, attempt: int) -> bool:
         """Whether an attempt is fenced: a newer one exists, so it must stop and commit nothing."""
@@ -112,18 +131,24 @@ class TrialState(StrEnum):
         return self in (TrialState.STOPPED, TrialState.SUCCEEDED)
 
 
-class Progress(Config):
+def _known_states(given: Any) -> Any:
+    if not isinstance(given, dict):
+        return given
+    return {key: count for key, count in given.items() if key in tuple(TrialState)}
+
+
+class Progress(_Record):
     """progress.json. Counts are of this run as a whole, not of this attempt."""
 
-    model_config = ConfigDict(frozen=False, populate_by_name=True)
+    model_config = ConfigDict(frozen=False)
 
     time: float
     """When this was written, seconds since 1970: the heartbeat."""
     last_progress_at: float = Field(alias="moved_at")
     """When the work last moved on, seconds since 1970. A heartbeat without it is a stall. In JSON: `moved_at`."""
-    phase: Phase
-    iteration: int = 0
-    iterations: int = 0
+    phase: Annotated[Phase, _known_or(Phase.TRAINING)]
+    iteration: int = Field(0, ge=0, le=_MOST)
+    iterations: int = Field(0, ge=0, le=_MOST)
     epoch: float = 0.0
     epochs: float = 0.0
     loss: float | None = None
@@ -131,23 +156,21 @@ class Progress(Config):
     """Of the newest evaluation. An older release's driver writes `test_mse`."""
     images_per_second: float | None = None
     eta_seconds: float | None = None
-    workers: int = 0
+    workers: int = Field(0, ge=0, le=_MOST)
     """Workers that train now; an elastic run may have fewer than it may use."""
-    trials: dict[TrialState, int] | None = None
+    trials: Annotated[dict[TrialState, int] | None, BeforeValidator(_known_states)] = None
     """A search's trials, counted by state."""
 
 
-class Failure(Config):
+class Failure(_Record):
     """The error of a failed attempt."""
 
-    model_config = ConfigDict(populate_by_name=True)
-
-    error_class: ErrorClass = Field(alias="class")
+    error_class: Annotated[ErrorClass, _known_or(ErrorClass.INTERNAL)] = Field(alias="class")
     """In JSON: `class`."""
     message: str
 
 
-class Result(Config):
+class Result(_Record):
     """result.json."""
 
     outcome: Outcome
@@ -240,7 +263,7 @@ class EvaluationReport(_Record):
     """None where there was no champion, or the registry did not answer."""
 
 
-class Note(Config):
+class Note(_Record):
     """A line of notes.jsonl: the control plane makes an event of it."""
 
     time: float
@@ -248,7 +271,7 @@ class Note(Config):
     text: str
 
 
-class MetricRow(Config):
+class MetricRow(_Record):
     """A line of metrics.jsonl."""
 
     time: float
@@ -256,7 +279,7 @@ class MetricRow(Config):
     metrics: dict[str, float]
 
 
-class TrialRow(Config):
+class TrialRow(_Record):
     """A line of trials.jsonl; the last line of a trial counts."""
 
     model_config = ConfigDict(frozen=False)
@@ -274,10 +297,10 @@ class TrialRow(Config):
         return self.state.is_over
 
 
-class Shipped(Config):
+class Shipped(_Record):
     """shipped.json: how far a job's folder has been copied to its run on the tracking server."""
 
-    model_config = ConfigDict(frozen=False, populate_by_name=True)
+    model_config = ConfigDict(frozen=False)
 
     run_id: str | None = None
     """The run that has it; another run has nothing yet."""

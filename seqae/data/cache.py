@@ -27,7 +27,7 @@ from seqae.errors import DataError
 __all__ = ["Dataset", "Scenes", "load_data"]
 
 FORMAT_VERSION = 2
-"""Goes up whenever the same settings would give other bytes, so that an older cache is left alone. 2: the split `val`."""
+"""Goes up whenever the same settings would give other bytes, so that an older cache is left alone. 2: with `val`."""
 
 _MANIFEST = "manifest.json"
 _CHUNK = 500  # scenes that a process makes at a time

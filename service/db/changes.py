@@ -5,7 +5,8 @@ from typing import TypedDict
 
 from jobs.directory.records import Progress
 from jobs.errors import ErrorClass
-from service.db.models import EventCursor
+from jobs.promotion import Promotion
+from service.db.models import EventCursor, Waiting
 from service.job_state import AttemptOutcome, Desired
 
 __all__ = ["AttemptChanges", "JobChanges"]
@@ -31,10 +32,13 @@ class JobChanges(TypedDict, total=False):
     mlflow_url: str | None
     model_name: str | None
     model_version: str | None
+    promotion: Promotion | None
     queued_at: datetime
     started_at: datetime | None
     last_seen_at: datetime | None
     last_progress_at: datetime | None
+    waiting: Waiting | None
+    delete_requested: bool
     event_cursor: EventCursor | None
 
 

@@ -4,6 +4,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,8 @@ def _sqlite(url: URL) -> Engine:
     def _prepare(connection: Any, _record: Any) -> None:
         # The driver would begin transactions by itself, and only at the first write; _begin does it instead.
         connection.isolation_level = None
+        # A text that is no text must not keep the other rows from being read.
+        connection.text_factory = partial(str, encoding="utf-8", errors="replace")
         for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}").close()
 

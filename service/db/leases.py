@@ -2,15 +2,17 @@
 
 import secrets
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Update, and_, case, or_, select, tuple_, update
 from sqlalchemy.orm import InstrumentedAttribute
 
+from service.clock import CLOCK_SKEW, is_over
 from service.db.models import JobRow, LeaseRow
+from service.db.queries import is_known
 from service.db.store import Store
-from service.job_state import ACTIVE, Desired, State
+from service.job_state import ACTIVE, ENDED, Desired, State
 
 __all__ = ["Leases"]
 
@@ -23,10 +25,13 @@ class Leases:
     Args:
         store: whose jobs.
         owner: names this process; no other may have the same name.
+        longest_wait: seconds for which a job may be left alone; one that is to be left alone for longer is due, since
+            the clock has been set back.
     """
 
-    def __init__(self, store: Store, owner: str) -> None:
+    def __init__(self, store: Store, owner: str, longest_wait: float = 3600.0) -> None:
         self.owner = owner
+        self._longest_wait = timedelta(seconds=longest_wait)
         self._database = store.database
         self._now = store.now
         self._lock = threading.Lock()
@@ -41,9 +46,10 @@ class Leases:
         now = self._now()
         token = secrets.token_hex(8)
         resumed = and_(JobRow.state == State.PAUSED, JobRow.desired == Desired.RUN)
-        to_do = or_(JobRow.state.in_(ACTIVE | {State.RETRY_WAIT}), resumed, JobRow.cleaned_up.is_(False))
-        due = or_(JobRow.not_before.is_(None), JobRow.not_before <= now)
-        free = or_(JobRow.lease_expires.is_(None), JobRow.lease_expires < now)
+        not_clean = and_(JobRow.state.in_(ENDED), JobRow.cleaned_up.is_(False))
+        to_do = and_(or_(JobRow.state.in_(ACTIVE | {State.RETRY_WAIT}), resumed, not_clean), is_known())
+        due = _is_over(JobRow.not_before, now, self._longest_wait)
+        free = _is_over(JobRow.lease_expires, now, timedelta(seconds=seconds))
         with self._database.read() as session:
             # Most rounds find nothing: they should not take turns with writers.
             if session.scalar(select(JobRow.id).where(to_do, due, free).limit(1)) is None:
@@ -58,6 +64,10 @@ class Leases:
             }
             session.execute(_update(JobRow.id.in_(ids), lease))
             claimed = list(session.scalars(select(JobRow).where(JobRow.id.in_(ids)).order_by(JobRow.number)))
+            for job in claimed:
+                if ahead := _times_ahead(job, now):
+                    session.execute(_update(JobRow.id == job.id, ahead))
+                    session.refresh(job)
         with self._lock:
             self._held |= {(job.id, job.lease_token) for job in claimed}
         return claimed
@@ -94,10 +104,26 @@ class Leases:
         now = self._now()
         with self._database.write() as session:
             row = session.get(LeaseRow, name)
-            if row is not None and row.owner != self.owner and row.expires > now:
+            longest = timedelta(seconds=seconds) + CLOCK_SKEW
+            if row is not None and row.owner != self.owner and not is_over(row.expires, now, longest):
                 return False
             session.merge(LeaseRow(name=name, owner=self.owner, expires=now + timedelta(seconds=seconds)))
             return True
+
+
+def _is_over(end: InstrumentedAttribute[datetime | None], now: datetime, longest: timedelta) -> ColumnElement[bool]:
+    """Whether a wait has ended, or would last longer than any can; see `service.clock.is_over`."""
+    return or_(end.is_(None), end <= now, end > now + longest + CLOCK_SKEW)
+
+
+def _times_ahead(job: JobRow, now: datetime) -> _Values:
+    """What was seen in the future: the clock was set back since. Waits that began then begin anew."""
+    seen = {
+        JobRow.state_since: job.state_since,
+        JobRow.last_seen_at: job.last_seen_at,
+        JobRow.last_progress_at: job.last_progress_at,
+    }
+    return {column: now for column, at in seen.items() if at is not None and at > now + CLOCK_SKEW}
 
 
 def _update(where: ColumnElement[bool], values: _Values) -> Update:

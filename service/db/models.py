@@ -1,100 +1,29 @@
 """Tables of the job database. Rows are read as they are and changed only through `service.db.store`."""
 
-import logging
-from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    DateTime,
-    Dialect,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-    types,
-)
-from sqlalchemy.dialects.postgresql import JSONB
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import BigInteger, Index, Integer, MetaData, String, Text, UniqueConstraint, false, types
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from jobs.directory.records import Progress
+from jobs.promotion import Promotion
+from service.db.column_types import EnumText, JsonObject, Numbers, RecordJson, UtcDateTime, WholeNumber
 from service.job_state import Desired, State
 
-__all__ = ["AttemptRow", "Base", "DeliveryRow", "EventCursor", "EventRow", "JobRow", "LeaseRow"]
-
-log = logging.getLogger(__name__)
-
-RecordT = TypeVar("RecordT", bound=BaseModel)
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """A datetime in UTC. Refuses naive ones; SQLite keeps no zone, so it is put back on the way out."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("a datetime without a time zone")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class EnumText(TypeDecorator[Any]):
-    """A StrEnum kept as text, so that a new value needs no migration of a database type."""
-
-    impl = String(16)
-    cache_ok = True
-
-    def __init__(self, kind: type[State] | type[Desired]) -> None:
-        super().__init__()
-        self.kind = kind
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
-        return None if value is None else self.kind(value).value
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> State | Desired | None:  # noqa: ARG002
-        return None if value is None else self.kind(value)
-
-
-Document = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
-
-
-class RecordJson(TypeDecorator[RecordT], Generic[RecordT]):
-    """A pydantic model kept as JSON, by the aliases of its fields.
-
-    One that does not parse, such as another release's, is read as None: it must not keep the row from being read.
-    """
-
-    impl = Document
-    cache_ok = True
-
-    def __init__(self, record: type[RecordT]) -> None:
-        super().__init__()
-        self.record = record
-
-    def process_bind_param(self, value: RecordT | None, dialect: Dialect) -> Any:  # noqa: ARG002
-        return None if value is None else value.model_dump(mode="json", by_alias=True)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> RecordT | None:  # noqa: ARG002
-        if value is None:
-            return None
-        try:
-            return self.record.model_validate(value)
-        except ValidationError as error:
-            log.warning("a %s of the job database is left out: %s", self.record.__name__, error.errors()[0]["msg"])
-            return None
+__all__ = [
+    "AttemptRow",
+    "Base",
+    "DeliveryRow",
+    "EventCursor",
+    "EventRow",
+    "JobRow",
+    "LeaseRow",
+    "Waiting",
+    "WaitingFor",
+]
 
 
 class EventCursor(BaseModel):
@@ -102,16 +31,44 @@ class EventCursor(BaseModel):
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
-    metrics_offset: int = Field(0, alias="rows")
+    metrics_offset: int = Field(0, alias="rows", ge=0, lt=2**62)
     """Byte of metrics.jsonl to go on from."""
-    last_frame: int = Field(-1, alias="frame")
+    last_frame: int = Field(-1, alias="frame", ge=-1)
     """Step of the newest film strip."""
-    notes: int = 0
+    notes: int = Field(0, ge=0)
     """Lines of notes.jsonl."""
     progress: dict[str, Any] | None = None
     """The heartbeat of the newest progress event, without its times."""
     progress_at: datetime | None = Field(None, alias="at")
     """When that event was written."""
+
+
+class WaitingFor(StrEnum):
+    """What a job that does not get further waits for."""
+
+    WORKERS = "workers"
+    """A place on the cluster for its workers."""
+    CLUSTER = "cluster"
+    """An answer of the cluster."""
+    MLFLOW = "mlflow"
+    """An answer of the MLflow server."""
+    DISK = "disk"
+    """Room on the disk, or the disk itself."""
+    STEP = "step"
+    """A step of the control plane fails for this job, and is repeated."""
+
+
+class Waiting(BaseModel):
+    """Why a job does not get further now."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    reason: WaitingFor = Field(alias="for")
+    missing: str
+    """What is missing, in words."""
+    since: datetime
+    failures: int = Field(0, ge=0)
+    """How often in a row the step has failed, of `step`."""
 
 
 Serial = BigInteger().with_variant(Integer(), "sqlite")
@@ -132,12 +89,15 @@ class Base(DeclarativeBase):
     )
     type_annotation_map = {  # noqa: RUF012 -- SQLAlchemy's own way
         datetime: UtcDateTime(),
-        dict[str, Any]: Document,
-        dict[str, float]: Document,
+        dict[str, Any]: JsonObject(),
+        dict[str, float]: Numbers(),
+        int: WholeNumber(),
         State: EnumText(State),
         Desired: EnumText(Desired),
         Progress: RecordJson(Progress),
         EventCursor: RecordJson(EventCursor),
+        Promotion: RecordJson(Promotion),
+        Waiting: RecordJson(Waiting),
         str: Text(),
     }
 
@@ -162,6 +122,8 @@ class JobRow(Base):
     kind: Mapped[str] = mapped_column(String(16))
     owner: Mapped[str] = mapped_column(String(200), default="")
     spec: Mapped[dict[str, Any]]
+    spec_version: Mapped[int | None]
+    """Version of the spec's format; None: 1. See `jobs.directory.stored_specs`."""
     priority: Mapped[int] = mapped_column(default=0)
     """Higher goes first."""
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
@@ -201,6 +163,8 @@ class JobRow(Base):
     mlflow_url: Mapped[str | None]
     model_name: Mapped[str | None] = mapped_column(String(255))
     model_version: Mapped[str | None] = mapped_column(String(32))
+    promotion: Mapped[Promotion | None]
+    """Whether its model became the champion, and why."""
 
     created_at: Mapped[datetime]
     queued_at: Mapped[datetime]
@@ -214,6 +178,10 @@ class JobRow(Base):
     """The attempt's last sign of life: a new heartbeat, or the cluster's word. By this side's clock."""
     last_progress_at: Mapped[datetime | None]
     """When the attempt was last seen to get further. By this side's clock: the nodes' clocks may be off."""
+    waiting: Mapped[Waiting | None]
+    """Why it does not get further now; None while it does."""
+    delete_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """A person has deleted it while it was being cleaned up: it is removed as soon as that is done."""
     event_cursor: Mapped[EventCursor | None]
     """How much of the attempt's files has become events; see `service.reconciler.event_feed`."""
 

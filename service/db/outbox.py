@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Update, select, update
+from sqlalchemy import Update, or_, select, update
 
+from service.clock import CLOCK_SKEW
 from service.db.engine import Database
 from service.db.models import DeliveryRow
 
@@ -13,6 +14,9 @@ __all__ = ["Delivery", "Outbox"]
 
 _LEASE = timedelta(seconds=60)
 """A process that took deliveries and died leaves them to others after so long."""
+
+_LONGEST_WAIT = timedelta(hours=1)
+"""No try is put off for longer; one that is due later is due now, since the clock has been set back."""
 
 _LONGEST_ERROR = 1000
 
@@ -52,7 +56,8 @@ class Outbox:
     def take_due(self, limit: int) -> list[Delivery]:
         """Deliveries that are due, oldest first; for a while nobody else takes them."""
         now = self._now()
-        due = (DeliveryRow.done.is_(False), DeliveryRow.next_at <= now)
+        beyond = now + _LONGEST_WAIT + CLOCK_SKEW
+        due = (DeliveryRow.done.is_(False), or_(DeliveryRow.next_at <= now, DeliveryRow.next_at > beyond))
         with self._database.read() as session:
             # Most rounds find nothing: they should not take turns with writers.
             if session.scalar(select(DeliveryRow.id).where(*due).limit(1)) is None:
@@ -78,7 +83,7 @@ class Outbox:
             give_up: it is never taken again.
         """
         tried = update(DeliveryRow).where(DeliveryRow.id == delivery.id).values(tries=delivery.tries + 1)
-        next_at = self._now() + timedelta(seconds=wait)
+        next_at = self._now() + min(timedelta(seconds=wait), _LONGEST_WAIT)
         self._write(tried.values(done=give_up, next_at=next_at, error=error[:_LONGEST_ERROR]))
 
     def _write(self, statement: Update) -> None:

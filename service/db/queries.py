@@ -4,16 +4,17 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
+from jobs.directory.stored_specs import SPEC_VERSION
 from service.clock import Clock
 from service.db.engine import Database
 from service.db.models import AttemptRow, EventRow, JobRow
 from service.errors import ConflictError, CursorError, JobNotFoundError, StaleRowError
-from service.job_state import State
+from service.job_state import Desired, State
 
-__all__ = ["Queries", "find_job", "find_known"]
+__all__ = ["Queries", "find_job", "find_known", "is_known"]
 
 
 class Queries:
@@ -76,7 +77,10 @@ class Queries:
         """How many jobs are in each state."""
         with self.database.read() as session:
             rows = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
-            return {State(state): int(number) for state, number in rows}
+            found: dict[State, int] = {}
+            for state, number in rows:  # several unknown ones are one here
+                found[state] = found.get(state, 0) + int(number)
+            return found
 
     def attempts(self, job_id: str) -> list[AttemptRow]:
         """Oldest first."""
@@ -112,17 +116,27 @@ class Queries:
     def has_queue(self) -> bool:
         """Whether anybody waits in the queue."""
         with self.database.read() as session:
-            return session.scalar(select(JobRow.id).where(JobRow.state == State.QUEUED).limit(1)) is not None
+            queued = select(JobRow.id).where(JobRow.state == State.QUEUED, is_known())
+            return session.scalar(queued.limit(1)) is not None
 
     def overdue(self, queued_before: datetime, limit: int = 100) -> list[JobRow]:
         """Jobs that have waited in the queue since before a time."""
-        query = select(JobRow).where(JobRow.state == State.QUEUED, JobRow.queued_at < queued_before)
+        query = select(JobRow).where(JobRow.state == State.QUEUED, JobRow.queued_at < queued_before, is_known())
         with self.database.read() as session:
             return list(session.scalars(query.order_by(JobRow.queued_at).limit(limit)))
 
 
+def is_known() -> ColumnElement[bool]:
+    """Whether a job is one that this release may work on: another one's wishes and specs are left alone."""
+    known = [wish for wish in Desired if wish is not Desired.UNKNOWN]
+    readable = or_(JobRow.spec_version.is_(None), JobRow.spec_version <= SPEC_VERSION)
+    return and_(JobRow.desired.in_(known), readable)
+
+
 def find_job(session: Session, job_id: str) -> JobRow:
     """Raises: JobNotFoundError."""
+    if "\0" in job_id:
+        raise JobNotFoundError("no job's id has a null character")  # which PostgreSQL would not even take
     query = select(JobRow).where(JobRow.id == job_id).execution_options(populate_existing=True)
     found = session.scalars(query).first()
     if found is None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Unpack
 
 from sqlalchemy import ColumnElement, CursorResult, and_, delete, func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from jobs.interfaces import submission_id
@@ -15,8 +16,8 @@ from service.clock import Clock, utc_now
 from service.db.changes import AttemptChanges, JobChanges
 from service.db.engine import Database
 from service.db.models import AttemptRow, DeliveryRow, EventRow, JobRow
-from service.db.queries import Queries, find_job, find_known
-from service.errors import StaleRowError
+from service.db.queries import Queries, find_job, find_known, is_known
+from service.errors import ConflictError, StaleRowError
 from service.job_state import ACTIVE, ENDED, AttemptOutcome, EventType, State, reason_for
 
 __all__ = ["NewEvent", "Store", "new_job_id"]
@@ -124,9 +125,12 @@ class Store(Queries):
 
         Raises:
             StaleRowError: somebody else changed the row meanwhile; nothing was written.
+            ConflictError: its state is another release's.
         """
         with self.database.write() as session:
             same = and_(JobRow.id == job.id, JobRow.version == job.version)
+            if job.state == State.UNKNOWN:
+                raise ConflictError(f"job {job.id} is in a state of another release, and is left alone")
             values: _Values = {JobRow.version: job.version + 1, JobRow.updated_at: self.now()}
             defaults: JobChanges = {"not_before": None}
             _update_one(session, same, values, {**defaults, **changes})
@@ -147,6 +151,11 @@ class Store(Queries):
                 session.flush()
             return find_job(session, job.id)
 
+    def add_event(self, job_id: str, event: NewEvent) -> None:
+        """Writes an event that no change of the job's row goes with."""
+        with self.database.write() as session:
+            session.add(EventRow(job_id=job_id, at=self.now(), type=event.type, data=dict(event.data)))
+
     def update_attempt(self, job: JobRow, **changes: Unpack[AttemptChanges]) -> None:
         """Changes the row of the newest attempt, as long as the lease is held. Raises: StaleRowError."""
         with self.database.write() as session:
@@ -155,23 +164,36 @@ class Store(Queries):
                 raise StaleRowError(f"job {job.id} has changed")
             _update_attempt(session, job, changes)
 
-    def admit(self, choose: Callable[[list[JobRow], list[JobRow]], list[JobRow]], most: int = 200) -> list[JobRow]:
+    def admit(
+        self,
+        choose: Callable[[list[JobRow], list[JobRow]], list[JobRow]],
+        most: int = 200,
+        on_broken: Callable[[JobRow, str], object] = lambda _row, _why: None,
+    ) -> list[JobRow]:
         """Lets jobs out of the queue, and writes their next attempts before any cluster is asked.
 
         Args:
             choose: gets the jobs that hold a place on the cluster and the head of the queue, best first; returns
                 those of the queue that may go. No other process admits meanwhile.
-            most: length of the head of the queue.
+            most: length of the head of the queue. Jobs of another release are not in it.
+            on_broken: told of a job whose rows contradict each other, and why; the others are admitted.
         """
         holding = ACTIVE - {State.FINALIZING}
         with self.database.write() as session:
-            queued = select(JobRow).where(JobRow.state == State.QUEUED)
+            queued = select(JobRow).where(JobRow.state == State.QUEUED, is_known())
             order = (JobRow.priority.desc(), JobRow.number)
             queue = list(session.scalars(queued.order_by(*order).limit(most)))
             if not queue:
                 return []
             placed = list(session.scalars(select(JobRow).where(JobRow.state.in_(holding))))
-            return [self._admit(session, job) for job in choose(placed, queue)]
+            admitted = []
+            for job in choose(placed, queue):
+                try:
+                    with session.begin_nested():
+                        admitted.append(self._admit(session, job))
+                except IntegrityError:
+                    on_broken(job, f"its attempt {job.attempt + 1} exists already")
+            return admitted
 
     def _admit(self, session: Session, job: JobRow) -> JobRow:
         number = job.attempt + 1
@@ -206,7 +228,8 @@ class Store(Queries):
         beats = and_(EventRow.type == EventType.PROGRESS, EventRow.at < before)
         done = and_(DeliveryRow.done.is_(True), DeliveryRow.next_at < before)
         with self.database.read() as session:
-            if session.scalar(select(EventRow.id).where(beats).limit(1)) is None:
+            old = [select(EventRow.id).where(beats).limit(1), select(DeliveryRow.id).where(done).limit(1)]
+            if all(session.scalar(query) is None for query in old):
                 return
         with self.database.write() as session:
             session.execute(delete(EventRow).where(beats).execution_options(synchronize_session=False))
@@ -240,7 +263,7 @@ class Store(Queries):
         if to.is_terminal:
             # Without an attempt there is nothing to clean up.
             values |= {JobRow.finished_at: now, JobRow.cleaned_up: job.attempt == 0}
-        defaults: JobChanges = {"not_before": None}
+        defaults: JobChanges = {"not_before": None, "waiting": None}
         _update_one(session, same, values, {**defaults, **changes})
         moved = find_job(session, job.id)
         if outcome is not None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from jobs.directory.layout import AttemptFolder, JobFolder
 from jobs.interfaces import Tracking
-from service.db.models import JobRow
-from service.db.store import Store
+from service.db.models import JobRow, Waiting
+from service.db.store import NewEvent, Store
+from service.job_state import EventType
 from service.settings import ReconcilerSettings
 from service.upstream.cluster_monitor import ClusterMonitor
 
-__all__ = ["Delay", "ReconcilerContext"]
+__all__ = ["Delay", "ReconcilerContext", "wait_for"]
 
 Delay = float | None
 """Seconds for which a job may be left alone; None: there is more to do at once."""
@@ -42,3 +43,23 @@ class ReconcilerContext:
     def attempt_folder(self, job: JobRow) -> AttemptFolder:
         """The folder of the job's newest attempt."""
         return self.folder(job).attempt(job.attempt)
+
+
+def wait_for(context: ReconcilerContext, job: JobRow, waiting: Waiting | None) -> JobRow:
+    """Writes down what a job waits for, with an event where it begins or ends; None: it does not wait any more.
+
+    Raises:
+        StaleRowError: the job's lease was lost, or it has moved on.
+    """
+    known = job.waiting
+    same = (None if known is None else known.reason) == (None if waiting is None else waiting.reason)
+    if same and known is not None and waiting is not None:
+        waiting = waiting.model_copy(update={"since": known.since})
+    if known == waiting:
+        return job
+    about = {
+        "for": None if waiting is None else waiting.reason,
+        "missing": None if waiting is None else waiting.missing,
+    }
+    events = [] if same else [NewEvent(EventType.WAITING, {"attempt": job.attempt, **about})]
+    return context.store.update(job, events, waiting=waiting)

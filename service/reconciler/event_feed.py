@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from jobs.directory.layout import AttemptFolder
 from jobs.directory.records import MetricRow, Progress
+from service.clock import is_over
 from service.db.models import EventCursor, JobRow
 from service.db.store import NewEvent
 from service.job_state import EventType
@@ -62,7 +63,8 @@ def collect_events(
 
 
 def _is_due(last: datetime | None, now: datetime, every: float) -> bool:
-    return last is None or now - last >= timedelta(seconds=every)
+    wait = timedelta(seconds=every)
+    return last is None or is_over(last + wait, now, wait)
 
 
 def _evaluations(path: Path, start: int) -> tuple[list[MetricRow], int]:

@@ -7,20 +7,25 @@ any moment.
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
 
+from jobs.error_classes import is_outage_of_disk
 from jobs.errors import ErrorClass, LauncherUnavailable, TrackingUnavailable
 from jobs.interfaces import Tracking
 from jobs.periodic_thread import PeriodicThread
+from seqae.errors import Error
+from service.backoff import exponential_backoff
+from service.db.changes import JobChanges
 from service.db.leases import Leases
-from service.db.models import JobRow
+from service.db.models import JobRow, Waiting, WaitingFor
 from service.db.store import Store
 from service.errors import StaleRowError, StoreUnavailableError
-from service.job_state import State
+from service.job_state import AttemptOutcome, State, is_legal
 from service.reconciler import finalization, recovery, running, stopping, submission
-from service.reconciler.context import Delay, ReconcilerContext
+from service.reconciler.context import Delay, ReconcilerContext, wait_for
 from service.reconciler.garbage_collector import GarbageCollector
 from service.scheduling.admission import choose
 from service.settings import ReconcilerSettings
@@ -32,6 +37,11 @@ log = logging.getLogger(__name__)
 
 _OUTAGES = (LauncherUnavailable, TrackingUnavailable, StoreUnavailableError)
 """The cluster, MLflow or the database does not answer: a round that meets one is repeated."""
+
+_LONGEST_RETRY = 30.0
+"""Longest wait after a step that failed, in seconds."""
+
+_LONGEST_MESSAGE = 1000
 
 _STEPS: Mapping[State, Callable[[ReconcilerContext, JobRow], Delay]] = {
     State.SUBMITTING: submission.submit,
@@ -78,7 +88,7 @@ class Reconciler:
         self._settings = settings or ReconcilerSettings()
         self._context = ReconcilerContext(store, cluster, tracking, jobs_dir, self._settings, environment or {})
         self._garbage_collector = GarbageCollector(self._context)
-        self._leases = Leases(store, name or token_hex(8))
+        self._leases = Leases(store, name or token_hex(8), self._settings.longest_wait)
         self._threads: list[PeriodicThread] = []
         self._stopping = threading.Event()
 
@@ -113,21 +123,78 @@ class Reconciler:
         """One step of a job whose lease is held; whatever happens, the lease is given back."""
         again = self._settings.tracking_retry
         try:
-            again = _STEPS[job.state](self._context, job) or 0.0
-        except LauncherUnavailable as error:
-            log.info("job %s stays %s: %s", job.id, job.state, error)
-            again = self._settings.cluster_poll
-        except TrackingUnavailable as error:
-            log.info("job %s stays %s: %s", job.id, job.state, error)
+            again = self._step(job)
         except StaleRowError as error:
             log.debug("job %s: %s", job.id, error)
             again = 0.0
         except StoreUnavailableError as error:
             log.warning("job %s stays %s: %s", job.id, job.state, error)
         except Exception:
-            # A bug or a full disk must not take the other jobs with it.
-            log.exception("job %s: the step from %s failed; it will be repeated", job.id, job.state)
+            log.exception("job %s: why its step from %s failed can't be written down", job.id, job.state)
         self._leases.release(job, again)
+
+    def _step(self, job: JobRow) -> float:
+        """One step, and what came in its way, written down; seconds until the next.
+
+        An outage is the service's, and lasts as long as it lasts. Every other error is this job's own: it is repeated
+        for a while, and then the job fails, alone.
+        """
+        settings = self._settings
+        try:
+            again = _STEPS[job.state](self._context, job) or 0.0
+        except (StaleRowError, StoreUnavailableError):
+            raise
+        except LauncherUnavailable as error:
+            self._wait(job, WaitingFor.CLUSTER, str(error))
+            return settings.cluster_poll
+        except TrackingUnavailable as error:
+            self._wait(job, WaitingFor.MLFLOW, str(error))
+            return settings.tracking_retry
+        except Exception as error:  # noqa: BLE001 -- written down below
+            # A bug or an odd file must not take the other jobs with it.
+            if is_outage_of_disk(error):
+                self._wait(job, WaitingFor.DISK, _message_of(error))
+                return settings.tracking_retry
+            return self._record_failure(job, error)
+        if job.waiting is not None and job.waiting.reason is not WaitingFor.WORKERS:
+            with suppress(StaleRowError):  # it has moved on, which ends the wait, too
+                wait_for(self._context, job, None)
+        return again
+
+    def _wait(self, job: JobRow, reason: WaitingFor, missing: str) -> None:
+        log.info("job %s stays %s: %s", job.id, job.state, missing)
+        wait_for(self._context, job, Waiting(reason=reason, missing=missing, since=self._store.now()))
+
+    def _record_failure(self, job: JobRow, error: Exception) -> float:
+        """Counts a step that failed, and gives the job up after too many; seconds until the next."""
+        now, message, known = self._store.now(), _message_of(error), job.waiting
+        if known is None or known.reason is not WaitingFor.STEP:
+            known = Waiting(reason=WaitingFor.STEP, missing=message, since=now)
+        known = known.model_copy(update={"missing": message, "failures": known.failures + 1})
+        if known.failures == 1 and not isinstance(error, Error):
+            log.exception("job %s: the step from %s failed; it will be repeated", job.id, job.state)
+        else:
+            log.warning("job %s: the step from %s failed %d times: %s", job.id, job.state, known.failures, message)
+        for_long = now - known.since >= timedelta(seconds=self._settings.step_failing_for)
+        if known.failures >= self._settings.max_step_failures and for_long and self._give_up(job, message):
+            return 0.0
+        wait_for(self._context, job, known)
+        return exponential_backoff(known.failures, self._settings.tracking_retry, _LONGEST_RETRY)
+
+    def _give_up(self, job: JobRow, message: str) -> bool:
+        """Ends a job whose step fails again and again, without what failed; whether its state allows that."""
+        log.error("job %s: the step from %s is given up: %s", job.id, job.state, message)
+        if job.state.is_terminal:
+            # What is left of it on the cluster and in MLflow the garbage collector closes.
+            self._store.update(job, cleaned_up=True, waiting=None)
+            return True
+        end = State.CANCELLED if job.state == State.CANCELLING else State.FAILED
+        if not is_legal(job.state, end):
+            return False
+        outcome = AttemptOutcome.CANCELLED if end == State.CANCELLED else AttemptOutcome.FAILED
+        error: JobChanges = {"error_class": ErrorClass.INTERNAL, "error_message": message}
+        self._store.transition(job, end, f"gave up: {message}", leased=True, outcome=outcome, **error)
+        return True
 
     # --- one round
 
@@ -140,8 +207,9 @@ class Reconciler:
     def admit(self) -> None:
         """Lets jobs out of the queue, as far as there is room, and fails those that have waited too long."""
         deadline = timedelta(seconds=self._settings.scheduling_deadline)
+        waited = f"waited in the queue for longer than {self._settings.scheduling_deadline:g} s"
         for job in self._store.overdue(self._store.now() - deadline):
-            self._expire(job)
+            self._fail_queued(job, ErrorClass.SCHEDULING_DEADLINE, waited, None)
         if not self._store.has_queue():
             return
         try:
@@ -149,7 +217,18 @@ class Reconciler:
         except LauncherUnavailable as error:
             log.info("nobody is admitted: %s", error)
             return
-        self._store.admit(lambda placed, queue: choose(placed, queue, capacity, self._settings))
+        unreadable: list[tuple[JobRow, str]] = []
+        broken: list[tuple[JobRow, str]] = []
+        self._store.admit(
+            lambda placed, queue: choose(
+                placed, queue, capacity, self._settings, lambda job, why: unreadable.append((job, why))
+            ),
+            on_broken=lambda job, why: broken.append((job, why)),
+        )
+        for job, why in unreadable:
+            self._fail_queued(job, ErrorClass.SPEC_UNREADABLE, why)
+        for job, why in broken:
+            self._fail_queued(job, ErrorClass.INTERNAL, why)
 
     def sweep(self) -> None:
         """Removes leftovers, unless another process is at it."""
@@ -164,12 +243,30 @@ class Reconciler:
         ):
             _guarded(part.__name__, part)
 
-    def _expire(self, job: JobRow) -> None:
-        message = f"waited in the queue for longer than {self._settings.scheduling_deadline:g} s"
+    def _fail_queued(self, job: JobRow, error_class: ErrorClass, message: str, reason: str | None = "") -> None:
+        """Fails a job of the queue; whatever comes in the way concerns that job alone.
+
+        Args:
+            job: as it was read in the queue.
+            error_class: of its error.
+            message: of its error.
+            reason: of the event; empty: the message; None: the usual reason.
+        """
+        reason = message if reason == "" else reason
         try:
-            self._store.transition(job, State.FAILED, error_class=ErrorClass.SCHEDULING_DEADLINE, error_message=message)
+            self._store.transition(job, State.FAILED, reason, error_class=error_class, error_message=message)
         except StaleRowError:
             log.debug("job %s has left the queue in time", job.id)
+        except StoreUnavailableError:
+            raise
+        except Exception:
+            log.exception("job %s can't be failed, and stays in the queue", job.id)
+
+
+def _message_of(error: Exception) -> str:
+    """An error in a line that may be shown to people."""
+    text = str(error).partition("\n")[0]
+    return (text if isinstance(error, Error) else f"{type(error).__name__}: {text}")[:_LONGEST_MESSAGE]
 
 
 def _guarded(what: str, act: Callable[[], object]) -> None:

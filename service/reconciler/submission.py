@@ -8,9 +8,10 @@ from jobs.directory.carry_over import inherit_run, inherit_search
 from jobs.directory.fencing import issue_control
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control
-from jobs.errors import ErrorClass, SubmissionRefused
+from jobs.directory.stored_specs import parse_spec
+from jobs.errors import ErrorClass, SpecUnreadable, SubmissionRefused
 from jobs.interfaces import Submission
-from jobs.specs import AnySpec, job_spec
+from jobs.specs import AnySpec
 from service.db.models import JobRow
 from service.job_state import AttemptOutcome, State
 from service.reconciler.context import Delay, ReconcilerContext
@@ -23,7 +24,11 @@ __all__ = ["submit"]
 
 def submit(context: ReconcilerContext, job: JobRow) -> Delay:
     """Writes the job's folder, makes its MLflow run, and starts its driver on the cluster."""
-    spec = job_spec.validate_python(job.spec)
+    try:
+        spec = parse_spec(job.spec, job.spec_version)
+    except SpecUnreadable as error:
+        _fail(context, job, ErrorClass.SPEC_UNREADABLE, f"its spec can't be read by this release: {error}")
+        return None
     _write_folder(context, job, spec)
     job = ensure_run(context, job)
     if not _is_of_this_cluster(context, job):
@@ -33,19 +38,16 @@ def submit(context: ReconcilerContext, job: JobRow) -> Delay:
     try:
         _start_driver(context, job, spec)
     except SubmissionRefused as error:
-        message = str(error)
-        end_job(
-            context,
-            job,
-            State.FAILED,
-            message,
-            outcome=AttemptOutcome.FAILED,
-            error_class=ErrorClass.SUBMISSION_REFUSED,
-            error_message=message,
-        )
+        _fail(context, job, ErrorClass.SUBMISSION_REFUSED, str(error))
         return None
     context.store.transition(job, State.STARTING, leased=True, last_seen_at=context.now())
     return None
+
+
+def _fail(context: ReconcilerContext, job: JobRow, error_class: ErrorClass, message: str) -> None:
+    """Ends the job: trying the same again won't help."""
+    outcome = AttemptOutcome.FAILED
+    end_job(context, job, State.FAILED, message, outcome=outcome, error_class=error_class, error_message=message)
 
 
 def _write_folder(context: ReconcilerContext, job: JobRow, spec: AnySpec) -> None:

@@ -4,9 +4,9 @@ import logging
 
 from jobs.backends.provenance import changed_params, run_details
 from jobs.directory.records import Shipped
-from jobs.errors import NoRun
-from jobs.interfaces import RunStatus
-from jobs.specs import job_spec
+from jobs.directory.stored_specs import parse_spec
+from jobs.errors import NoRun, SpecUnreadable
+from jobs.interfaces import RunDetails, RunStatus
 from service.db.models import JobRow
 from service.job_state import State
 from service.reconciler.context import ReconcilerContext
@@ -27,9 +27,13 @@ def ensure_run(context: ReconcilerContext, job: JobRow) -> JobRow:
     """Makes the job's run, if it has none. Raises: TrackingUnavailable."""
     if job.mlflow_run_id is not None:
         return job
-    spec = job_spec.validate_python(job.spec)
-    details = run_details(spec, job.owner)
-    run = context.tracking.create_run(job.id, job.name, job.kind, changed_params(spec), details)
+    try:
+        spec = parse_spec(job.spec, job.spec_version)
+        params, details = changed_params(spec), run_details(spec, job.owner)
+    except SpecUnreadable as error:
+        log.warning("job %s: its run has no parameters: %s", job.id, error)
+        params, details = {}, RunDetails(owner=job.owner)
+    run = context.tracking.create_run(job.id, job.name, job.kind, params, details)
     return context.store.update(job, mlflow_run_id=run.run_id, mlflow_url=run.url)
 
 

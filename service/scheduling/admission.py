@@ -1,9 +1,12 @@
 """Admission control: which jobs may leave the queue."""
 
 from collections import Counter
+from collections.abc import Callable
 
+from jobs.directory.stored_specs import parse_spec
+from jobs.errors import SpecUnreadable
 from jobs.interfaces import Capacity
-from jobs.specs import job_spec
+from jobs.specs import AnySpec
 from service.db.models import JobRow
 from service.scheduling.resources import Demand, demand, problems
 from service.settings import ReconcilerSettings
@@ -11,28 +14,43 @@ from service.settings import ReconcilerSettings
 __all__ = ["choose"]
 
 
-def choose(placed: list[JobRow], queue: list[JobRow], capacity: Capacity, settings: ReconcilerSettings) -> list[JobRow]:
+_UNKNOWN_DEMAND = Demand(workers=1, cpus=1, gpus=0)
+"""What a job is taken to hold whose spec can't be read."""
+
+
+def choose(
+    placed: list[JobRow],
+    queue: list[JobRow],
+    capacity: Capacity,
+    settings: ReconcilerSettings,
+    on_unreadable: Callable[[JobRow, str], object] = lambda _row, _why: None,
+) -> list[JobRow]:
     """The jobs of the queue that may go to the cluster now.
 
     Strictly in order: a job that must wait for room holds up those behind it, so that a large one is not overtaken for
-    ever. Two kinds are stepped over: a job whose owner has as many running as is allowed, and a job that the cluster
-    could not run even when empty, since a machine of it is down.
+    ever. Three kinds are stepped over: a job whose owner has as many running as is allowed, a job that the cluster
+    could not run even when empty, since a machine of it is down, and a job whose spec can't be read.
 
     Args:
         placed: jobs that hold a place on the cluster.
         queue: jobs that wait, best first.
         capacity: what the cluster has.
         settings: the limits.
+        on_unreadable: told of a job of the queue whose spec can't be read, and why.
     """
     of_owner = Counter(job.owner for job in placed)
     room = _Room(capacity)
     for job in placed:
-        room.take(demand(job_spec.validate_python(job.spec), capacity))
+        held = _read(job)
+        room.take(demand(held, capacity) if not isinstance(held, str) else _UNKNOWN_DEMAND)
     chosen: list[JobRow] = []
     for job in queue:
         if len(placed) + len(chosen) >= settings.max_concurrent_jobs:
             break
-        spec = job_spec.validate_python(job.spec)
+        spec = _read(job)
+        if isinstance(spec, str):
+            on_unreadable(job, spec)
+            continue
         if of_owner[job.owner] >= settings.max_running_per_owner or problems(spec, capacity):
             continue
         if not room.has(demand(spec)):
@@ -41,6 +59,14 @@ def choose(placed: list[JobRow], queue: list[JobRow], capacity: Capacity, settin
         of_owner[job.owner] += 1
         chosen.append(job)
     return chosen
+
+
+def _read(job: JobRow) -> AnySpec | str:
+    """A job's spec, or why it can't be read."""
+    try:
+        return parse_spec(job.spec, job.spec_version)
+    except SpecUnreadable as error:
+        return f"its spec can't be read by this release: {error}"
 
 
 class _Room:

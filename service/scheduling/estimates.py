@@ -3,7 +3,9 @@
 import math
 from collections.abc import Iterable
 
-from jobs.specs import AnySpec, EvaluateSpec, FigureSpec, TrainSpec, TuneSpec, job_spec
+from jobs.directory.stored_specs import parse_spec
+from jobs.errors import SpecUnreadable
+from jobs.specs import AnySpec, EvaluateSpec, FigureSpec, TrainSpec, TuneSpec
 from seqae.config import ImagesConfig
 from service.db.models import JobRow
 from service.scheduling.resources import Demand
@@ -41,7 +43,8 @@ def iterations(spec: TrainSpec | NoTraining) -> int:
 def seconds(spec: AnySpec, demand: Demand, succeeded: Iterable[JobRow]) -> float | None:
     """About how long it trains: at the speed of the newest job here that trained the same model on as many workers.
 
-    A search is taken to run every trial to its end, though most are stopped early. A figure and an evaluation take seconds.
+    A search is taken to run every trial to its end, though most are stopped early. A figure and an evaluation take
+    seconds.
     """
     if isinstance(spec, NoTraining):
         return None
@@ -71,7 +74,10 @@ def memory_bytes(spec: TrainSpec | NoTraining, demand: Demand) -> int:
 
 def _speed(row: JobRow, train: TrainSpec) -> float | None:
     """Images a second of an earlier job, if it compares."""
-    earlier = job_spec.validate_python(row.spec)
+    try:
+        earlier = parse_spec(row.spec, row.spec_version)
+    except SpecUnreadable:
+        return None
     if not isinstance(earlier, TrainSpec) or row.progress is None:
         return None
     same = earlier.model == train.model and earlier.scaling == train.scaling

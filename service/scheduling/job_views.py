@@ -1,10 +1,23 @@
 """Conversion of database rows to wire models."""
 
-from jobs.specs import job_spec
+from typing import Any
+
+from jobs.directory.stored_specs import parse_spec
+from jobs.errors import ErrorClass, SpecUnreadable
+from jobs.specs import AnySpec
 from seqae.evaluation.names import modern
-from service.db.models import AttemptRow, EventRow, JobRow
-from service.job_state import State
-from service.schemas.jobs import AttemptView, ErrorView, Event, JobView, ModelView, ProgressView
+from service.db.models import AttemptRow, EventRow, JobRow, Waiting, WaitingFor
+from service.job_state import Desired, State
+from service.schemas.jobs import (
+    AttemptView,
+    ErrorView,
+    Event,
+    JobView,
+    ModelView,
+    ProgressView,
+    PromotionView,
+    WaitingView,
+)
 
 __all__ = ["attempt_view", "event_view", "job_view"]
 
@@ -13,7 +26,8 @@ _MOVING = frozenset({State.RUNNING, State.FINALIZING, State.SUCCEEDED})
 
 
 def job_view(row: JobRow) -> JobView:
-    """A job as clients see it."""
+    """A job as clients see it; one that this release can't read in full is shown as far as it can be."""
+    spec, note = _spec_and_note(row)
     return JobView(
         id=row.id,
         name=row.name,
@@ -34,7 +48,11 @@ def job_view(row: JobRow) -> JobView:
         metrics=None if row.metrics is None else modern(row.metrics),
         mlflow_url=row.mlflow_url,
         model=_model_view(row),
-        spec=job_spec.validate_python(row.spec),
+        promotion=None if row.promotion is None else PromotionView.model_validate(row.promotion.model_dump()),
+        waiting=_waiting_view(row.waiting),
+        deleting=row.delete_requested,
+        spec=spec,
+        note=note,
     )
 
 
@@ -55,6 +73,25 @@ def event_view(row: EventRow) -> Event:
     return Event(id=row.id, job_id=row.job_id, at=row.at, type=row.type, data=row.data)
 
 
+def _spec_and_note(row: JobRow) -> tuple[AnySpec | dict[str, Any], str | None]:
+    """The spec, as it is stored where it can't be read, and what can't be read of the job."""
+    notes = []
+    if row.state == State.UNKNOWN or row.desired == Desired.UNKNOWN:
+        notes.append("its state is one of another release, and is left alone")
+    spec: AnySpec | dict[str, Any] = row.spec
+    try:
+        spec = parse_spec(row.spec, row.spec_version)
+    except SpecUnreadable as error:
+        notes.append(f"its spec is shown as it is stored, since this release can't read it: {error}")
+    return spec, "; ".join(notes) or None
+
+
+def _waiting_view(waiting: Waiting | None) -> WaitingView | None:
+    if waiting is None:
+        return None
+    return WaitingView(reason=waiting.reason, missing=waiting.missing, since=waiting.since)
+
+
 def _progress_view(row: JobRow) -> ProgressView | None:
     if row.progress is None:
         return None
@@ -64,9 +101,13 @@ def _progress_view(row: JobRow) -> ProgressView | None:
 
 
 def _error_view(row: JobRow | AttemptRow) -> ErrorView | None:
-    if row.error_class is None:
-        return None
-    return ErrorView(error_class=row.error_class, message=row.error_message or "")
+    if row.error_class is not None:
+        return ErrorView(error_class=row.error_class, message=row.error_message or "")
+    waiting = row.waiting if isinstance(row, JobRow) else None
+    if waiting is not None and waiting.reason is WaitingFor.STEP:
+        # Not its last word: the step is repeated.
+        return ErrorView(error_class=ErrorClass.INTERNAL, message=waiting.missing)
+    return None
 
 
 def _model_view(row: JobRow) -> ModelView | None:

@@ -1,11 +1,11 @@
 """Wire models of jobs, attempts and events."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.specs import AnySpec
+from jobs.specs import AnySpec, JobSpec
 from service.job_state import Desired, State
 from service.schemas.base import Schema
 
@@ -21,7 +21,9 @@ __all__ = [
     "PriorityChange",
     "ProblemView",
     "ProgressView",
+    "PromotionView",
     "Validation",
+    "WaitingView",
 ]
 
 
@@ -62,6 +64,28 @@ class ModelView(Schema):
     version: str
 
 
+class PromotionView(Schema):
+    """Whether a job's model became the champion of its name, and why."""
+
+    promoted: bool
+    reason: str
+    against: str | None
+    """The champion that it was compared with, as NAME/VERSION."""
+    scores: dict[str, dict[str, float]]
+    """Test metrics of `challenger` and `champion` on the same images, and their `difference`."""
+
+
+class WaitingView(Schema):
+    """What a job waits for that does not get further."""
+
+    reason: str = Field(alias="for")
+    """workers: a place on the cluster for them. cluster, mlflow, disk: that it works again. step: a step of the control
+    plane that fails for this job and is repeated."""
+    missing: str
+    """What is missing, in words."""
+    since: datetime
+
+
 class JobView(Schema):
     """A job."""
 
@@ -89,7 +113,16 @@ class JobView(Schema):
     metrics: dict[str, float] | None
     mlflow_url: str | None
     model: ModelView | None
-    spec: AnySpec
+    promotion: PromotionView | None = None
+    """None until the model is registered."""
+    waiting: WaitingView | None = None
+    """Why it does not get further now; None while it does."""
+    deleting: bool = False
+    """It has been deleted, and goes as soon as what it left on the cluster and in MLflow is closed."""
+    spec: Annotated[JobSpec | dict[str, Any], Field(union_mode="left_to_right")]
+    """As this release reads it; where it can't be read, as it is stored."""
+    note: str | None = None
+    """What of the job this release can't read, such as a spec of a newer one."""
 
 
 class Page(Schema):
@@ -120,7 +153,7 @@ class Event(Schema):
     job_id: str
     at: datetime
     type: str
-    """transition, progress, metrics, frame, notice or deleted."""
+    """transition, progress, metrics, frame, notice, waiting or deleted."""
     data: dict[str, Any]
 
 
@@ -164,5 +197,5 @@ class PriorityChange(BaseModel):
     """Body of `PATCH /jobs/{id}`."""
 
     model_config = ConfigDict(extra="forbid")
-    priority: int = Field(ge=-1000, le=1000)
+    priority: int = Field(ge=-1000, le=1000, strict=True)
     """Higher goes first."""

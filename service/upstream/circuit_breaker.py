@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Generic, TypeVar
 
 from seqae.errors import Error
-from service.clock import Clock
+from service.clock import Clock, is_over
 
 __all__ = ["CircuitBreaker"]
 
@@ -42,7 +42,7 @@ class CircuitBreaker(Generic[ErrorT]):
         """
         with self._lock:
             message, open_until = self._message, self._open_until
-        if message is not None and self._clock() < open_until:
+        if message is not None and not is_over(open_until, self._clock(), self._rest):
             raise self._failure(message)
         try:
             answer = act()

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from jobs.errors import LauncherUnavailable
 from jobs.interfaces import Capacity, Launcher, ProcessState, Submission
-from service.clock import Clock
+from service.clock import Clock, is_over
 from service.upstream.circuit_breaker import CircuitBreaker
 
 __all__ = ["ClusterMonitor", "ClusterStatus"]
@@ -72,7 +72,7 @@ class ClusterMonitor:
         # One asks, and those who came meanwhile get its answer.
         with self._lock:
             now = self._clock()
-            if self._capacity is None or now - self._capacity[0] >= _CAPACITY_HOLDS:
+            if self._capacity is None or is_over(self._capacity[0] + _CAPACITY_HOLDS, now, _CAPACITY_HOLDS):
                 self._capacity = (now, self.capacity())
             return self._capacity[1]
 

@@ -11,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 
 from jobs.specs import JobSpec
+from seqae.config import NO_NULL
 from seqae.errors import Error
 from service.api.dependencies import AppContext, ContextDep, JobServiceDep
 from service.api.examples import SPECS
@@ -75,7 +76,7 @@ def validate(spec: _Spec, jobs: JobServiceDep) -> Validation:
 def list_jobs(
     jobs: JobServiceDep,
     state: Annotated[list[State] | None, Query(description="only jobs in these states; repeat it for several")] = None,
-    owner: Annotated[str | None, Query(max_length=200)] = None,
+    owner: Annotated[str | None, Query(max_length=200, pattern=NO_NULL)] = None,
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Page:
@@ -140,9 +141,9 @@ async def logs(
     job_id: str,
     jobs: JobServiceDep,
     context: ContextDep,
-    attempt: Annotated[int | None, Query(ge=1, description="the newest one by default")] = None,
+    attempt: Annotated[int | None, Query(ge=1, le=2**31 - 1, description="the newest one by default")] = None,
     follow: Annotated[bool, Query(description="go on until the attempt has ended")] = False,
-    tail: Annotated[int | None, Query(ge=1, description="at most so many of the last lines")] = None,
+    tail: Annotated[int | None, Query(ge=1, le=1_000_000, description="at most so many of the last lines")] = None,
 ) -> Response:
     """What an attempt's driver printed: the last 1,000,000 bytes at most, from the start of a line on."""
     # Asked once before the answer begins: an unknown job is a problem, not an empty stream.

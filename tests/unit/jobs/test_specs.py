@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from jobs.directory.layout import JobFolder
-from jobs.specs import FigureSpec, SelectionMetric, TuneSpec, job_spec
+from jobs.specs import FigureSpec, SelectionMetric, TrainSpec, TuneSpec, job_spec
 
 
 def _train(workers: Any, batch: int = 8) -> dict[str, Any]:
@@ -71,3 +71,77 @@ def test_a_spec_is_read_back(tmp_path: Path) -> None:
 def test_other_figures_are_refused(figure: object) -> None:
     with pytest.raises(ValueError, match="figure"):
         job_spec.validate_python({"kind": "figure", "name": "f", "figure": figure})
+
+
+def _numbers(schema: Any, at: str = "#") -> list[tuple[str, dict[str, Any]]]:
+    """Every schema of a number below one, but those that name their values."""
+    if isinstance(schema, list):
+        return [found for index, item in enumerate(schema) for found in _numbers(item, f"{at}/{index}")]
+    if not isinstance(schema, dict):
+        return []
+    own = [(at, schema)] if schema.get("type") in ("integer", "number") and not {"enum", "const"} & set(schema) else []
+    return own + [found for key, item in schema.items() for found in _numbers(item, f"{at}/{key}")]
+
+
+def test_every_number_of_every_spec_has_both_bounds() -> None:
+    """C2, C5: a number without a bound becomes an error of something deeper, such as Ray, torch or the database."""
+    numbers = _numbers(job_spec.json_schema())
+    assert len(numbers) > 40
+    for at, schema in numbers:
+        lower = schema.get("minimum", schema.get("exclusiveMinimum"))
+        upper = schema.get("maximum", schema.get("exclusiveMaximum"))
+        assert lower is not None, f"{at} has no lower bound"
+        assert upper is not None, f"{at} has no upper bound"
+        assert abs(lower) <= 2**31, at
+        assert abs(upper) <= 2**31, at
+        if schema["type"] == "number":
+            assert "exclusiveMinimum" not in schema, f"{at} takes 5e-324"
+
+
+@pytest.mark.parametrize("value", [5e-324, 0.00001, -1, 0, 10**400, 1e300, True, "1"])
+def test_a_share_of_a_cpu_is_as_fine_as_the_clusters(value: object) -> None:
+    """C2, C3: Ray counts CPUs to 0.0001; anything finer it refuses, again and again."""
+    with pytest.raises(ValidationError, match="cpus_per_worker"):
+        job_spec.validate_python({"name": "a", "scaling": {"cpus_per_worker": value}})
+
+
+def test_a_gpu_is_whole_or_shared_by_one_worker() -> None:
+    """C2: NCCL refuses two workers on one GPU, and a worker uses no second one."""
+    for scaling in ({"gpus_per_worker": 2}, {"gpus_per_worker": 1e-9}, {"gpus_per_worker": 0.5, "workers": 2}):
+        with pytest.raises(ValidationError) as caught:
+            job_spec.validate_python({"name": "a", "scaling": scaling})
+        [error] = caught.value.errors()
+        assert "gpus_per_worker" in (error["loc"][-1], error.get("ctx", {}).get("pointer"))
+    for scaling in ({"gpus_per_worker": 1, "workers": 2}, {"gpus_per_worker": 0.5}, {"gpus_per_worker": 0}):
+        job_spec.validate_python({"name": "a", "scaling": scaling})
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"seed": True},
+        {"seed": "1"},
+        {"model": {"steps": False}},
+        {"model": {"channels": True}},
+        {"model": {"localizer": {"sizes": [20, True]}}},
+        {"scaling": {"workers": True}},
+        {"scaling": {"workers": {"min": True, "max": 2}}},
+        {"schedule": {"epochs": True}},
+        {"schedule": {"growth": [{"iteration": False, "steps": 6}]}},
+        {"data": {"kind": "images", "path": "x", "train_images": 10**400}},
+        {"data": {"kind": "images", "path": "nul\0"}},
+        {"data": {"kind": "images", "path": "x", "annotations": "nul\0"}},
+        {"model": {"attention": {"delta_min": 1e300, "delta_max": 1e300}}},
+    ],
+)
+def test_numbers_are_numbers(spec: dict[str, Any]) -> None:
+    """C5: truth values, texts and numbers beyond all measure are refused where they stand."""
+    with pytest.raises(ValidationError):
+        job_spec.validate_python({"name": "a"} | spec)
+
+
+def test_whole_floats_are_integers() -> None:
+    """F5: 2e2 is 200."""
+    spec = job_spec.validate_python({"name": "a", "schedule": {"batch_size": 2e2, "epochs": 3}})
+    assert isinstance(spec, TrainSpec)
+    assert (spec.schedule.batch_size, spec.schedule.epochs) == (200, 3.0)

@@ -94,6 +94,7 @@ ANSWERS: dict[type[Error], tuple[int, str, str]] = {
         "no-run",
         "The tracking server answers, and knows no such run: its database was lost or replaced",
     ),
+    jobs.errors.SpecUnreadable: (500, "spec-unreadable", "A stored spec can't be read by this release"),
     jobs.errors.FencedError: (
         500,
         "fenced",
