@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobs.backends.mlflow import MlflowTracking
-from jobs.backends.provenance import flat_params
+from jobs.backends.provenance import changed_params, run_details
 from jobs.backends.ray import RayLauncher
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control, Phase
@@ -39,7 +39,8 @@ class Services:
         parsed = job_spec.validate_python(spec)
         folder = self.folder(job_id)
         folder.write_spec(parsed)
-        run = self.tracking.create_run(job_id, parsed.name, parsed.kind, flat_params(parsed))
+        details = run_details(parsed, "")
+        run = self.tracking.create_run(job_id, parsed.name, parsed.kind, changed_params(parsed), details)
         return ClusterJob(self, job_id, parsed, folder, run)
 
 

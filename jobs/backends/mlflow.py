@@ -1,4 +1,4 @@
-"""MLflow behind the `Tracking` protocol: runs, and what is sent to them; models through `jobs.backends.mlflow_registry`.
+"""MLflow behind the `Tracking` protocol: runs here, models in `jobs.backends.mlflow_registry`.
 
 What is sent is a projection of the job folders, so everything here may be repeated, late, or done by someone else. No
 id of an experiment is kept: in MLflow's pages a person may delete, restore and rename anything at any time.
@@ -15,8 +15,8 @@ from filelock import FileLock
 from jobs.backends.mlflow_client import JOB_TAG, mapped_errors, new_client
 from jobs.backends.mlflow_experiments import Experiments, run_path, search_runs, table_path
 from jobs.backends.mlflow_registry import ModelRegistry
-from jobs.backends.mlflow_shipping import Shipper
-from jobs.backends.provenance import provenance
+from jobs.backends.mlflow_shipping import Shipper, read_shipped
+from jobs.backends.provenance import SEARCH, provenance
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import EvaluationReport, TrialRow, TrialState
 from jobs.errors import NoRun, TrackingRefused
@@ -132,25 +132,24 @@ class MlflowTracking:
             rows = folder.trials()
             for index, row in rows.items():
                 trial = folder.trial(index)
-                if row.state is not TrialState.PENDING and trial.read_shipped().closed_below != run_id:
+                if row.state is not TrialState.PENDING and read_shipped(trial).closed_below != run_id:
                     self._ship_trial(trial, row, run)
             if rows:
                 self._shipper.ship_trials(folder, run, list(rows.values()))
 
     def _ship_trial(self, trial: JobFolder, row: TrialRow, parent: Any) -> None:
-        params = {name: value for name, value in parent.data.params.items() if not name.startswith("space.")}
-        run = self._trial_run(parent, row.trial, {**params, **row.params})
+        run = self._trial_run(parent, row.trial, row.params)
         with FileLock(trial.path / "shipped.lock"):
             self._shipper.ship(trial, run, "train")
             if row.is_over:
                 if run.info.status == "RUNNING":
                     self._client.set_terminated(run.info.run_id, _TRIAL_STATUS[row.state].value)
-                shipped = trial.read_shipped()
+                shipped = read_shipped(trial)
                 shipped.closed_below = parent.info.run_id
                 trial.write_shipped(shipped)
 
-    def _trial_run(self, parent: Any, trial: int, params: Mapping[str, Any]) -> Any:
-        """The run of a trial, in the experiment of its search; made once."""
+    def _trial_run(self, parent: Any, trial: int, drawn: Mapping[str, Any]) -> Any:
+        """The run of a trial, in the experiment of its search, with the search's params and what it drew; made once."""
         parent_id, experiment = parent.info.run_id, parent.info.experiment_id
         query = f"tags.`{_PARENT_TAG}` = '{parent_id}' and tags.`{_TRIAL_TAG}` = '{trial}'"
         found = search_runs(self._client, [experiment], query)
@@ -165,8 +164,9 @@ class MlflowTracking:
                 **({"mlflow.user": owner} if owner else {}),
                 **provenance(),
             }
-            run = self._new_run(experiment, f"trial {trial}", tags)
-        self._log_params(run, params)
+            run = self._new_run(experiment, _trial_name(trial, drawn), tags)
+        common = {key: value for key, value in parent.data.params.items() if not key.startswith(SEARCH)}
+        self._log_params(run, {**common, **drawn})
         return run
 
     def _new_run(self, experiment_id: str, name: str, tags: Mapping[str, str]) -> Any:
@@ -255,6 +255,12 @@ class MlflowTracking:
 def _run_name(name: str, job_id: str) -> str:
     """Tells runs apart whose jobs have the same name: with the beginning of the id, by which commands find the job."""
     return f"{name[:_MAX_NAME_LENGTH]} ({job_id.removeprefix('job_')[:6]})"
+
+
+def _trial_name(trial: int, drawn: Mapping[str, Any]) -> str:
+    """Tells trials apart by what they drew."""
+    values = (f"{name.rpartition('.')[2]}={value:.4g}" for name, value in drawn.items())
+    return f"trial {trial}: {', '.join(values)}"[:_MAX_NAME_LENGTH] if drawn else f"trial {trial}"
 
 
 def _note(job_id: str, experiment_id: str) -> str:

@@ -1,4 +1,4 @@
-"""Experiments in MLflow: one for each registered model, with a view of the runs table that has the scores as columns."""
+"""Experiments in MLflow: one for each registered model, with a view of its runs that has the scores as columns."""
 
 import json
 import logging
@@ -44,9 +44,10 @@ def table_path(experiment_id: str) -> str:
 
 
 class Experiments:
-    """Finds and makes experiments. Ids are asked for each time: a person may delete an experiment, or the server's data.
+    """Finds and makes experiments.
 
-    Its methods raise MLflow's own errors.
+    Ids are asked for each time, since a person may delete an experiment at any time. The methods raise MLflow's own
+    errors.
 
     Args:
         client: of the server.

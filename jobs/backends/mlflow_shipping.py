@@ -21,7 +21,7 @@ from jobs.errors import FolderError
 if TYPE_CHECKING:
     import mlflow
 
-__all__ = ["TRIALS_TABLE", "Shipper"]
+__all__ = ["TRIALS_TABLE", "Shipper", "read_shipped"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Shipper:
             kind: of the job.
         """
         run_id = run.info.run_id
-        shipped = _read_shipped(folder)
+        shipped = read_shipped(folder)
         if shipped.run_id not in (None, run_id):
             # The server had lost the run, and this is the one that was made in its place: it has nothing yet.
             shipped = Shipped()
@@ -85,7 +85,7 @@ class Shipper:
         """
         table = _table(rows)
         digest = hashlib.sha256(table.encode()).hexdigest()
-        shipped = _read_shipped(folder)
+        shipped = read_shipped(folder)
         if shipped.trials != digest:
             self._client.log_text(run.info.run_id, table, TRIALS_TABLE)
             self._client.set_tag(run.info.run_id, _TABLES_TAG, json.dumps([{"path": TRIALS_TABLE, "type": "table"}]))
@@ -140,7 +140,8 @@ class Shipper:
             folder.write_shipped(shipped)
 
 
-def _read_shipped(folder: JobFolder) -> Shipped:
+def read_shipped(folder: JobFolder) -> Shipped:
+    """How far a folder has been sent; not at all where the record is damaged."""
     try:
         return folder.read_shipped()
     except FolderError as error:

@@ -11,7 +11,10 @@ import yaml
 from jobs.interfaces import RunDetails
 from jobs.specs import AnySpec, TrainSpec, TuneSpec, model_name, named_model, varied_fields
 
-__all__ = ["changed_params", "provenance", "run_details"]
+__all__ = ["SEARCH", "changed_params", "provenance", "run_details"]
+
+SEARCH = "search."
+"""Starts the names of params that are of a search, not of its trials."""
 
 _LABELS = {"kind", "name", "register_as"}
 """Fields that name a job and decide nothing."""
@@ -22,15 +25,16 @@ _PACKAGES = ("seqae", "torch", "torchvision", "numpy", "ray", "mlflow-skinny")
 def changed_params(spec: AnySpec) -> dict[str, Any]:
     """The fields of a spec that are not at their defaults, nested names joined by dots, as in "model.steps".
 
-    A search's base spec has the names that its trials have; what the search varies is left out, since it is each
-    trial's own.
+    The fields of a search's base have the names that they have in its trials, and its own have SEARCH before them. What
+    the search varies is left out, since it is each trial's own.
     """
     fields = spec.model_dump(mode="json", exclude_defaults=True, exclude=_LABELS)
     if isinstance(spec, TuneSpec):
         base = spec.base.model_dump(mode="json", exclude_defaults=True, exclude=_LABELS)
         varied = varied_fields(spec.space)
         flat = {name: value for name, value in _flat(base).items() if name not in varied}
-        return flat | _flat({name: value for name, value in fields.items() if name != "base"})
+        own = {name: value for name, value in fields.items() if name != "base"}
+        return flat | {f"{SEARCH}{name}": value for name, value in _flat(own).items()}
     return _flat(fields)
 
 
