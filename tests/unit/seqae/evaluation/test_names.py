@@ -1,7 +1,9 @@
 import subprocess
 import sys
 
-from seqae.evaluation.names import modern, of_split, with_split
+import pytest
+
+from seqae.evaluation.names import modern, modern_row, of_split, with_split
 
 OLD = {
     "test_mse": 0.1,
@@ -46,6 +48,28 @@ def test_names_with_a_split_stay_and_so_do_others() -> None:
 def test_a_new_name_counts_where_both_are_given() -> None:
     assert modern({"test/mse": 0.1, "test_mse": 0.2}) == {"test/mse": 0.1}
     assert modern({"test_mse": 0.2, "test/mse": 0.1}) == {"test/mse": 0.1}
+
+
+def test_rows_that_an_older_release_chose_by_are_of_val() -> None:
+    old = {"test/mse": 0.01, "test/empty_mse": 0.05, "test/fg_ari": 0.9, "test/epoch": 2.0}
+    assert modern_row(old) == {
+        "val/mse": 0.01,
+        "val/empty_mse": 0.05,
+        "val/fg_ari": 0.9,
+        "val/epoch": 2.0,
+        "val/objective": pytest.approx(0.3),
+    }
+    assert modern_row({"test/mse": 0.01, "test/epoch": 2.0}) == {"val/mse": 0.01, "val/epoch": 2.0}
+
+
+def test_other_rows_stay_the_final_test_too() -> None:
+    for row in (
+        {"train/loss": 0.1},
+        {"test/mse": 0.01, "test/objective": 0.3},
+        {"val/mse": 0.01, "val/epoch": 2.0},
+        {},
+    ):
+        assert modern_row(row) == row
 
 
 def test_a_split_is_put_before_names_and_taken_away() -> None:
