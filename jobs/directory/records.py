@@ -107,6 +107,8 @@ class Phase(StrEnum):
     STARTING = "starting"
     DATA = "data"
     TRAINING = "training"
+    EVALUATING = "evaluating"
+    """An evaluation job looks at its images."""
     FINALIZING = "finalizing"
 
 
@@ -198,6 +200,8 @@ class NoteKind(StrEnum):
     """The attempt stops because a newer one exists."""
     DATA = "data"
     """Which data the attempt trains on, in words."""
+    FIGURE_LEFT_OUT = "figure_left_out"
+    """A figure can't be made of the model that is evaluated."""
 
 
 class DatasetRecord(_Record):
