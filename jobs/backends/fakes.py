@@ -147,13 +147,13 @@ class FakeRun:
     name: str
     kind: str
     params: dict[str, Any]
-    details: RunDetails = field(default_factory=RunDetails)
     status: RunStatus | None = None
     """None while open."""
     parent: str | None = None
     """The search's run, of a trial's."""
     shipped: list[Path] = field(default_factory=list)
     """The job folders that were shipped to it, one entry a call."""
+    details: RunDetails = field(default_factory=RunDetails)
 
 
 class FakeTracking:
@@ -178,7 +178,7 @@ class FakeTracking:
         """See `jobs.interfaces.Tracking.create_run`."""
         self._answer()
         run_id = f"run-{job_id}"
-        self.runs.setdefault(run_id, FakeRun(job_id, name, kind, dict(params), details or RunDetails()))
+        self.runs.setdefault(run_id, FakeRun(job_id, name, kind, dict(params), details=details or RunDetails()))
         return RunRef(run_id, f"http://mlflow.invalid/#/experiments/1/runs/{run_id}")
 
     def create_trial_run(self, parent_run_id: str, trial: int, params: Mapping[str, Any]) -> RunRef:

@@ -301,8 +301,7 @@ def test_a_run_shows_its_data_set_and_a_search_its_trials(
     assert [row[table["columns"].index("val/mse")] for row in table["data"]] == [0.2, 0.1]
     for trial, child in enumerate(sorted(trial_runs(own, run.run_id), key=lambda child: str(child.info.run_name))):
         assert child.info.run_name == f"trial {trial}: bottleneck={4 * (trial + 1)}"
-        params = {"data.train_scenes": "64", "model.coder.bottleneck": str(4 * (trial + 1))}
-        assert child.data.params == params
+        assert child.data.params == {"data.train_scenes": "64", "model.coder.bottleneck": str(4 * (trial + 1))}
 
 
 # --- an outage

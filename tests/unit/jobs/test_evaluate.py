@@ -109,12 +109,9 @@ def test_a_job_gives_all_scores_of_a_model_on_its_test_images(
 
 
 def test_other_images_and_fewer_of_them(evaluate: Callable[..., JobFolder]) -> None:
-    results = [
-        evaluate(f"job_e{number}", **fields).attempt(1).read_result()
-        for number, fields in enumerate(
-            [{}, {"scenes": 3}, {"data": {"test_scenes": 5, "train_scenes": 1, "val_scenes": 1, "seed": 4}}]
-        )
-    ]
+    others = {"data": {"test_scenes": 5, "train_scenes": 1, "val_scenes": 1, "seed": 4}}
+    jobs = [evaluate("job_all"), evaluate("job_three", scenes=3), evaluate("job_others", **others)]
+    results = [job.attempt(1).read_result() for job in jobs]
     found = [result for result in results if result is not None]
     assert len({result.metrics["test/mse"] for result in found}) == 3
     assert found[0].evaluation_set == found[1].evaluation_set != found[2].evaluation_set

@@ -1,6 +1,6 @@
 """MLflow's client in memory: experiments, runs, and what was sent to them. A real server is tested elsewhere."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,6 +58,8 @@ class FakeClient:
         self.runs: dict[str, FakeRun] = {}
         self.error: Exception | None = None
         """Raised by the next call that sends metrics."""
+        self.before_metrics: Callable[[], None] = lambda: None
+        """What happens between two calls, before metrics are sent."""
         self.restores = True
         """Whether a deleted experiment can be restored."""
         self.listed = 0
@@ -142,6 +144,8 @@ class FakeClient:
         self._active(run_id).tags[name] = value
 
     def log_batch(self, run_id: str, metrics: Sequence[Any] = (), params: Sequence[Any] = ()) -> None:
+        if metrics:
+            self.before_metrics()
         run = self._active(run_id)
         for param in params:
             if run.params.setdefault(param.key, param.value) != param.value:
