@@ -36,8 +36,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def make(small_config: Make, small_data: Data) -> Callable[..., Trainer]:
-    """Makes a trainer of a small model: 6 iterations of 5 images. Keywords of the trainer itself start with `_`, and so does
-    a loss that no config may ask for."""
+    """Makes a trainer of a small model: 6 iterations of 5 images.
+
+    Keywords of the trainer itself start with `_`, and so does
+    a loss that no config may ask for.
+    """
 
     def trainer(**parts: Any) -> Trainer:
         own = {key.removeprefix("_"): parts.pop(key) for key in list(parts) if key.startswith("_")}
