@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs.directory.files import write_atomically
+from jobs.training.final_test import evaluate_on_test
 from seqae.checkpoints import checkpoint
 from seqae.checkpoints.manifest import verify
 from seqae.data.cache import load_data
-from seqae.evaluation.evaluate import evaluate
+from seqae.evaluation.names import with_split
 
 __all__ = ["evaluate_checkpoint", "main"]
 
@@ -25,29 +26,25 @@ def evaluate_checkpoint(
         path: the checkpoint's folder.
         cache_dir: built data sets.
         data_dir: the user's own data.
-        scenes: at most so many; as the config says when left out.
+        scenes: at most so many; all when left out.
         device: where to run.
 
     Returns:
-        `iteration`, `dataset` (in words), `evaluation_set` (checksum) and `metrics`.
+        `iteration`, `dataset` (in words), `evaluation_set` (checksum of the test split) and `metrics`.
 
     Raises:
         CheckpointError: it is damaged.
         DataError: the data is missing or damaged.
     """
-    manifest = verify(path)
+    verify(path)  # before the data is built, which may take long
     config = checkpoint.read_config(path)
     data = load_data(config.data, config.model, cache_dir, data_dir)
-    limit = config.schedule.evaluate_scenes if scenes is None else scenes
-    model = checkpoint.load_model(path, device)
-    epoch = manifest.iteration * config.schedule.batch_size / len(data.train.images)
-    done = manifest.iteration
-    found = evaluate(model, data.test, steps=config.model.steps, limit=limit, iteration=done, epoch=epoch)
+    found = evaluate_on_test(path, data, device=device, limit=scenes)
     return {
-        "iteration": manifest.iteration,
+        "iteration": found.iteration,
         "dataset": data.source,
-        "evaluation_set": data.checksum,
-        "metrics": found.metrics(),
+        "evaluation_set": data.test_checksum,
+        "metrics": with_split(found.metrics(), "test"),
     }
 
 

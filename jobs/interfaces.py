@@ -7,23 +7,40 @@ Nothing here imports ray, mlflow or torch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
+
+from jobs.directory.records import EvaluationReport
+from jobs.promotion import Promotion
 
 __all__ = [
+    "CHALLENGER",
+    "CHAMPION",
+    "PREVIOUS",
     "Capacity",
     "Launcher",
+    "ModelKey",
     "ModelVersion",
     "NodeCapacity",
     "OpenRun",
     "ProcessState",
+    "PromotionRecord",
+    "RegisteredModel",
+    "Registration",
     "RunRef",
     "RunStatus",
     "Submission",
     "Tracking",
+    "VersionInfo",
     "submission_id",
 ]
+
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+"""Aliases in the model registry: the version that is served, the newest one that was not promoted, and the champion
+before."""
 
 
 class ProcessState(StrEnum):
@@ -164,9 +181,22 @@ class OpenRun:
     job_id: str
 
 
+class ModelKey(NamedTuple):
+    """Identity of a model version. A model that is deleted and made anew starts at version 1 again, with other runs."""
+
+    name: str
+    version: str
+    run_id: str
+
+    @property
+    def label(self) -> str:
+        """Name and version, as people write them."""
+        return f"{self.name}/{self.version}"
+
+
 @dataclass(frozen=True)
 class ModelVersion:
-    """A registered model."""
+    """A version of a registered model whose files are on this machine."""
 
     name: str
     version: str
@@ -176,6 +206,67 @@ class ModelVersion:
     """A local folder with the checkpoint's files."""
     metrics: Mapping[str, float]
     is_champion: bool
+
+    @property
+    def key(self) -> ModelKey:
+        """Its identity."""
+        return ModelKey(self.name, self.version, self.run_id)
+
+
+@dataclass(frozen=True)
+class VersionInfo:
+    """What the registry says of a version, without its files."""
+
+    version: str
+    run_id: str
+    job_id: str | None
+    """None: it was not made here, and is never served or compared."""
+    metrics: Mapping[str, float]
+    aliases: tuple[str, ...]
+    created_at: datetime | None
+    promotion: Promotion | None
+    """What was decided when its job ended."""
+
+
+@dataclass(frozen=True)
+class PromotionRecord:
+    """A move of the champion's alias."""
+
+    version: str
+    who: str
+    why: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A named model of the registry with its versions, newest first."""
+
+    name: str
+    versions: tuple[VersionInfo, ...]
+    history: tuple[PromotionRecord, ...]
+    """Moves of the champion's alias, newest first."""
+
+    def with_alias(self, alias: str) -> VersionInfo | None:
+        """The version that has an alias."""
+        return next((version for version in self.versions if alias in version.aliases), None)
+
+    @property
+    def promoted_at(self) -> datetime | None:
+        """When its champion became that; of a champion of an older release, when that was made."""
+        champion = self.with_alias(CHAMPION)
+        if champion is None or champion.job_id is None:
+            return None
+        moved = next((move.at for move in self.history if move.version == champion.version), None)
+        return moved or champion.created_at
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A job's model version, and whether it became the champion."""
+
+    version: ModelVersion
+    promotion: Promotion
 
 
 class Tracking(Protocol):
@@ -197,18 +288,51 @@ class Tracking(Protocol):
         """Copies what is new in a job's folder (metrics, film strips, artifacts) to its run. Harmless to repeat."""
 
     def register(
-        self, job_id: str, run_id: str, checkpoint_dir: Path, metrics: Mapping[str, float], evaluation_set: str
-    ) -> ModelVersion:
-        """Makes a model version of a checkpoint, once a job, and the champion of it when it is the first or better.
+        self,
+        job_id: str,
+        run_id: str,
+        model: str,
+        checkpoint_dir: Path,
+        metrics: Mapping[str, float],
+        report: EvaluationReport | None,
+    ) -> Registration:
+        """Makes a version of a registered model, once a job, and its champion if the promotion rule says so.
 
-        Better means a lower `test_mse` on the same evaluation set.
+        Args:
+            job_id: of the job that made it; a second call for it changes nothing, and gives the same answer.
+            run_id: of the job.
+            model: name of the registered model; it is made if need be.
+            checkpoint_dir: the model's files.
+            metrics: what is shown beside the version.
+            report: the evaluation on the test images; None where an older release ended the job.
         """
 
     def resolve(self, selector: str) -> ModelVersion:
-        """The model for "champion", a version number or a job's id; its files are on this machine.
+        """The version that a selector names; its files are on this machine.
+
+        Args:
+            selector: NAME or NAME@champion, NAME@challenger, NAME@previous, NAME/VERSION, or a job's id. Of the default
+                model also `champion` or a bare version number.
 
         Raises:
-            NoModel: none answers to that.
+            NoModel: none answers to that, it was not made here, or its files are gone.
+        """
+
+    def models(self) -> list[RegisteredModel]:
+        """All registered models that have a version made here, by name."""
+
+    def promote(self, model: str, version: str, who: str, why: str) -> None:
+        """Moves the champion's alias to a version; the one before gets the alias `previous`.
+
+        Raises:
+            NoModel: there is no such version, or it was not made here.
+        """
+
+    def rollback(self, model: str, who: str, why: str) -> None:
+        """Moves the champion's alias back to the version that had it before.
+
+        Raises:
+            NoModel: there is no earlier champion.
         """
 
     def open_runs(self) -> list[OpenRun]:

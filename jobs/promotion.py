@@ -15,6 +15,9 @@ from seqae.config import Config
 
 __all__ = ["Champion", "Promotion", "decide"]
 
+_FEWEST_IMAGES = 2
+_FIRST = "the first version of this model"
+_BY_HAND = "`seqae promote` makes it the champion by hand"
 _BETTER_BY = "by more than the standard error of the difference between images"
 
 
@@ -48,20 +51,25 @@ class Promotion(Config):
     error."""
 
 
-def decide(challenger: EvaluationReport, champion: Champion | None) -> Promotion:
+def decide(challenger: EvaluationReport | None, champion: Champion | None) -> Promotion:
     """Applies the rule.
 
     Args:
-        challenger: the report of the run that ends.
+        challenger: the report of the run that ends; None where an older release ended it.
         champion: the version that has the alias now; None where there is none, or none of ours.
     """
+    if challenger is None:
+        if champion is None:
+            return Promotion(promoted=True, reason=_FIRST)
+        reason = f"not compared with {champion.label}: an older release ended the job, without a test; {_BY_HAND}"
+        return Promotion(promoted=False, reason=reason, against=champion.label)
     own = challenger.scores
     if champion is None:
-        return Promotion(promoted=True, reason="the first version of this model", scores={"challenger": own.metrics})
+        return Promotion(promoted=True, reason=_FIRST, scores={"challenger": own.metrics})
     other, missing = _scores_of(challenger, champion)
     scores = {"challenger": own.metrics} | _on_its_images(challenger, champion)
     if other is None:
-        reason = f"not compared with {champion.label}: {missing}; `seqae promote` makes it the champion by hand"
+        reason = f"not compared with {champion.label}: {missing}; {_BY_HAND}"
         return Promotion(promoted=False, reason=reason, against=champion.label, scores=scores)
     gained, error = _mean_and_standard_error(_differences(own, other))
     scores |= {"champion": other.metrics, "difference": {"mean": gained, "standard_error": error}}
@@ -73,6 +81,8 @@ def decide(challenger: EvaluationReport, champion: Champion | None) -> Promotion
 
 def _scores_of(challenger: EvaluationReport, champion: Champion) -> tuple[PerImageScores | None, str]:
     """The champion's scores on the challenger's test images, or why there are none."""
+    if len(challenger.scores.mse) < _FEWEST_IMAGES:
+        return None, "one test image says nothing about the error of the difference"
     known = champion.report
     if known is not None and known.test_checksum == challenger.test_checksum:
         same = len(known.scores.mse) == len(challenger.scores.mse)
@@ -106,6 +116,4 @@ def _differences(challenger: PerImageScores, champion: PerImageScores) -> list[f
 
 
 def _mean_and_standard_error(values: list[float]) -> tuple[float, float]:
-    """Of one value alone nothing is known about the error, so it is infinite."""
-    mean = fmean(values)
-    return mean, stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+    return fmean(values), stdev(values) / math.sqrt(len(values))

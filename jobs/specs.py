@@ -1,11 +1,13 @@
 """Job specs, the wire format: what `POST /jobs` takes, the job table keeps, and a driver on the cluster reads back."""
 
+import re
 from enum import StrEnum
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
 
-from seqae.config import NO_NULL, Config, DataConfig, TrainConfig, field_error
+from seqae.config import NO_NULL, Config, DataConfig, ImagesConfig, TrainConfig, field_error
 from seqae.figures.figure import FigureName
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "TuneSpec",
     "WorkerRange",
     "job_spec",
+    "model_name",
 ]
 
 
@@ -76,12 +79,19 @@ class ScalingConfig(Config):
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
 
 
+ModelName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+
+
 class TrainSpec(TrainConfig):
     """A job that trains one model."""
 
     kind: Literal["train"] = "train"
     name: Name
     """What people call the job; it need not be unique."""
+
+    register_as: ModelName | None = None
+    """Registered model that the result becomes a version of, each with a champion of its own; by the kind of data when
+    left out, such as `seqae-mnist_scenes`."""
 
     scaling: ScalingConfig = ScalingConfig()
 
@@ -121,12 +131,24 @@ class SearchSpace(Config):
 
 
 class SelectionMetric(StrEnum):
-    """Metric by which the best checkpoint of a run, and the best trial of a search, is selected."""
+    """Metric on `val` by which the best checkpoint of a run, and the best trial of a search, is selected."""
 
-    TEST_MSE = "test_mse"
-    """Mean squared error of the reconstruction of the test images."""
-    FG_ARI = "fg_ari"
+    OBJECTIVE = "objective"
+    """Share of the error that is left, and of the objects that are mixed up: see `seqae.evaluation.objective`."""
+    MSE = "val/mse"
+    """Mean squared error of the reconstruction."""
+    FG_ARI = "val/fg_ari"
     """Adjusted Rand index of the foreground."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "SelectionMetric | None":
+        """The member that an older release's spec names."""
+        return {"test_mse": cls.MSE, "fg_ari": cls.FG_ARI}.get(str(value))
+
+    @property
+    def row_name(self) -> str:
+        """The metric's name in metrics.jsonl, in manifests and in MLflow."""
+        return "val/objective" if self is SelectionMetric.OBJECTIVE else self.value
 
     @property
     def higher_is_better(self) -> bool:
@@ -148,13 +170,16 @@ class TuneSpec(Config):
 
     kind: Literal["tune"]
     name: Name
+    register_as: ModelName | None = None
+    """As a training job's; the base spec's, if it names one, when left out."""
+
     base: TrainSpec
     """What every trial starts from; its scaling is each trial's."""
 
     space: SearchSpace
     trials: int = Field(8, ge=1, le=10_000)
-    metric: SelectionMetric = SelectionMetric.TEST_MSE
-    """What the search improves: `test_mse` goes down, `fg_ari` goes up."""
+    metric: SelectionMetric = SelectionMetric.OBJECTIVE
+    """What the search improves: `objective` and `val/mse` go down, `val/fg_ari` goes up."""
 
     grace_epochs: float = Field(1.0, ge=1e-6, le=100_000)
     """ASHA stops no trial before it has trained for so many epochs."""
@@ -200,6 +225,18 @@ class FigureSpec(Config):
     def scaling(self) -> ScalingConfig:
         """What it asks of the cluster: its driver makes it, on one core."""
         return ScalingConfig()
+
+
+def model_name(spec: "TrainSpec | TuneSpec") -> str:
+    """The registered model that a job's result becomes a version of."""
+    base = spec.base if isinstance(spec, TuneSpec) else spec
+    named = spec.register_as or base.register_as
+    if named is not None:
+        return named
+    if isinstance(base.data, ImagesConfig):
+        folder = re.sub(r"[^a-z0-9._-]+", "-", PurePosixPath(base.data.path).name.lower()).strip("-._")
+        return f"seqae-images-{folder[:80] or 'folder'}"
+    return f"seqae-{base.data.kind}"
 
 
 def _kind(given: Any) -> str:

@@ -209,7 +209,13 @@ class MnistScenesConfig(Config):
     """"bundled": scikit-learn's 1,797 digits, on every machine. "mnist": the real 70,000, found or downloaded."""
 
     train_scenes: int = Field(10_000, ge=1, le=1_000_000)
+    """Scenes that the model learns from."""
+
+    val_scenes: int = Field(1_000, ge=1, le=100_000)
+    """Scenes that checkpoints, trials and thresholds are chosen on, of digits that the training scenes never show."""
+
     test_scenes: int = Field(2_000, ge=1, le=100_000)
+    """Scenes of the final scores, of test digits; nothing is chosen on them."""
 
     min_digits: int = Field(1, ge=0, le=16)
     """Fewest digits in a scene."""
@@ -249,9 +255,13 @@ class ImagesConfig(Config):
     """COCO instances JSON, for evaluation only; relative paths start at the data folder too."""
 
     train_images: int = Field(40_000, ge=1, le=10_000_000)
-    """At most so many images train; where fewer exist, one in eleven is kept for the test."""
+    """At most so many images train; where fewer exist, one in eleven is kept for `val` and one in eleven for `test`."""
+
+    val_images: int = Field(4_000, ge=1, le=1_000_000)
+    """At most so many images, that checkpoints, trials and thresholds are chosen on."""
 
     test_images: int = Field(4_000, ge=1, le=1_000_000)
+    """At most so many images, of the final scores; nothing is chosen on them."""
 
 
 def _data_kind(given: Any) -> str:
@@ -342,10 +352,10 @@ class ScheduleConfig(Config):
     """Iterations between two reports of progress."""
 
     evaluate_every: int = Field(200, ge=1, le=1_000_000_000)
-    """Iterations between two evaluations on the test images; the end is always evaluated."""
+    """Iterations between two evaluations on the images of `val`; the end is always evaluated."""
 
     evaluate_scenes: int = Field(500, ge=1, le=1_000_000)
-    """At most so many test images are used in an evaluation."""
+    """At most so many images of `val` are used in an evaluation; the final one, on `test`, uses all of that."""
 
     checkpoint_every: int = Field(200, ge=1, le=1_000_000_000)
     """Iterations between two checkpoints; the end always makes one."""

@@ -23,6 +23,7 @@ from seqae.copy_paste import copy_paste_losses
 from seqae.data.cache import Dataset
 from seqae.errors import CheckpointError, DivergedError
 from seqae.evaluation.evaluate import Evaluation, evaluate
+from seqae.evaluation.names import modern, with_split
 from seqae.losses import Losses, total_loss
 from seqae.model import Output, SequentialAutoEncoder
 from seqae.tensors import intensities
@@ -217,7 +218,7 @@ class Trainer:
             progress = self._progress(losses, norm, started, due)
             if evaluation_due and self.rank == 0:
                 self.evaluation = self.evaluate()
-                self._metrics = self.evaluation.metrics()
+                self._metrics = with_split(self.evaluation.metrics(), "val")
                 yield self.evaluation
             yield progress
             losses = []
@@ -278,10 +279,10 @@ class Trainer:
         )
 
     def evaluate(self) -> Evaluation:
-        """Evaluates on the test images, at this iteration's T."""
+        """Evaluates on the images of `val`, at this iteration's T."""
         return evaluate(
             self.model,
-            self.data.test,
+            self.data.val,
             steps=self.steps_now(),
             limit=self.config.schedule.evaluate_scenes,
             iteration=self.iteration,
@@ -315,4 +316,4 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.iteration = manifest.iteration
-        self._metrics = manifest.metrics
+        self._metrics = modern(manifest.metrics)

@@ -53,7 +53,7 @@ def build(settings: Settings) -> Starlette:
         settings.home / "models",
         public_url=settings.mlflow_public_url or None,
         experiment=settings.experiment,
-        model_name=settings.model_name,
+        default_model=settings.default_model,
     )
     return create_app(settings, launcher, store, tracking)
 

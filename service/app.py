@@ -58,7 +58,7 @@ def create_app(
     server = TrackingServer(tracking, store.now, rest=settings.tracking_retry / 2)
     if inference is None and settings.inference:
         inference = ModelPool(server, settings)
-    service = JobService(store, cluster, settings.jobs_dir, settings)
+    service = JobService(store, cluster, settings.jobs_dir, settings, settings.model_name)
     context = AppContext(settings, cluster, store, server, service, inference)
     # The reference at /docs with its scripts from here: FastAPI's own page loads them from another host.
     app = FastAPIOffline(
@@ -108,6 +108,7 @@ def _lifespan(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         context.decoders = anyio.CapacityLimiter(_DECODERS)
+        context.lookups = anyio.CapacityLimiter(context.settings.lookup_threads)
         if context.inference is not None:
             context.inference.start()
         for worker in workers:

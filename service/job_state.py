@@ -90,6 +90,8 @@ class EventType(StrEnum):
     """A film strip."""
     NOTICE = "notice"
     """Something an attempt wrote down for people: a damaged checkpoint, a lost worker."""
+    PROMOTION = "promotion"
+    """A decision on the job's model: it became the champion, or why not."""
     WAITING = "waiting"
     """It does not get further, and what for; or it goes on."""
     DELETED = "deleted"

@@ -130,8 +130,12 @@ class Settings(ReconcilerSettings, BaseSettings):
     experiment: str = "seqae"
     """MLflow experiment that runs are made in."""
 
-    model_name: str = "seqae"
-    """Name in MLflow's registry that trained models become versions of."""
+    model_name: str = ""
+    """Registered model that jobs' models become versions of where a spec has no `register_as`; empty: by the kind of
+    data."""
+
+    default_model: str = ""
+    """Registered model that `/reconstruct` serves where none is named; empty: the one that was promoted last."""
 
     ray_url: str = "http://127.0.0.1:8265"
     """Ray's dashboard, which takes jobs."""
@@ -193,7 +197,14 @@ class Settings(ReconcilerSettings, BaseSettings):
     """At most so many models besides the champion stay loaded, those asked for by version or job id."""
 
     champion_poll: float = Field(5.0, gt=0)
-    """How often the registry is asked whether there is a new champion."""
+    """How often the registry is asked whether there is a new champion; what it said of another model is believed for so
+    long."""
+
+    lookup_threads: int = Field(4, ge=1, le=64)
+    """Requests that ask the registry at the same time; others wait their turn, and never hold up those of jobs."""
+
+    lookup_timeout: float = Field(10.0, gt=0)
+    """Longest wait for the registry, and for a model that it names to be loaded."""
 
     @model_validator(mode="after")
     def _deliveries_are_signed(self) -> Self:

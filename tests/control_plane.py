@@ -18,6 +18,7 @@ from service.scheduling.job_service import JobService
 from service.schemas.jobs import ErrorView, ProgressView
 from service.settings import ReconcilerSettings
 from service.upstream.cluster_monitor import ClusterMonitor
+from tests.reports import make_report
 
 __all__ = ["ControlPlane", "FakeDriver"]
 
@@ -102,15 +103,23 @@ class FakeDriver:
         if self.process is not None:
             self._plane.launcher.run(self.name)
 
-    def finish(self, outcome: Outcome = Outcome.SUCCEEDED, error: Failure | None = None, leave: bool = True) -> None:
-        """Writes the result, after a checkpoint if there is a model to register, and exits if `leave`."""
+    def finish(
+        self,
+        outcome: Outcome = Outcome.SUCCEEDED,
+        error: Failure | None = None,
+        leave: bool = True,
+        mse: float = 0.01,
+    ) -> None:
+        """Writes the result, after a checkpoint and its test if there is a model to register; exits if `leave`."""
         makes_model = outcome == Outcome.SUCCEEDED and self.job_folder.read_spec().kind != "figure"
         checkpoint = self.checkpoint(100) if makes_model else None
+        if makes_model:
+            self.folder.write_report(make_report(mse))
         self.folder.write_result(
             Result(
                 outcome=outcome,
                 error=error,
-                metrics={"test_mse": 0.01},
+                metrics={"test/mse": mse},
                 checkpoint=None if checkpoint is None else str(checkpoint.relative_to(self.job_folder.path)),
                 iterations=100,
                 evaluation_set="scenes",

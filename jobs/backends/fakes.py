@@ -2,12 +2,31 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from jobs.directory.records import EvaluationReport
 from jobs.errors import LauncherUnavailable, NoModel, NoRun, SubmissionRefused, TrackingUnavailable
-from jobs.interfaces import Capacity, ModelVersion, NodeCapacity, OpenRun, ProcessState, RunRef, RunStatus, Submission
-from jobs.specs import SelectionMetric
+from jobs.interfaces import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    Capacity,
+    ModelKey,
+    ModelVersion,
+    NodeCapacity,
+    OpenRun,
+    ProcessState,
+    PromotionRecord,
+    RegisteredModel,
+    Registration,
+    RunRef,
+    RunStatus,
+    Submission,
+    VersionInfo,
+)
+from jobs.promotion import Champion, Promotion, decide
 
 __all__ = ["FakeLauncher", "FakeRun", "FakeTracking"]
 
@@ -143,7 +162,13 @@ class FakeTracking:
         self.runs: dict[str, FakeRun] = {}
         self.versions: list[ModelVersion] = []
         """Registered models, oldest first; version "1" is the first."""
-        self._sets: dict[str, str] = {}
+        self.reports: dict[ModelKey, EvaluationReport] = {}
+        self.promotions: dict[ModelKey, Promotion] = {}
+        """What was decided when each version was made."""
+        self.aliases: dict[tuple[str, str], str] = {}
+        """Version by model and alias; change it as a person does in MLflow's page."""
+        self.history: dict[str, list[PromotionRecord]] = {}
+        """Moves of the champion's alias by model, oldest first."""
 
     def create_run(self, job_id: str, name: str, kind: str, params: Mapping[str, Any]) -> RunRef:
         """See `jobs.interfaces.Tracking.create_run`."""
@@ -175,34 +200,68 @@ class FakeTracking:
         self._run(run_id).shipped.append(job_dir)
 
     def register(
-        self, job_id: str, run_id: str, checkpoint_dir: Path, metrics: Mapping[str, float], evaluation_set: str
-    ) -> ModelVersion:
+        self,
+        job_id: str,
+        run_id: str,
+        model: str,
+        checkpoint_dir: Path,
+        metrics: Mapping[str, float],
+        report: EvaluationReport | None,
+    ) -> Registration:
         """See `jobs.interfaces.Tracking.register`."""
         self._answer()
         self._run(run_id)
         for version in self.versions:
             if version.job_id == job_id:
-                return version
-        champion = next((version for version in self.versions if version.is_champion), None)
-        wins = champion is None or (
-            self._sets[champion.version] == evaluation_set
-            and SelectionMetric.TEST_MSE.is_better(metrics["test_mse"], champion.metrics["test_mse"])
-        )
-        if wins:
-            self.versions = [replace(version, is_champion=False) for version in self.versions]
-        number = str(len(self.versions) + 1)
-        made = ModelVersion("seqae", number, run_id, job_id, checkpoint_dir, dict(metrics), is_champion=wins)
-        self._sets[number] = evaluation_set
+                return Registration(version, self.promotions[version.key])
+        number = str(1 + sum(version.name == model for version in self.versions))
+        made = ModelVersion(model, number, run_id, job_id, checkpoint_dir, dict(metrics), is_champion=False)
         self.versions.append(made)
-        return made
+        if report is not None:
+            self.reports[made.key] = report
+        promotion = decide(report, self._champion_of(model))
+        self.promotions[made.key] = promotion
+        if promotion.promoted:
+            self._move_champion(model, number, "", promotion.reason)
+        else:
+            self.aliases[model, CHALLENGER] = number
+        return Registration(self._with_flag(made), promotion)
 
     def resolve(self, selector: str) -> ModelVersion:
         """See `jobs.interfaces.Tracking.resolve`."""
         self._answer()
-        for version in self.versions:
-            if selector in (version.version, version.job_id) or (selector == "champion" and version.is_champion):
-                return version
-        raise NoModel(f"no registered model answers to {selector!r}")
+        found = self._find(selector)
+        if found is None:
+            raise NoModel(f"no registered model answers to {selector!r}")
+        return self._with_flag(found)
+
+    def models(self) -> list[RegisteredModel]:
+        """See `jobs.interfaces.Tracking.models`."""
+        self._answer()
+        names = sorted({version.name for version in self.versions})
+        return [
+            RegisteredModel(
+                name,
+                tuple(self._info(version) for version in reversed(self.versions) if version.name == name),
+                tuple(reversed(self.history.get(name, []))),
+            )
+            for name in names
+        ]
+
+    def promote(self, model: str, version: str, who: str, why: str) -> None:
+        """See `jobs.interfaces.Tracking.promote`."""
+        self._answer()
+        if self._find(f"{model}/{version}") is None:
+            raise NoModel(f"{model} has no version {version} that was made here")
+        self._move_champion(model, version, who, why)
+
+    def rollback(self, model: str, who: str, why: str) -> None:
+        """See `jobs.interfaces.Tracking.rollback`."""
+        self._answer()
+        before = self.aliases.get((model, PREVIOUS))
+        if before is None:
+            raise NoModel(f"{model} has no earlier champion to go back to")
+        self._move_champion(model, before, who, why)
 
     def open_runs(self) -> list[OpenRun]:
         """See `jobs.interfaces.Tracking.open_runs`."""
@@ -214,6 +273,58 @@ class FakeTracking:
     def forget_runs(self) -> None:
         """The server's database is lost: runs that were made are unknown from now on."""
         self.runs.clear()
+
+    def _find(self, selector: str) -> ModelVersion | None:
+        model, slash, number = selector.rpartition("/")
+        name, at, alias = selector.rpartition("@")
+        if slash:
+            pass
+        elif at:
+            model, number = name, self.aliases.get((name, alias), "")
+        elif selector == CHAMPION or selector.isdecimal():
+            model = self._default_model()
+            number = self.aliases.get((model, CHAMPION), "") if selector == CHAMPION else selector
+        elif selector.startswith("job_"):
+            return next((version for version in self.versions if version.job_id == selector), None)
+        else:
+            model, number = selector, self.aliases.get((selector, CHAMPION), "")
+        return next((one for one in self.versions if (one.name, one.version) == (model, number)), None)
+
+    def _default_model(self) -> str:
+        moves = [(moves[-1].at, model) for model, moves in self.history.items() if moves]
+        return max(moves)[1] if moves else ""
+
+    def _champion_of(self, model: str) -> Champion | None:
+        found = self._find(f"{model}@{CHAMPION}")
+        if found is None:
+            return None
+        return Champion(name=model, version=found.version, run_id=found.run_id, report=self.reports.get(found.key))
+
+    def _move_champion(self, model: str, version: str, who: str, why: str) -> None:
+        before = self.aliases.get((model, CHAMPION))
+        if before is not None and before != version:
+            self.aliases[model, PREVIOUS] = before
+        self.aliases[model, CHAMPION] = version
+        if self.aliases.get((model, CHALLENGER)) == version:
+            del self.aliases[model, CHALLENGER]
+        self.history.setdefault(model, []).append(PromotionRecord(version, who, why, datetime.now(UTC)))
+
+    def _with_flag(self, version: ModelVersion) -> ModelVersion:
+        return replace(version, is_champion=self.aliases.get((version.name, CHAMPION)) == version.version)
+
+    def _info(self, version: ModelVersion) -> VersionInfo:
+        aliases = tuple(
+            sorted(alias for (model, alias), number in self.aliases.items() if (model, number) == version.key[:2])
+        )
+        return VersionInfo(
+            version=version.version,
+            run_id=version.run_id,
+            job_id=version.job_id,
+            metrics=version.metrics,
+            aliases=aliases,
+            created_at=None,
+            promotion=self.promotions.get(version.key),
+        )
 
     def _run(self, run_id: str) -> FakeRun:
         if run_id not in self.runs:

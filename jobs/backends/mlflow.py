@@ -14,8 +14,8 @@ from jobs.backends.mlflow_client import JOB_TAG, create_unless_exists, import_ml
 from jobs.backends.mlflow_registry import ModelRegistry
 from jobs.backends.provenance import provenance
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import MetricRow, NoteKind, Shipped, TrialRow, TrialState
-from jobs.interfaces import ModelVersion, OpenRun, RunRef, RunStatus
+from jobs.directory.records import EvaluationReport, MetricRow, NoteKind, Shipped, TrialRow, TrialState
+from jobs.interfaces import ModelVersion, OpenRun, RegisteredModel, Registration, RunRef, RunStatus
 
 if TYPE_CHECKING:
     import mlflow
@@ -48,7 +48,7 @@ class MlflowTracking:
         cache_dir: downloaded models are kept here.
         public_url: where people's browsers reach the server, when that is not `url`.
         experiment: all runs are made in this one.
-        model_name: all models are versions of this one.
+        default_model: what `champion` means; empty: the model that was promoted last.
         new_client: makes the client; for tests.
     """
 
@@ -58,14 +58,14 @@ class MlflowTracking:
         cache_dir: Path,
         public_url: str | None = None,
         experiment: str = "seqae",
-        model_name: str = "seqae",
+        default_model: str = "",
         new_client: Callable[[str], "mlflow.MlflowClient"] = new_client,
     ) -> None:
         self._url = url
         self._public_url = (public_url or url).rstrip("/")
         self._cache_dir = cache_dir
         self._experiment_name = experiment
-        self._model_name = model_name
+        self._default_model = default_model
         self._new_client = new_client
 
     # Runs
@@ -186,16 +186,37 @@ class MlflowTracking:
     # Models
 
     def register(
-        self, job_id: str, run_id: str, checkpoint_dir: Path, metrics: Mapping[str, float], evaluation_set: str
-    ) -> ModelVersion:
+        self,
+        job_id: str,
+        run_id: str,
+        model: str,
+        checkpoint_dir: Path,
+        metrics: Mapping[str, float],
+        report: EvaluationReport | None,
+    ) -> Registration:
         """See `jobs.interfaces.Tracking.register`."""
         with mapped_errors():
-            return self._registry.register(job_id, run_id, checkpoint_dir, metrics, evaluation_set)
+            return self._registry.register(job_id, run_id, model, checkpoint_dir, metrics, report)
 
     def resolve(self, selector: str) -> ModelVersion:
         """See `jobs.interfaces.Tracking.resolve`."""
         with mapped_errors():
             return self._registry.resolve(selector)
+
+    def models(self) -> list[RegisteredModel]:
+        """See `jobs.interfaces.Tracking.models`."""
+        with mapped_errors():
+            return self._registry.models()
+
+    def promote(self, model: str, version: str, who: str, why: str) -> None:
+        """See `jobs.interfaces.Tracking.promote`."""
+        with mapped_errors():
+            self._registry.promote(model, version, who, why)
+
+    def rollback(self, model: str, who: str, why: str) -> None:
+        """See `jobs.interfaces.Tracking.rollback`."""
+        with mapped_errors():
+            self._registry.rollback(model, who, why)
 
     # On first use
 
@@ -205,7 +226,7 @@ class MlflowTracking:
 
     @cached_property
     def _registry(self) -> ModelRegistry:
-        return ModelRegistry(self._client, self._model_name, self._cache_dir)
+        return ModelRegistry(self._client, self._default_model, self._cache_dir)
 
     @cached_property
     def _experiment(self) -> str:

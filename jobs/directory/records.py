@@ -10,7 +10,7 @@ that decides least.
 from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from jobs.errors import ErrorClass
 
@@ -31,7 +31,6 @@ __all__ = [
     "TrialRow",
     "TrialState",
     "Want",
-    "metric_name",
 ]
 
 
@@ -152,7 +151,8 @@ class Progress(_Record):
     epoch: float = 0.0
     epochs: float = 0.0
     loss: float | None = None
-    test_mse: float | None = None
+    val_mse: float | None = Field(None, validation_alias=AliasChoices("val_mse", "test_mse"))
+    """Of the newest evaluation. An older release's driver writes `test_mse`."""
     images_per_second: float | None = None
     eta_seconds: float | None = None
     workers: int = Field(0, ge=0, le=_MOST)
@@ -292,8 +292,3 @@ class Shipped(_Record):
     """The data set in words, as it was set for a tag."""
     closed_below: str | None = None
     """Of a trial that is over: the run of the search below which its own run has been closed."""
-
-
-def metric_name(name: str) -> str:
-    """Name of a result's metric in metrics.jsonl, where curves are grouped: "test_mse" gives "test/mse"."""
-    return f"test/{name.removeprefix('test_')}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from jobs.directory.layout import AttemptFolder, JobFolder
-from jobs.directory.records import NoteKind, metric_name
+from jobs.directory.records import NoteKind
 from jobs.error_classes import is_disk_full
 from jobs.errors import DiskFullError, FencedError
 from jobs.specs import SelectionMetric
@@ -40,7 +40,7 @@ class CheckpointManager:
     """
 
     def __init__(
-        self, folder: JobFolder, attempt: AttemptFolder, metric: SelectionMetric = SelectionMetric.TEST_MSE
+        self, folder: JobFolder, attempt: AttemptFolder, metric: SelectionMetric = SelectionMetric.OBJECTIVE
     ) -> None:
         self._folder = folder
         self._attempt = attempt
@@ -103,7 +103,7 @@ class CheckpointManager:
 
     def _best_first(self) -> list[Path]:
         """The checkpoints that were evaluated, the best first; of equal ones the newest first."""
-        name = metric_name(self._metric)
+        name = self._metric.row_name
         scores = {row.step: row.metrics[name] for row in self._folder.history() if name in row.metrics}
         paths = [path for path in self._folder.checkpoint_paths() if int(path.name) in scores]
         # The paths come newest first, and sorting keeps the order of equal ones, in reverse too.

@@ -11,9 +11,10 @@ from PIL import Image
 
 from jobs.directory.files import write_atomically
 from jobs.directory.layout import AttemptFolder, JobFolder
-from jobs.directory.records import Phase, Progress, metric_name
+from jobs.directory.records import Phase, Progress
 from seqae import training
 from seqae.evaluation.evaluate import Evaluation
+from seqae.evaluation.names import with_split
 from seqae.reconstructor import Reconstructor
 from seqae.rendering.frames import contact_sheet, filmstrip
 from seqae.training import Trainer
@@ -83,18 +84,32 @@ class MetricsWriter:
 
     def write_evaluation(self, evaluation: Evaluation, trainer: Trainer) -> None:
         """Writes an evaluation: its row, its film strip, and the newest error in the heartbeat."""
-        scores = {metric_name(name): value for name, value in evaluation.metrics().items()}
-        self._add_row(evaluation.iteration, scores | {"test/epoch": evaluation.epoch})
+        scores = with_split(evaluation.metrics(), "val")
+        self._add_row(evaluation.iteration, scores | {"val/epoch": evaluation.epoch})
         buffer = io.BytesIO()
         _film(trainer).save(buffer, "PNG")
         write_atomically(self._attempt.frames / f"{evaluation.iteration}.png", buffer.getvalue())
-        self._progress.test_mse = evaluation.test_mse
+        self._progress.val_mse = evaluation.mse
         self._write()
 
     def write_finalizing(self) -> None:
         """Writes that training has ended and the result is made."""
         self._progress.phase, self._progress.eta_seconds = Phase.FINALIZING, 0.0
         self._write()
+
+    def write_test_progress(self, _done: int, _count: int) -> None:
+        """Writes that the final evaluation moves on: with many images it takes longer than a stall may last."""
+        if time.monotonic() - self._written_at >= _BEAT_INTERVAL:
+            self._write()
+
+    def write_test(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Adds the row of the final evaluation.
+
+        Args:
+            iteration: of the checkpoint that was evaluated.
+            metrics: by their names with `test/` before them.
+        """
+        self._add_row(iteration, metrics)
 
     def _close_epoch(self, epoch: int) -> None:
         """Adds the mean loss of an epoch's rows."""
@@ -155,7 +170,7 @@ def _system_row() -> dict[str, float]:
 
 
 def _film(trainer: Trainer) -> Image.Image:
-    """The first test scenes as the model rebuilds them now, one film strip below the other."""
-    scenes = np.moveaxis(np.asarray(trainer.data.test.images[:_FILM_SCENES]), 1, -1)
+    """The first scenes of `val` as the model rebuilds them now, one film strip below the other."""
+    scenes = np.moveaxis(np.asarray(trainer.data.val.images[:_FILM_SCENES]), 1, -1)
     strips = [filmstrip(made) for made in Reconstructor(trainer.model, trainer.config).reconstruct_arrays(scenes)]
     return contact_sheet(strips)

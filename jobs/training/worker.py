@@ -13,10 +13,12 @@ from jobs.directory.records import NoteKind, Outcome, Result, Want
 from jobs.errors import FencedError
 from jobs.specs import SelectionMetric, TrainSpec
 from jobs.training.checkpoints import CheckpointManager
+from jobs.training.final_test import evaluate_on_test
 from jobs.training.metrics_writer import MetricsWriter
 from seqae.checkpoints.manifest import verify
 from seqae.data.cache import load_data
 from seqae.evaluation.evaluate import Evaluation
+from seqae.evaluation.names import modern, with_split
 from seqae.training import Progress, Trainer
 
 __all__ = ["DistributedContext", "TrainingTask", "train"]
@@ -36,8 +38,10 @@ class TrainingTask:
     """Built data sets, shared by all jobs."""
     data_dir: Path | None
     """The user's own data."""
-    metric: SelectionMetric = SelectionMetric.TEST_MSE
+    metric: SelectionMetric = SelectionMetric.OBJECTIVE
     """By which the best checkpoint is chosen."""
+    tests: bool = True
+    """Whether the best checkpoint is evaluated on the test images at the end; of a search only the winner is."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def train(
         if evaluated and on_evaluation is not None:
             on_evaluation()
         evaluated = False
-    return rank_zero.result(want, trainer, data.checksum) if rank_zero else Result(outcome=Outcome.SUCCEEDED)
+    return rank_zero.result(want, trainer) if rank_zero else Result(outcome=Outcome.SUCCEEDED)
 
 
 class _RankZero:
@@ -117,6 +121,8 @@ class _RankZero:
         self.attempt = folder.attempt(task.attempt)
         self.checkpoints = CheckpointManager(folder, self.attempt, task.metric)
         self.metrics_writer = MetricsWriter(folder, self.attempt, distributed.world)
+        self._device = distributed.device
+        self._tests = task.tests
         self.checkpoints.check_fence()
         self.checkpoints.remove_unfinished()
 
@@ -132,16 +138,26 @@ class _RankZero:
         if report.checkpoint_due or want is Want.PAUSE:
             self.checkpoints.save(trainer)
 
-    def result(self, want: Want, trainer: Trainer, checksum: str) -> Result:
+    def result(self, want: Want, trainer: Trainer) -> Result:
+        """How the run ended, after the final evaluation of one that came to its end."""
         self.metrics_writer.write_finalizing()
         outcome = want.outcome or Outcome.SUCCEEDED
-        checkpoint = self.checkpoints.best() if outcome is Outcome.SUCCEEDED else self.checkpoints.newest()
+        # A run of an older release may have no checkpoint that was evaluated on `val`.
+        best = self.checkpoints.best() if outcome is Outcome.SUCCEEDED else None
+        checkpoint = best or self.checkpoints.newest()
+        metrics = modern(verify(checkpoint).metrics) if checkpoint else {}
+        if checkpoint and self._tests and outcome is Outcome.SUCCEEDED:
+            progress = self.metrics_writer.write_test_progress
+            final = evaluate_on_test(checkpoint, trainer.data, device=self._device, progress=progress)
+            scores = with_split(final.metrics(), "test")
+            self.metrics_writer.write_test(final.iteration, scores)
+            metrics |= scores
         return Result(
             outcome=outcome,
-            metrics=verify(checkpoint).metrics if checkpoint else {},
+            metrics=metrics,
             checkpoint=str(checkpoint.relative_to(self.folder.path)) if checkpoint else None,
             iterations=trainer.iteration,
-            evaluation_set=checksum,
+            evaluation_set=trainer.data.test_checksum,
         )
 
 

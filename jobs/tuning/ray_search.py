@@ -15,13 +15,15 @@ from jobs.driver import DriverContext
 from jobs.errors import FencedError, WorkersLostError
 from jobs.specs import ScalingConfig, TuneSpec
 from jobs.training.checkpoints import CheckpointManager
+from jobs.training.final_test import evaluate_on_test
 from jobs.training.worker import TrainingTask
 from jobs.tuning.trial_table import TrialTable
 from jobs.tuning.trial_worker import TrialRun, run_trial
 from jobs.tuning.trials import trial_spec
 from seqae.checkpoints.manifest import verify
-from seqae.data.cache import load_data
+from seqae.data.cache import Dataset, load_data
 from seqae.errors import Error
+from seqae.evaluation.names import modern, with_split
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -62,7 +64,7 @@ def search(context: DriverContext, spec: TuneSpec) -> Result:
     data = load_data(spec.base.data, spec.base.model, context.cache_dir, context.data_dir)
     context.attempt.add_note(NoteKind.DATA, data.source)
     _run_tuner(context, spec, trial_table)
-    return _result(context, spec, trial_table, data.checksum)
+    return _result(context, spec, trial_table, data)
 
 
 def _run_tuner(context: DriverContext, spec: TuneSpec, trial_table: TrialTable) -> None:
@@ -119,6 +121,7 @@ def _prepare_trial(context: DriverContext, spec: TuneSpec, trial: int) -> Traini
         cache_dir=context.cache_dir,
         data_dir=context.data_dir,
         metric=spec.metric,
+        tests=False,
     )
 
 
@@ -195,12 +198,12 @@ def _control_stopper(context: DriverContext, trial_table: TrialTable) -> Any:
     return ControlStopper()
 
 
-def _result(context: DriverContext, spec: TuneSpec, trial_table: TrialTable, checksum: str) -> Result:
+def _result(context: DriverContext, spec: TuneSpec, trial_table: TrialTable, data: Dataset) -> Result:
     control = context.folder.read_control()
     if control.fences(context.attempt.number):
         raise FencedError(f"attempt {control.attempt} has taken over")
     if control.want.outcome is not None:
-        return Result(outcome=control.want.outcome, evaluation_set=checksum)
+        return Result(outcome=control.want.outcome, evaluation_set=data.test_checksum)
     trial_table.write_progress(Phase.FINALIZING)
     if any(not row.is_over for row in trial_table.rows.values()):
         raise WorkersLostError("trials ended before they were done")
@@ -213,10 +216,15 @@ def _result(context: DriverContext, spec: TuneSpec, trial_table: TrialTable, che
     if checkpoint is None:
         raise NoTrialError(f"trial {best.trial} was the best, but has no checkpoint that is whole")
     manifest = verify(checkpoint)
+    final = evaluate_on_test(
+        checkpoint, data, progress=lambda _done, _count: trial_table.write_progress(Phase.FINALIZING)
+    )
+    test = with_split(final.metrics(), "test")
+    context.attempt.add_metrics(final.iteration, test)
     return Result(
         outcome=Outcome.SUCCEEDED,
-        metrics=manifest.metrics | {"best_trial": float(best.trial)},
+        metrics=modern(manifest.metrics) | test | {"best_trial": float(best.trial)},
         checkpoint=str(checkpoint.relative_to(context.folder.path)),
         iterations=manifest.iteration,
-        evaluation_set=checksum,
+        evaluation_set=data.test_checksum,
     )

@@ -3,7 +3,7 @@
 import time
 
 from jobs.directory.layout import AttemptFolder, JobFolder
-from jobs.directory.records import Phase, Progress, TrialRow, TrialState, metric_name
+from jobs.directory.records import Phase, Progress, TrialRow, TrialState
 from jobs.specs import SelectionMetric, TuneSpec
 from jobs.tuning.trials import row_of, winner
 
@@ -73,7 +73,7 @@ class TrialTable:
             iterations=len(self.rows),
             epoch=sum(row.epoch for row in self.rows.values()),
             epochs=self._spec.base.schedule.epochs * len(self.rows),
-            test_mse=best.metrics[metric_name(SelectionMetric.TEST_MSE)] if best else None,
+            val_mse=best.metrics.get(SelectionMetric.MSE.row_name) if best else None,
             eta_seconds=(now - self._started_at) * (1 - share) / gained if gained > 0 else None,
             trials={state: states.count(state) for state in sorted(set(states))},
         )

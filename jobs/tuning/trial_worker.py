@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import Outcome, Result, Want, metric_name
+from jobs.directory.records import Outcome, Result, Want
 from jobs.error_classes import classify
 from jobs.errors import ErrorClass, FencedError
 from jobs.specs import ScalingConfig, SelectionMetric
@@ -88,7 +88,7 @@ class _Reporter:
 
     def report_new(self) -> None:
         for row in self._folder.history():
-            if row.step > self._last_step and metric_name(SelectionMetric.TEST_MSE) in row.metrics:
+            if row.step > self._last_step and SelectionMetric.MSE.row_name in row.metrics:
                 self._last_step = row.step
-                scores = {metric.value: row.metrics.get(metric_name(metric), 0.0) for metric in SelectionMetric}
-                self._report(scores | {"epoch": row.metrics["test/epoch"]})
+                scores = {metric.value: row.metrics.get(metric.row_name, 0.0) for metric in SelectionMetric}
+                self._report(scores | {"epoch": row.metrics["val/epoch"]})

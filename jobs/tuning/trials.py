@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import Outcome, TrialRow, TrialState, metric_name
+from jobs.directory.records import Outcome, TrialRow, TrialState
 from jobs.specs import FloatRange, SelectionMetric, TrainSpec, TuneSpec
 
 __all__ = ["params_of", "row_of", "trial_spec", "winner"]
@@ -58,9 +58,9 @@ def row_of(spec: TuneSpec, folder: JobFolder, trial: int, attempt: int) -> Trial
     own = folder.trial(trial)
     metrics: dict[str, float] = {}
     for row in own.history():
-        if metric_name(SelectionMetric.TEST_MSE) in row.metrics:
+        if SelectionMetric.MSE.row_name in row.metrics:
             metrics = row.metrics
-    epoch = metrics.get("test/epoch", 0.0)
+    epoch = metrics.get("val/epoch", 0.0)
     ends = [result for one in own.attempts() if (result := one.read_result())]
     now = own.attempt(attempt).read_result()
     failed = next((result for result in ends if result.outcome is Outcome.FAILED), None)
@@ -79,7 +79,7 @@ def row_of(spec: TuneSpec, folder: JobFolder, trial: int, attempt: int) -> Trial
 
 def winner(spec: TuneSpec, rows: dict[int, TrialRow]) -> TrialRow | None:
     """The trial with the best newest value of the search's metric, whether it trained to the end or was stopped."""
-    name = metric_name(spec.metric)
+    name = spec.metric.row_name
     best: TrialRow | None = None
     for row in rows.values():
         usable = row.state.has_model and name in row.metrics

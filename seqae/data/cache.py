@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import joblib
 import numpy as np
@@ -19,41 +19,45 @@ from numpy.typing import NDArray
 from seqae.config import DataConfig, ImagesConfig, MnistScenesConfig, ModelConfig
 from seqae.data import image_folder as images
 from seqae.data.digits import Digits, load_digits
-from seqae.data.mnist_scenes import make_scenes
+from seqae.data.mnist_scenes import make_scenes, scene_count
 from seqae.data.scenes import Scenes
+from seqae.data.splits import SPLITS, Split
 from seqae.errors import DataError
 
 __all__ = ["Dataset", "Scenes", "load_data"]
 
-FORMAT_VERSION = 1
-"""Goes up whenever the same settings would give other bytes, so that an older cache is left alone."""
+FORMAT_VERSION = 2
+"""Goes up whenever the same settings would give other bytes, so that an older cache is left alone. 2: with `val`."""
 
 _MANIFEST = "manifest.json"
 _CHUNK = 500  # scenes that a process makes at a time
 _log = logging.getLogger(__name__)
 
 Report = Callable[[str, int, int], None]
-Split = Literal["train", "test"]
 Built = tuple[dict[Split, Scenes], str, dict[str, str]]  # the scenes; their source in words; files skipped, and why
-
-_SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test images, with no image in both."""
+    """Images of the three splits; no image, and no digit of a scene, is in two of them."""
 
     train: Scenes
     """What the model learns from."""
 
+    val: Scenes
+    """What checkpoints, trials and thresholds are chosen on."""
+
     test: Scenes
-    """What it is evaluated on."""
+    """What the chosen model is evaluated on, once."""
 
     source: str
     """In words: which digits or which folder were used, and how many files were skipped."""
 
     checksum: str
     """SHA-256 of all content: equal for equal data, on every machine."""
+
+    test_checksum: str
+    """SHA-256 of the content of `test` alone. Scores compare where it is equal, whatever the models were trained on."""
 
 
 def load_data(
@@ -135,7 +139,7 @@ def _build_scenes(
     with FileLock(cache_dir / "digits.lock"):
         digits = load_digits(data.digits, cache_dir, data_dir)
     built: dict[Split, Scenes] = {}
-    for split, source in zip(_SPLITS, (digits.train, digits.test), strict=True):
+    for split, source in zip(SPLITS, (digits.train, digits.val, digits.test), strict=True):
         report = partial(progress, split) if progress else None
         built[split] = _make_in_parallel(data, model, source, split, report)
     return built, digits.description, {}
@@ -145,7 +149,7 @@ def _make_in_parallel(
     data: MnistScenesConfig, model: ModelConfig, digits: Digits, split: Split, report: Callable[[int, int], None] | None
 ) -> Scenes:
     """`make_scenes` by as many processes as there are cores. Scenes don't depend on which process makes them."""
-    total = data.train_scenes if split == "train" else data.test_scenes
+    total = scene_count(data, split)
     chunks = [range(first, min(first + _CHUNK, total)) for first in range(0, total, _CHUNK)]
     one = joblib.delayed(make_scenes)
     calls = (one(data, model.height, model.width, model.channels, digits, split, chunk) for chunk in chunks)
@@ -204,7 +208,7 @@ def _open(folder: Path) -> Dataset | None:
         expected: dict[str, dict[str, Any]] = manifest["arrays"]
         if manifest["checksum"] != _checksum(expected):
             raise ValueError(f"the checksum in {_MANIFEST} is wrong")
-        splits: dict[str, dict[str, Any]] = {split: {} for split in _SPLITS}
+        splits: dict[str, dict[str, Any]] = {split: {} for split in SPLITS}
         for file, entry in expected.items():
             # "c": writing to the array is allowed (torch asks for that) and never reaches the file.
             array = np.load(folder / file, mmap_mode="c", allow_pickle=False)
@@ -212,8 +216,9 @@ def _open(folder: Path) -> Dataset | None:
                 raise ValueError(f"{file} is not what was written")
             split, name = file.removesuffix(".npy").split("-")
             splits[split][name] = array
-        train, test = (Scenes(**splits[split]) for split in _SPLITS)
-        return Dataset(train, test, str(manifest["source"]), str(manifest["checksum"]))
+        train, val, test = (Scenes(**splits[split]) for split in SPLITS)
+        of_test = _checksum({file: entry for file, entry in expected.items() if file.startswith("test-")})
+        return Dataset(train, val, test, str(manifest["source"]), str(manifest["checksum"]), of_test)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         _log.warning("cached data in %s is damaged, it is built again: %s", folder, error)
         return None

@@ -39,11 +39,27 @@ class Digits:
 
 @dataclass(frozen=True)
 class DigitSource:
-    """Training and test digits, disjoint, and words that say what they are."""
+    """Digits of the three splits, disjoint, and words that say what they are."""
 
     train: Digits
+    val: Digits
     test: Digits
     description: str
+
+    @classmethod
+    def with_val(cls, train: Digits, test: Digits, description: str) -> "DigitSource":
+        """Sets the last tenth of the training digits apart as `val`.
+
+        The last ones, since digits lie in the order of their writers: `val` has writers that `train` hardly shows.
+
+        Raises:
+            DataError: there are fewer than ten training digits.
+        """
+        split = len(train.labels) - len(train.labels) // 10
+        if split == len(train.labels):
+            raise DataError(f"{description}: ten or more training digits are needed")
+        kept, set_apart = (Digits(train.images[part], train.labels[part]) for part in (np.s_[:split], np.s_[split:]))
+        return cls(kept, set_apart, test, description)
 
 
 def load_digits(kind: Literal["bundled", "mnist"], cache_dir: Path, data_dir: Path | None = None) -> DigitSource:
@@ -67,7 +83,7 @@ def bundled_digits() -> DigitSource:
     images = np.stack([_enlarge(small) for small in bundled.images])
     labels = bundled.target.astype(np.int64)
     split = len(images) - len(images) // 6
-    return DigitSource(
+    return DigitSource.with_val(
         Digits(images[:split], labels[:split]),
         Digits(images[split:], labels[split:]),
         f"scikit-learn's bundled digits ({split:,} for training, {len(images) - split:,} for the test)",
@@ -120,7 +136,7 @@ def mnist_digits(
             raise DataError(f"MNIST is not in {looked}, and downloading it failed: {error}") from error
         root = kept
     train, test = (_read_mnist(root, train=train) for train in (True, False))
-    return DigitSource(train, test, f"MNIST ({len(train.labels):,} + {len(test.labels):,} digits) in {root}")
+    return DigitSource.with_val(train, test, f"MNIST ({len(train.labels):,} + {len(test.labels):,} digits) in {root}")
 
 
 def _find_mnist(data_dir: Path | None, kept: Path) -> Path | None:

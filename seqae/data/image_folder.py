@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -22,6 +22,7 @@ from seqae.config import ImagesConfig, ModelConfig
 from seqae.data.coco import Annotations
 from seqae.data.preprocess import fit
 from seqae.data.scenes import Scenes
+from seqae.data.splits import SPLITS, Split
 from seqae.errors import DataError
 
 __all__ = ["build_images", "find_images", "fingerprint", "locate", "split_images"]
@@ -41,7 +42,6 @@ _DAMAGED = (
 _log = logging.getLogger(__name__)
 
 Report = Callable[[str, int, int], None]
-Split = Literal["train", "test"]
 
 
 def locate(path: str, data_dir: Path | None) -> Path:
@@ -64,7 +64,7 @@ def find_images(folder: Path) -> list[str]:
     """Names of all image files below a folder, relative to it, sorted; hidden ones are left out.
 
     Raises:
-        DataError: there are fewer than two, one for training and one for the test.
+        DataError: there are fewer than three, one for each split.
     """
     names = []
     for below, folders, files in os.walk(folder):
@@ -75,8 +75,8 @@ def find_images(folder: Path) -> list[str]:
             for name in files
             if not name.startswith(".") and Path(name).suffix.lower() in _SUFFIXES
         ]
-    if len(names) < 2:
-        raise DataError(f"{folder} has {len(names)} images; two or more are needed")
+    if len(names) < len(SPLITS):
+        raise DataError(f"{folder} has {len(names)} images; three or more are needed, one for each split")
     return sorted(names)
 
 
@@ -93,14 +93,20 @@ def fingerprint(folder: Path, names: Sequence[str], annotations: Path | None) ->
 
 
 def split_images(names: Sequence[str], config: ImagesConfig) -> dict[Split, list[str]]:
-    """Which images train and which test, decided by a hash of each name: the same on every machine.
+    """Which images train, which are chosen on and which test, decided by a hash of each name: the same everywhere.
 
-    Where there are fewer than `train_images + test_images`, one in eleven is kept for the test.
+    Where there are fewer than `train_images + test_images`, one in eleven is kept for `test`; where there are fewer
+    than all three ask for, one in eleven for `val`. The first in the order of the hashes are `test`, the next `val`.
     """
     ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-    enough = len(ordered) >= config.train_images + config.test_images
-    test = config.test_images if enough else min(config.test_images, max(1, len(ordered) // 11))
-    return {"train": ordered[test : test + config.train_images], "test": ordered[:test]}
+    count, one_in_eleven = len(ordered), max(1, len(ordered) // 11)
+    enough = count >= config.train_images + config.test_images
+    # Some are left for the other two splits, whatever was asked for.
+    test = min(config.test_images, count - 2 if enough else one_in_eleven)
+    enough = count >= config.train_images + config.val_images + test
+    val = min(config.val_images, count - test - 1 if enough else one_in_eleven)
+    train = ordered[test + val : test + val + config.train_images]
+    return {"train": train, "val": ordered[test : test + val], "test": ordered[:test]}
 
 
 def build_images(
@@ -111,7 +117,7 @@ def build_images(
     scratch: Path,
     progress: Report | None = None,
 ) -> tuple[dict[Split, Scenes], str, dict[str, str]]:
-    """Decodes the images of both splits.
+    """Decodes the images of all splits.
 
     Args:
         config: how many images.
@@ -147,8 +153,8 @@ def build_images(
         if known:
             facts = known.scenes([names[at] for at in kept], [sizes[at] for at in kept], model.height, model.width)
         built[split] = Scenes(good, **facts)
-    train, test = (len(built[split].images) for split in ("train", "test"))
-    words = f"{train:,} + {test:,} images in {folder}"
+    counts = " + ".join(f"{len(built[split].images):,}" for split in SPLITS)
+    words = f"{counts} images in {folder}"
     return built, f"{words}, {len(skipped):,} damaged ones skipped" if skipped else words, skipped
 
 

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from seqae.config import MnistScenesConfig
 from seqae.data.digits import SIDE, Digits, cut_digit
 from seqae.data.scenes import Scenes
+from seqae.data.splits import Split
 from seqae.errors import DataError
 
-__all__ = ["VISIBLE", "make_scenes"]
+__all__ = ["VISIBLE", "make_scenes", "scene_count"]
 
 VISIBLE = 32
 """A pixel belongs to a digit where the digit alone is at least so bright, of 255."""
 
-_SPLITS = {"train": 0, "test": 1}
+_STREAMS: dict[Split, int] = {"train": 0, "test": 1, "val": 2}
 _SCATTERS = 8  # tries to place one set of digits at random before packing them
 _SHUFFLES = 3  # times every packed digit is moved to a random free place
 _REDRAWS = 50  # sets of digits tried before the scene gets one digit less
@@ -34,13 +35,18 @@ class _Digit:
     label: int
 
 
+def scene_count(config: MnistScenesConfig, split: Split) -> int:
+    """How many scenes a split has."""
+    return {"train": config.train_scenes, "val": config.val_scenes, "test": config.test_scenes}[split]
+
+
 def make_scenes(
     config: MnistScenesConfig,
     height: int,
     width: int,
     channels: Literal[1, 3],
     digits: Digits,
-    split: Literal["train", "test"],
+    split: Split,
     numbers: range | None = None,
 ) -> Scenes:
     """Scenes of one split.
@@ -62,7 +68,7 @@ def make_scenes(
         DataError: `min_digits` digits do not fit into the image.
     """
     if numbers is None:
-        numbers = range(config.train_scenes if split == "train" else config.test_scenes)
+        numbers = range(scene_count(config, split))
     if round(SIDE * config.max_scale) > min(height, width):
         raise DataError(f"a digit of scale {config.max_scale} does not fit into an image of {height} x {width} pixels")
     total, most = len(numbers), config.max_digits
@@ -75,7 +81,7 @@ def make_scenes(
         counts=(counts := np.zeros(total, np.int64)),
     )
     for row, number in enumerate(numbers):
-        rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(_SPLITS[split], number)))
+        rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(_STREAMS[split], number)))
         chosen, places = _compose(config, digits, height, width, rng)
         # Drawn last, so that grey and coloured scenes of one seed have the same layout.
         tints = _hues(rng.random(len(chosen))) if channels == 3 else np.full((len(chosen), 1), 255, np.uint16)

@@ -37,10 +37,14 @@ class Scenes:
 
     def first(self, count: int) -> "Scenes":
         """The first `count` images, or all where there are fewer."""
+        return self.part(0, count)
+
+    def part(self, start: int, stop: int) -> "Scenes":
+        """The images from `start` up to, but without, `stop`; not copied."""
         parts: dict[str, Any] = {}
         for field in fields(self):
-            part = getattr(self, field.name)
-            parts[field.name] = None if part is None else part[:count]
+            given = getattr(self, field.name)
+            parts[field.name] = None if given is None else given[start:stop]
         return Scenes(**parts)
 
     @classmethod

@@ -1,24 +1,45 @@
-"""Evaluation on the test images: reconstruction error of every step, and segmentation metrics."""
+"""Evaluation on images of one split: reconstruction error of every step, and segmentation metrics."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from seqae.data.scenes import Scenes
-from seqae.evaluation.segmentation import SegmentScores, score_segments
+from seqae.evaluation.objective import objective
+from seqae.evaluation.segmentation import SegmentScores, SegmentTables, score_tables, tabulate_segments
 from seqae.losses import step_errors
 from seqae.model import Output, SequentialAutoEncoder
 from seqae.tensors import intensities
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "PerImage", "evaluate"]
 
 _BATCH = 50
+_BATCH_VALUES = 2**26
+"""Values that the writes of one batch may have, so that long models of large images are evaluated a few at a time."""
+
+
+@dataclass(frozen=True)
+class PerImage:
+    """Scores image by image, in the order of the split: what two models are compared by, in pairs."""
+
+    error_share: NDArray[np.float64]
+    """[M]: error of the last canvas as a share of the empty canvas's; the latter counts as one white pixel at least."""
+
+    fg_ari: NDArray[np.float64]
+    """[M]: adjusted Rand index on the objects' pixels; NaN without masks, and with fewer than two objects."""
+
+    @property
+    def objective(self) -> NDArray[np.float64]:
+        """[M]: `seqae.evaluation.objective` of each image; one of fewer than two objects has none to mix up."""
+        return np.asarray(self.error_share + np.nan_to_num(1 - self.fg_ari, nan=0.0))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over the test images. Errors are mean squared errors of intensities in 0..1."""
+    """Means over images of one split. Errors are mean squared errors of intensities in 0..1."""
 
     iteration: int
     epoch: float
@@ -26,58 +47,82 @@ class Evaluation:
     """Of an empty canvas."""
     step_mse: tuple[float, ...]
     """Of c_0..c_T, T+1 of them; c_0 is the empty canvas, or the background network's."""
-    test_mse: float
+    mse: float
     """Of the last canvas."""
     segments: SegmentScores | None
     """How well the writes match the objects; None where the images have no masks."""
+    per_image: PerImage | None = field(default=None, compare=False, repr=False)
+    """The same image by image, where it was kept."""
 
     def metrics(self) -> dict[str, float]:
-        """Everything as flat numbers, for logs and checkpoints."""
-        flat = {"empty_mse": self.empty_mse, "test_mse": self.test_mse}
+        """Everything as flat numbers under bare names, with the objective, for logs and checkpoints."""
+        flat = {"empty_mse": self.empty_mse, "mse": self.mse}
         flat |= {f"mse_step_{t}": error for t, error in enumerate(self.step_mse)}
-        return flat | (asdict(self.segments) if self.segments else {})
+        flat |= asdict(self.segments) if self.segments else {}
+        return flat | {"objective": objective(flat)}
 
 
 def evaluate(
-    model: SequentialAutoEncoder, scenes: Scenes, *, steps: int, limit: int, iteration: int, epoch: float
+    model: SequentialAutoEncoder,
+    scenes: Scenes,
+    *,
+    steps: int,
+    limit: int,
+    iteration: int,
+    epoch: float,
+    active_share: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Reconstructs test images and scores the canvases and the writes.
+    """Reconstructs images and scores the canvases and the writes.
+
+    Memory is bounded by a batch, however many images there are.
 
     Args:
         model: in any mode; it is put back into it.
-        scenes: the test split.
+        scenes: of one split.
         steps: T.
         limit: at most so many of the first images are used.
         iteration: of the training run, for the record.
         epoch: likewise.
+        active_share: threshold of the counts that was chosen on other images: on `val`, for `test`. Left out, it is
+            chosen on these, each half for the other.
+        progress: called after each batch with the images done and all.
     """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     count = min(limit, len(scenes.images))
-    errors: list[np.ndarray] = []
-    writes: list[np.ndarray] = []
-    canvases: list[np.ndarray] = []
-    empty = 0.0
+    batch = max(1, min(_BATCH, _BATCH_VALUES // (steps * scenes.images[0].size)))
+    errors: list[NDArray[np.float64]] = []  # [T + 1, b] each
+    empty: list[NDArray[np.float64]] = []  # [b] each
+    tables: list[SegmentTables] = []
+    objects = 0 if scenes.masks is None else int(scenes.masks[:count].max(initial=0))
     with torch.inference_mode():
-        for first in range(0, count, _BATCH):
-            image = intensities(scenes.images[first : min(first + _BATCH, count)], device)
+        for first in range(0, count, batch):
+            some = scenes.part(first, min(first + batch, count))
+            image = intensities(some.images, device)
             output: Output = model(image, steps)
-            empty += float(image.square().mean(dim=(1, 2, 3)).sum())
-            errors.append(step_errors(image, output).cpu().numpy())
+            empty.append(image.square().mean(dim=(1, 2, 3)).double().cpu().numpy())
+            errors.append(step_errors(image, output).double().cpu().numpy())
             if scenes.masks is not None:
-                writes.append(output.writes.abs().sum(dim=2).movedim(0, 1).cpu().numpy())  # [b, T, H, W]
-                canvases.append(output.canvas.sum(dim=1).cpu().numpy())  # [b, H, W]
+                writes = output.writes.abs().sum(dim=2).movedim(0, 1).cpu().numpy()  # [b, T, H, W]
+                canvases = output.canvas.sum(dim=1).cpu().numpy()  # [b, H, W]
+                tables.append(tabulate_segments(writes, canvases, some, objects=objects))
+            if progress is not None:
+                progress(first + len(some.images), count)
     model.train(was_training)
-    step_mse = np.concatenate(errors, axis=1).mean(axis=1)
-    segments = None
-    if scenes.masks is not None:
-        segments = score_segments(np.concatenate(writes), np.concatenate(canvases), scenes.first(count))
+    each, nothing = np.concatenate(errors, axis=1), np.concatenate(empty)
+    joined = SegmentTables.joined(tables) if tables else None
+    step_mse = tuple(float(error) for error in each.mean(axis=1))
     return Evaluation(
         iteration=iteration,
         epoch=epoch,
-        empty_mse=empty / count,
-        step_mse=tuple(float(error) for error in step_mse),
-        test_mse=float(step_mse[-1]),
-        segments=segments,
+        empty_mse=float(nothing.mean()),
+        step_mse=step_mse,
+        mse=step_mse[-1],
+        segments=score_tables(joined, active_share) if joined else None,
+        per_image=PerImage(
+            error_share=each[-1] / np.maximum(nothing, 1 / np.prod(scenes.images.shape[2:])),
+            fg_ari=joined.fg_ari() if joined else np.full(count, np.nan),
+        ),
     )

@@ -8,7 +8,8 @@ one object say nothing about which write is right, and are left out everywhere.
 Shape letters: M images, T writes, K objects at most in an image, S segments, H height, W width.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ __all__ = [
     "CANVAS_THRESHOLD",
     "BaselineScores",
     "SegmentScores",
+    "SegmentTables",
     "adjusted_rand",
     "choose_active_share",
     "connected_components_baseline",
@@ -29,7 +31,9 @@ __all__ = [
     "count_active",
     "matched_ious",
     "score_segments",
+    "score_tables",
     "segment",
+    "tabulate_segments",
 ]
 
 CANVAS_THRESHOLD = 0.1
@@ -61,7 +65,33 @@ class SegmentScores:
     """Largest share of one write in the energy that was written to an object, over the objects."""
 
     active_share: float
-    """A write is active if it has more than this share of all writes' energy; chosen on all images, for new ones."""
+    """A write is active if it has more than this share of all writes' energy: as given, or chosen on all images."""
+
+
+@dataclass(frozen=True)
+class SegmentTables:
+    """All that the scores need of images, object by object: a hundredth of what their pixels take."""
+
+    contingency: NDArray[np.int64]
+    """[M, T + 1, K + 1]: pixels by segment (0 is background) and object (0 is background)."""
+
+    energy: Floats
+    """[M, T, K + 1]: energy of each write on each object (0 is background)."""
+
+    shared: Floats
+    """[M, T]: energy of each write on the pixels that are left out."""
+
+    counts: NDArray[np.int64]
+    """[M]: objects."""
+
+    @classmethod
+    def joined(cls, parts: Sequence["SegmentTables"]) -> "SegmentTables":
+        """Tables of parts of the images laid end to end; all must have been made for as many objects."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+    def fg_ari(self) -> Floats:
+        """FG-ARI of each image, [M]; NaN where there are fewer than two objects, which can't be mixed up."""
+        return np.where(self.counts >= 2, adjusted_rand(self.contingency[:, :, 1:]), np.nan)
 
 
 @dataclass(frozen=True)
@@ -93,12 +123,46 @@ def score_segments(
     Raises:
         ValueError: the scenes have no masks, or there are more or fewer of them than writes.
     """
+    return score_tables(tabulate_segments(writes, canvases, scenes, threshold=threshold), active_share)
+
+
+def tabulate_segments(
+    writes: NDArray[np.floating],
+    canvases: NDArray[np.floating],
+    scenes: Scenes,
+    *,
+    objects: int | None = None,
+    threshold: float = CANVAS_THRESHOLD,
+) -> SegmentTables:
+    """Tables of images, which may be a part of those that are scored together.
+
+    Args:
+        writes: [M, T, H, W], absolute values summed over channels.
+        canvases: [M, H, W], the last canvas summed over channels.
+        scenes: the M images' masks, overlaps and counts.
+        objects: K, where these scenes are a part of more: the highest number in the masks of all.
+        threshold: of the canvas, for background.
+
+    Raises:
+        ValueError: the scenes have no masks, or there are more or fewer of them than writes.
+    """
     masks, overlap, counts = _truth(scenes)
     if not len(writes) == len(canvases) == len(masks):
         raise ValueError(f"{len(writes)} images' writes, {len(canvases)} canvases and {len(masks)} masks")
-    table = contingency(segment(writes, canvases, threshold), masks, overlap)
-    energy, shared = _energies(writes, masks, overlap)
-    shares = _shares(energy.sum(axis=2) + shared)
+    columns = 1 + (int(masks.max(initial=0)) if objects is None else objects)
+    table = contingency(segment(writes, canvases, threshold), masks, overlap, (writes.shape[1] + 1, columns))
+    return SegmentTables(table, *_energies(writes, masks, overlap, columns), counts)
+
+
+def score_tables(tables: SegmentTables, active_share: float | None = None) -> SegmentScores:
+    """Scores the images whose tables these are.
+
+    Args:
+        tables: of all the images.
+        active_share: chosen on other images; left out, it is chosen on each half of these and used on the other half.
+    """
+    table, energy, counts = tables.contingency, tables.energy, tables.counts
+    shares = _shares(energy.sum(axis=2) + tables.shared)
     if active_share is None:
         right = np.zeros(len(counts), np.bool_)
         halves = np.arange(len(counts)) % 2 == 0
@@ -150,7 +214,10 @@ def segment(
 
 
 def contingency(
-    segments: NDArray[np.integer], masks: NDArray[np.uint8], overlap: NDArray[np.bool_]
+    segments: NDArray[np.integer],
+    masks: NDArray[np.uint8],
+    overlap: NDArray[np.bool_],
+    shape: tuple[int, int] | None = None,
 ) -> NDArray[np.int64]:
     """Pixels [M, S, K + 1] by segment (0 is background) and object (0 is background), for each image.
 
@@ -158,8 +225,9 @@ def contingency(
         segments: [M, H, W], 0..S-1.
         masks: [M, H, W], 0..K.
         overlap: [M, H, W], pixels to leave out.
+        shape: S and K + 1; just large enough for these images when left out.
     """
-    rows, columns = int(segments.max(initial=0)) + 1, int(masks.max(initial=0)) + 1
+    rows, columns = shape or (int(segments.max(initial=0)) + 1, int(masks.max(initial=0)) + 1)
     tables = np.zeros((len(masks), rows, columns), np.int64)
     for first in range(0, len(masks), _CHUNK):
         part = np.s_[first : first + _CHUNK]
@@ -240,11 +308,10 @@ def _truth(scenes: Scenes) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArra
 
 
 def _energies(
-    writes: NDArray[np.floating], masks: NDArray[np.uint8], overlap: NDArray[np.bool_]
+    writes: NDArray[np.floating], masks: NDArray[np.uint8], overlap: NDArray[np.bool_], objects: int
 ) -> tuple[Floats, Floats]:
-    """Energy [M, T, K + 1] of each write on each object (0 is background), and [M, T] on the pixels left out."""
+    """Energy [M, T, `objects`] of each write on each object (0 is background), and [M, T] on the pixels left out."""
     many, steps = writes.shape[:2]
-    objects = int(masks.max(initial=0)) + 1
     energy, shared = np.zeros((many, steps, objects)), np.zeros((many, steps))
     for first in range(0, many, _CHUNK):
         part = np.s_[first : first + _CHUNK]

@@ -20,7 +20,7 @@ _SMOOTHED = 0.01  # share of a curve's points to each side that its smoothed lin
 
 
 def evaluation_curve(curve: Curve, empty: float | None = None) -> Figure:
-    """Figure 5: the error of the last canvas on the test images, on a logarithmic scale.
+    """Figure 5: the error of the last canvas on held-out images, on a logarithmic scale.
 
     Args:
         curve: mean squared errors.
@@ -36,9 +36,9 @@ def evaluation_curve(curve: Curve, empty: float | None = None) -> Figure:
     if empty is not None:
         _level(axes, empty, "empty canvas")
         numbers["empty"] = empty
-    _label(axes, "test reconstruction error (MSE)")
+    _label(axes, "held-out reconstruction error (MSE)")
     caption = (
-        f"Test reconstruction error over training (Figure 5): {numbers['last']:.4f} after "
+        f"Held-out reconstruction error over training (Figure 5): {numbers['last']:.4f} after "
         f"{numbers['iterations']:.0f} iterations, on a logarithmic scale."
     )
     return Figure(rendered(plot), caption, numbers)

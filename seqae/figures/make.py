@@ -26,7 +26,7 @@ from seqae.model import SequentialAutoEncoder
 
 __all__ = ["CURVES", "Material", "make_figure"]
 
-CURVES = ("test/mse", "test/empty_mse", "train/mse")
+CURVES = ("val/mse", "val/empty_mse", "train/mse")
 """What figures plot of a record of training, by the names that job folders use."""
 
 _SOME_DIGITS = 4  # in Figure 4
@@ -79,8 +79,8 @@ def make_figure(name: FigureName, material: Material, *, index: int = 0, seed: i
         case 4:
             return readers(loader.image(_SOME_DIGITS))
         case 5:
-            empty = material.curves.get("test/empty_mse")
-            return evaluation_curve(loader.curve("test/mse"), None if empty is None else float(empty.values[-1]))
+            empty = material.curves.get("val/empty_mse")
+            return evaluation_curve(loader.curve("val/mse"), None if empty is None else float(empty.values[-1]))
         case 6:
             return from_nothing(loader.model, loader.scene(_MANY_DIGITS))
         case 7:

@@ -31,6 +31,8 @@ class AppContext:
     """Set when the server begins to stop: streams end then, instead of holding it up."""
     reconstructing: int = 0
     """Requests for the model in progress; touched by the event loop only."""
+    lookups: anyio.CapacityLimiter | None = None
+    """Bounds how many threads ask the model registry at once."""
     decoders: anyio.CapacityLimiter | None = None
     """Bounds how many pictures are decoded at once, each of which may take hundreds of MB."""
 

@@ -21,6 +21,7 @@ from jobs.specs import FloatRange, ScalingConfig, SearchSpace, TrainSpec, TuneSp
 from seqae.config import MnistScenesConfig, ScheduleConfig
 from seqae.data.cache import Dataset, load_data
 from seqae.errors import Error
+from seqae.evaluation.names import of_split
 from seqae.rendering.frames import contact_sheet
 from service.cli.progress import follow
 from service.client import Client
@@ -79,11 +80,11 @@ class _Phase(StrEnum):
 
 @dataclass(frozen=True)
 class _Scores:
-    """A job's metrics on held-out scenes, as far as the demo shows them."""
+    """A job's metrics on the test scenes, as far as the demo shows them."""
 
     empty_mse: float
     """Of the canvas before the first write."""
-    test_mse: float
+    mse: float
     """Of the reconstruction."""
     step_mse: tuple[float, ...]
     """After each write."""
@@ -92,11 +93,11 @@ class _Scores:
 
     @classmethod
     def of(cls, job: JobView) -> Self:
-        metrics = job.metrics or {}
+        metrics = of_split(job.metrics or {}, "test")
         steps = takewhile(metrics.__contains__, (f"mse_step_{number}" for number in count(1)))
         return cls(
             empty_mse=metrics["empty_mse"],
-            test_mse=metrics["test_mse"],
+            mse=metrics["mse"],
             step_mse=tuple(metrics[step] for step in steps),
             fg_ari=metrics.get("fg_ari", math.nan),
         )
@@ -104,7 +105,7 @@ class _Scores:
     @property
     def error_removed(self) -> float:
         """Share of the empty canvas's error that the writes remove."""
-        return 1 - self.test_mse / self.empty_mse
+        return 1 - self.mse / self.empty_mse
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,8 @@ class Demo:
         """The job's own scenes, made before it asks for them: the workers then find them in the cache."""
         train = spec.base if isinstance(spec, TuneSpec) else spec
         data = load_data(train.data, train.model, self._stack.layout.home / "data", self._data_dir)
-        self._say(f"{len(data.train.images)} scenes to train on, {len(data.test.images)} held out; {data.source}")
+        learned, val, test = (len(split.images) for split in (data.train, data.val, data.test))
+        self._say(f"{learned} scenes to train on, {val} to choose by, {test} to test on; {data.source}")
         return data
 
     def _train(self, client: Client, spec: TrainSpec | TuneSpec) -> JobView:
@@ -215,7 +217,7 @@ class Demo:
         return code, f"demo: job {job.id} SUCCEEDED, error down {int(100 * removed)}%, frames: {pictures.gif}"
 
     def _table(self, job: JobView, scores: _Scores) -> Table:
-        table = Table("on held-out scenes", "", box=None, pad_edge=False, show_header=True)
+        table = Table("on the test scenes", "", box=None, pad_edge=False, show_header=True)
         table.add_row("error of the empty canvas", f"{scores.empty_mse:.5f}")
         for step, error in enumerate(scores.step_mse, start=1):
             table.add_row(f"error after {step} writes" if step > 1 else "error after 1 write", f"{error:.5f}")

@@ -146,7 +146,7 @@ def jobs(
     table = Table("id", "name", "kind", "state", "created", "progress", "test error", box=None, pad_edge=False)
     for job in page.items:
         done = f"{job.progress.iteration}/{job.progress.iterations}" if job.progress else ""
-        error = (job.metrics or {}).get("test_mse")
+        error = (job.metrics or {}).get("test/mse")
         shown = "" if error is None else f"{error:.5f}"
         table.add_row(job.id, job.name, job.kind, job.state, f"{job.created_at:%m-%d %H:%M}", done, shown)
     Console().print(table)

@@ -78,8 +78,8 @@ def _describe(job: JobView) -> str:
     fields = [f"epoch {progress.epoch:.1f}/{progress.epochs:g}"]
     if progress.loss is not None:
         fields.append(f"loss {progress.loss:.4f}")
-    if progress.test_mse is not None:
-        fields.append(f"error {progress.test_mse:.4f}")
+    if progress.val_mse is not None:
+        fields.append(f"error {progress.val_mse:.4f}")
     if progress.images_per_second is not None:
         fields.append(f"{progress.images_per_second:.0f} images/s")
     return "  ".join([*fields, _eta(progress)])

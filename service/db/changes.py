@@ -5,6 +5,7 @@ from typing import TypedDict
 
 from jobs.directory.records import Progress
 from jobs.errors import ErrorClass
+from jobs.promotion import Promotion
 from service.db.models import EventCursor, Waiting
 from service.job_state import AttemptOutcome, Desired
 
@@ -31,6 +32,7 @@ class JobChanges(TypedDict, total=False):
     mlflow_url: str | None
     model_name: str | None
     model_version: str | None
+    promotion: Promotion | None
     queued_at: datetime
     started_at: datetime | None
     last_seen_at: datetime | None

@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, Index, Integer, MetaData, String, Text, Uniqu
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from jobs.directory.records import Progress
+from jobs.promotion import Promotion
 from service.db.column_types import EnumText, JsonObject, Numbers, RecordJson, UtcDateTime, WholeNumber
 from service.job_state import Desired, State
 
@@ -95,6 +96,7 @@ class Base(DeclarativeBase):
         Desired: EnumText(Desired),
         Progress: RecordJson(Progress),
         EventCursor: RecordJson(EventCursor),
+        Promotion: RecordJson(Promotion),
         Waiting: RecordJson(Waiting),
         str: Text(),
     }
@@ -161,6 +163,8 @@ class JobRow(Base):
     mlflow_url: Mapped[str | None]
     model_name: Mapped[str | None] = mapped_column(String(255))
     model_version: Mapped[str | None] = mapped_column(String(32))
+    promotion: Mapped[Promotion | None]
+    """Whether its model became the champion, and why."""
 
     created_at: Mapped[datetime]
     queued_at: Mapped[datetime]

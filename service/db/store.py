@@ -151,6 +151,11 @@ class Store(Queries):
                 session.flush()
             return find_job(session, job.id)
 
+    def add_event(self, job_id: str, event: NewEvent) -> None:
+        """Writes an event that no change of the job's row goes with."""
+        with self.database.write() as session:
+            session.add(EventRow(job_id=job_id, at=self.now(), type=event.type, data=dict(event.data)))
+
     def update_attempt(self, job: JobRow, **changes: Unpack[AttemptChanges]) -> None:
         """Changes the row of the newest attempt, as long as the lease is held. Raises: StaleRowError."""
         with self.database.write() as session:

@@ -7,26 +7,28 @@ import logging
 import math
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from jobs.errors import NoModel
-from jobs.interfaces import ModelVersion, Tracking
+from jobs.interfaces import CHAMPION, ModelKey, ModelVersion, Tracking
 from jobs.periodic_thread import PeriodicThread
 from seqae.checkpoints.manifest import verify
 from seqae.errors import CheckpointError, Error
-from service.errors import ConflictError, ModelLoadingError, ModelNotFoundError
+from service.errors import ModelLoadingError, ModelNotFoundError, OverloadedError
 from service.inference.batcher import Batcher, Model
 from service.settings import Settings
 
-__all__ = ["CHAMPION", "LoadedModel", "ModelPool", "load_checkpoint"]
+__all__ = ["LoadedModel", "ModelPool", "load_checkpoint"]
 
 _log = logging.getLogger(__name__)
 
-CHAMPION = "champion"
+_MOST_ANSWERS = 1000
 _HOW_TO_GET_ONE = "train one: POST a job to /jobs (`seqae submit`, or `seqae demo`); its model is served when it ends"
 
 
@@ -50,11 +52,24 @@ def load_checkpoint(path: Path) -> Model:
     return Reconstructor.from_checkpoint(path)
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What the registry said of a selector."""
+
+    expires: float
+    """By the monotonic clock."""
+    key: ModelKey | None
+    problem: str
+    """Why there is no model."""
+
+
 class ModelPool:
-    """Keeps the champion of the registry loaded, and a few others that were asked for.
+    """Keeps the champion of the default model loaded, and a few other models that were asked for.
 
     A thread asks the registry every few seconds. A new champion is loaded and checked beside the old one, then put in
-    its place in one step; when it is damaged, the old one stays. Another thread runs the models (see `batcher`).
+    its place in one step; when it is damaged or gone, the old one stays. Another thread runs the models (see
+    `batcher`). What the registry has said of another selector is believed for as long, so that a move of an alias is
+    seen by all replicas within that time, and a selector that nothing answers to is not asked for again at once.
 
     Args:
         tracking: the registry.
@@ -69,12 +84,13 @@ class ModelPool:
         self._load = load
         self._champion: LoadedModel | None = None
         self._previous: LoadedModel | None = None
-        self._rejected: tuple[str, str] | None = None
-        """Name and version of a champion that a rollback, or its own damage, keeps from being served."""
-        self._pinned = False
+        self._rejected: ModelKey | None = None
+        """A champion that can't be served: trying again every few seconds would only fill the log."""
         self._detail = "the registry has not been asked yet"
         self._others: tuple[LoadedModel, ...] = ()
         """The one used last is last. Replaced as a whole, so that it may be read at any time."""
+        self._answers: dict[str, _Answer] = {}
+        """What the registry said lately, by selector."""
         self._loading = threading.Lock()
         self._changed = threading.Condition()
         self._rounds = 0
@@ -100,58 +116,64 @@ class ModelPool:
 
     @property
     def previous(self) -> LoadedModel | None:
-        """The champion before, which a rollback goes back to."""
+        """The champion that was served before."""
         return self._previous
 
     @property
-    def pinned(self) -> bool:
-        """Whether a rollback keeps the registry's champion from being served."""
-        return self._pinned
-
-    @property
     def detail(self) -> str:
-        """How the newest request to the registry went, in words."""
+        """How the newest look at the registry went, in words."""
         return self._detail
 
     @property
     def others(self) -> tuple[LoadedModel, ...]:
-        """Loaded models besides the champion, which were asked for lately."""
+        """Those besides the champion that were asked for lately."""
         return self._others
 
-    def find(self, selector: str) -> LoadedModel:
-        """The model for a selector. Blocks while one is loaded.
+    def find_loaded(self, selector: str) -> LoadedModel | None:
+        """The model for a selector, if it is loaded and known to be the right one; asks nobody, never blocks.
 
-        Args:
-            selector: "champion", a version number or a job's id.
+        Raises:
+            ModelNotFoundError: the registry has said so a moment ago.
+        """
+        if selector == CHAMPION:
+            return self._champion
+        answer = self._answers.get(selector)
+        if answer is None or answer.expires <= time.monotonic():
+            return None
+        if answer.key is None:
+            raise ModelNotFoundError(answer.problem)
+        loaded = self._with_key(answer.key)
+        if loaded is not None:
+            self._keep(loaded)
+        return loaded
+
+    def find(self, selector: str) -> LoadedModel:
+        """The model for a selector; see `Tracking.resolve` for what they are. Blocks while one is looked up or loaded.
 
         Raises:
             NoModel: there is no champion yet.
             ModelLoadingError: there is one, but it is not loaded yet.
-            ModelNotFoundError: no registered model has this version or comes from this job.
-            CheckpointError: its files are damaged.
+            ModelNotFoundError: no registered model answers to the selector, or its files are gone or damaged.
+            OverloadedError: others are being looked up, and the registry takes its time.
             TrackingUnavailable: the registry does not answer.
         """
+        loaded = self.find_loaded(selector)
+        if loaded is not None:
+            return loaded
         if selector == CHAMPION:
-            return self._find_champion()
-        champion = self._champion
-        if champion is not None and selector in (champion.version.version, champion.version.job_id):
-            return champion
+            self._explain_missing_champion()
         # One at a time: two requests for the same version load it once.
-        with self._loading:
-            return self._find_other(selector)
+        if not self._loading.acquire(timeout=self._settings.lookup_timeout):
+            raise OverloadedError("models are being looked up, and the registry takes its time")
+        try:
+            return self.find_loaded(selector) or self._look_up(selector)
+        finally:
+            self._loading.release()
 
-    def rollback(self) -> None:
-        """Serves the champion before again, until the registry has yet another one.
-
-        Raises:
-            ConflictError: no earlier champion is loaded.
-        """
-        with self._changed:
-            if self._champion is None or self._previous is None:
-                raise ConflictError("no earlier champion is loaded to go back to")
-            self._rejected = _key(self._champion.version)
-            self._champion, self._previous = self._previous, self._champion
-            self._pinned = True
+    def refresh(self) -> None:
+        """Asks the registry now: after its aliases were moved from here."""
+        self._answers = {}
+        self._watch()
 
     def wait_for_round(self, timeout: float) -> bool:
         """Waits until the registry has been asked once more from now on; whether that came in time."""
@@ -159,29 +181,44 @@ class ModelPool:
             seen = self._rounds
             return self._changed.wait_for(lambda: self._rounds > seen, timeout)
 
-    def _find_champion(self) -> LoadedModel:
-        if self._champion is not None:
-            return self._champion
+    def _explain_missing_champion(self) -> NoReturn:
         try:
             found = self._tracking.resolve(CHAMPION)
         except NoModel as error:
             raise NoModel(f"there is no model yet; {_HOW_TO_GET_ONE}") from error
-        if _key(found) == self._rejected:
+        if found.key == self._rejected:
             raise NoModel(f"the only champion can't be served ({self._detail}); {_HOW_TO_GET_ONE}")
         raise ModelLoadingError(f"version {found.version} of {found.name} is being loaded")
 
-    def _find_other(self, selector: str) -> LoadedModel:
-        known = {name: loaded for loaded in self._others for name in (loaded.version.version, loaded.version.job_id)}
-        loaded = known.get(selector)
-        if loaded is None:
-            try:
-                version = self._tracking.resolve(selector)
-            except NoModel as error:
-                raise ModelNotFoundError(str(error)) from error
-            loaded = self._load_checked(version)
+    def _look_up(self, selector: str) -> LoadedModel:
+        try:
+            version = self._tracking.resolve(selector)
+            loaded = self._with_key(version.key) or self._load_checked(version)
+        except (NoModel, CheckpointError) as error:
+            self._remember(selector, None, str(error))
+            raise ModelNotFoundError(str(error)) from error
+        self._remember(selector, version.key)
+        self._keep(loaded)
+        return loaded
+
+    def _with_key(self, key: ModelKey) -> LoadedModel | None:
+        champion = self._champion
+        known = (*self._others, champion) if champion is not None else self._others
+        return next((loaded for loaded in known if loaded.version.key == key), None)
+
+    def _keep(self, loaded: LoadedModel) -> None:
+        """Makes a model the one that was used last."""
+        if loaded is self._champion:
+            return
         rest = tuple(other for other in self._others if other is not loaded)
         self._others = (*rest, loaded)[-self._settings.inference_models :]
-        return loaded
+
+    def _remember(self, selector: str, key: ModelKey | None, problem: str = "") -> None:
+        now = time.monotonic()
+        fresh = {name: answer for name, answer in self._answers.items() if answer.expires > now}
+        if len(fresh) >= _MOST_ANSWERS:
+            fresh = {}
+        self._answers = fresh | {selector: _Answer(now + self._settings.champion_poll, key, problem)}
 
     # --- the watcher
 
@@ -207,24 +244,27 @@ class ModelPool:
         """Asks the registry once for its champion and loads a new one; says in words how it went."""
         try:
             found = self._tracking.resolve(CHAMPION)
-        except NoModel:
-            return f"no model yet: {_HOW_TO_GET_ONE}" if self._champion is None else "the registry has no champion"
-        current = self._champion
-        if current is not None and _key(found) == _key(current.version):
-            self._rejected, self._pinned = None, False
+        except NoModel as error:
+            if self._champion is None:
+                return f"no model yet: {_HOW_TO_GET_ONE} ({error})"
+            served = self._champion.version.key.label
+            return f"the registry has no champion that can be served ({error}); {served} is served on"
+        current, name = self._champion, found.key.label
+        if current is not None and found.key == current.version.key:
+            self._rejected = None
             return f"version {found.version} of {found.name}"
-        if _key(found) == self._rejected:
-            return self._detail if not self._pinned else f"version {found.version} is passed over after a rollback"
+        if found.key == self._rejected:
+            return self._detail
         try:
-            loaded = self._load_checked(found)
+            loaded = self._with_key(found.key) or self._load_checked(found)
         except CheckpointError:
-            # Its files won't change: trying again every few seconds would only fill the log.
-            self._rejected = _key(found)
+            self._rejected = found.key
             raise
         with self._changed:
-            self._previous, self._champion = self._champion, loaded
-            self._rejected, self._pinned = None, False
-        _log.info("champion: now version %s of %s", found.version, found.name)
+            self._previous, self._champion, self._rejected = current, loaded, None
+            if current is not None:
+                self._keep(current)
+        _log.info("champion: now %s", name)
         return f"version {found.version} of {found.name}"
 
     def _limit_threads(self) -> None:
@@ -238,10 +278,6 @@ class ModelPool:
         model = self._load(version.path)
         _check(model, version)
         return LoadedModel(version, model)
-
-
-def _key(version: ModelVersion) -> tuple[str, str]:
-    return version.name, version.version
 
 
 def _check(model: Model, version: ModelVersion) -> None:

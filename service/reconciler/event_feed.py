@@ -93,4 +93,5 @@ def _parse_row(line: bytes) -> MetricRow | None:
 
 
 def _is_evaluation(metrics: Mapping[str, float]) -> bool:
-    return any(name.startswith("test/") for name in metrics)
+    # Older releases evaluated on `test` alone.
+    return any(name.startswith(("val/", "test/")) for name in metrics)

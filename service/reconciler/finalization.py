@@ -7,13 +7,16 @@ from typing import Unpack
 
 from jobs.directory.fencing import issue_control
 from jobs.directory.records import Control, Result, Want
+from jobs.directory.stored_specs import parse_spec
 from jobs.errors import ErrorClass, NoRun, TrackingUnavailable
 from jobs.interfaces import RunStatus, submission_id
+from jobs.specs import TrainSpec, TuneSpec, model_name
 from seqae.checkpoints.manifest import verify
 from seqae.errors import CheckpointError
 from service.db.changes import JobChanges
 from service.db.models import JobRow
-from service.job_state import AttemptOutcome, Desired, State
+from service.db.store import NewEvent
+from service.job_state import AttemptOutcome, Desired, EventType, State
 from service.reconciler.context import Delay, ReconcilerContext
 from service.reconciler.liveness import read_records
 from service.reconciler.observer import cluster_status, save_driver_log
@@ -59,20 +62,32 @@ def _publish(context: ReconcilerContext, job: JobRow, result: Result) -> None:
     context.tracking.ship(folder, run_id)
     if context.store.reload(job).desired == Desired.CANCEL:
         return  # The next look cancels it. From here on the model is out, and a request comes too late.
-    registered, reason = _register(context, job, run_id, checkpoint, result)
+    if checkpoint is None:
+        registered: JobChanges = {}
+        reason = "nothing is left to do"
+    else:
+        registered, reason = _register(context, job, run_id, checkpoint, result)
     context.tracking.close_run(run_id, RunStatus.FINISHED)
     context.store.transition(context.store.reload(job), State.SUCCEEDED, reason, leased=True, **registered)
 
 
 def _register(
-    context: ReconcilerContext, job: JobRow, run_id: str, checkpoint: Path | None, result: Result
+    context: ReconcilerContext, job: JobRow, run_id: str, checkpoint: Path, result: Result
 ) -> tuple[JobChanges, str]:
-    """Registers the model, if the job makes one; the columns that name it, and the reason for the job's end."""
-    if checkpoint is None:
-        return {}, "nothing is left to do"
-    model = context.tracking.register(job.id, run_id, checkpoint, result.metrics, result.evaluation_set or "")
-    named: JobChanges = {"model_name": model.name, "model_version": model.version}
-    return named, f"registered as {model.name} version {model.version}"
+    """Registers the model, which may make it the champion; gives the columns that say so, and the reason."""
+    spec = parse_spec(job.spec, job.spec_version)
+    if not isinstance(spec, TrainSpec | TuneSpec):
+        raise TypeError(f"a {spec.kind} job makes no model")
+    report = context.attempt_folder(job).read_report()
+    made = context.tracking.register(job.id, run_id, model_name(spec), checkpoint, result.metrics, report)
+    version, promotion = made.version, made.promotion
+    about = {"model": version.name, "version": version.version, "who": ""}
+    event = NewEvent(EventType.PROMOTION, {**about, **promotion.model_dump(mode="json", exclude={"scores"})})
+    columns: JobChanges = {"model_name": version.name, "model_version": version.version, "promotion": promotion}
+    if job.promotion is None:
+        context.store.update(context.store.reload(job), [event], **columns)
+    outcome = "the champion now" if promotion.promoted else "not promoted"
+    return columns, f"registered as {version.name} version {version.version}, {outcome}: {promotion.reason}"
 
 
 def _lose_result(context: ReconcilerContext, job: JobRow, message: str) -> None:

@@ -11,7 +11,7 @@ from jobs.directory.layout import JobFolder
 from jobs.directory.stored_specs import SPEC_VERSION, parse_spec
 from jobs.errors import LauncherUnavailable, SpecUnreadable
 from jobs.interfaces import Capacity
-from jobs.specs import AnySpec, JobSpec
+from jobs.specs import AnySpec, JobSpec, TrainSpec, TuneSpec
 from service.db.models import JobRow
 from service.db.store import Store, new_job_id
 from service.errors import ConflictError, QuotaError, SpecRefusedError, StaleRowError
@@ -57,15 +57,22 @@ class JobService:
         cluster: asked for its size and for logs; it may be unreachable.
         jobs_dir: folder with a folder for each job.
         limits: of the queue.
+        model_name: registered model of specs that name none; empty: by the kind of data.
     """
 
     def __init__(
-        self, store: Store, cluster: ClusterMonitor, jobs_dir: Path, limits: ReconcilerSettings | None = None
+        self,
+        store: Store,
+        cluster: ClusterMonitor,
+        jobs_dir: Path,
+        limits: ReconcilerSettings | None = None,
+        model_name: str = "",
     ) -> None:
         self._store = store
         self._cluster = cluster
         self._jobs_dir = jobs_dir
         self._limits = limits or ReconcilerSettings()
+        self._model_name = model_name
 
     # --- submitting
 
@@ -85,6 +92,7 @@ class JobService:
             ConflictError: the key was used for another spec.
             QuotaError: too many jobs have not ended.
         """
+        spec = self._named(spec)
         job = _new_job(spec, owner, priority)
         job.idempotency_key = idempotency_key
         job.body_hash = _hash(spec, priority)
@@ -98,6 +106,12 @@ class JobService:
     def validate(self, spec: JobSpec) -> Validation:
         """What `submit` would do with a spec, and about what it would cost. Changes nothing."""
         return dry_run(spec, self._capacity(), self._store.page((State.SUCCEEDED,), limit=200)[0])
+
+    def _named(self, spec: JobSpec) -> JobSpec:
+        """The spec with this installation's name for models, where it has one and the spec has none."""
+        if not self._model_name or not isinstance(spec, TrainSpec | TuneSpec) or spec.register_as is not None:
+            return spec
+        return spec.model_copy(update={"register_as": self._model_name})
 
     # --- reading
 

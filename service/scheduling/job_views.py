@@ -5,9 +5,19 @@ from typing import Any
 from jobs.directory.stored_specs import parse_spec
 from jobs.errors import ErrorClass, SpecUnreadable
 from jobs.specs import AnySpec
+from seqae.evaluation.names import modern
 from service.db.models import AttemptRow, EventRow, JobRow, Waiting, WaitingFor
 from service.job_state import Desired, State
-from service.schemas.jobs import AttemptView, ErrorView, Event, JobView, ModelView, ProgressView, WaitingView
+from service.schemas.jobs import (
+    AttemptView,
+    ErrorView,
+    Event,
+    JobView,
+    ModelView,
+    ProgressView,
+    PromotionView,
+    WaitingView,
+)
 
 __all__ = ["attempt_view", "event_view", "job_view"]
 
@@ -35,9 +45,10 @@ def job_view(row: JobRow) -> JobView:
         finished_at=row.finished_at,
         progress=_progress_view(row),
         error=_error_view(row),
-        metrics=row.metrics,
+        metrics=None if row.metrics is None else modern(row.metrics),
         mlflow_url=row.mlflow_url,
         model=_model_view(row),
+        promotion=None if row.promotion is None else PromotionView.model_validate(row.promotion.model_dump()),
         waiting=_waiting_view(row.waiting),
         deleting=row.delete_requested,
         spec=spec,

@@ -21,6 +21,7 @@ __all__ = [
     "PriorityChange",
     "ProblemView",
     "ProgressView",
+    "PromotionView",
     "Validation",
     "WaitingView",
 ]
@@ -39,7 +40,8 @@ class ProgressView(Schema):
     epoch: float
     epochs: float
     loss: float | None = None
-    test_mse: float | None = None
+    val_mse: float | None = None
+    """Error of the newest evaluation, on the images of `val`."""
     images_per_second: float | None = None
     eta_seconds: float | None = None
     """None while nobody can know."""
@@ -60,6 +62,17 @@ class ModelView(Schema):
 
     name: str
     version: str
+
+
+class PromotionView(Schema):
+    """Whether a job's model became the champion of its name, and why."""
+
+    promoted: bool
+    reason: str
+    against: str | None
+    """The champion that it was compared with, as NAME/VERSION."""
+    scores: dict[str, dict[str, float]]
+    """Test metrics of `challenger` and `champion` on the same images, and their `difference`."""
 
 
 class WaitingView(Schema):
@@ -100,6 +113,8 @@ class JobView(Schema):
     metrics: dict[str, float] | None
     mlflow_url: str | None
     model: ModelView | None
+    promotion: PromotionView | None = None
+    """None until the model is registered."""
     waiting: WaitingView | None = None
     """Why it does not get further now; None while it does."""
     deleting: bool = False

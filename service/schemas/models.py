@@ -1,10 +1,26 @@
 """Wire models of registered models and of reconstructions."""
 
+from datetime import datetime
 from enum import StrEnum
 
-from service.schemas.base import Schema
+from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Box", "MediaType", "ModelRef", "ModelStatus", "PixelStep", "ReconstructionView", "StepView"]
+from service.schemas.base import Schema
+from service.schemas.jobs import PromotionView
+
+__all__ = [
+    "Box",
+    "MediaType",
+    "ModelRef",
+    "ModelStatus",
+    "MoveRequest",
+    "MoveView",
+    "PixelStep",
+    "ReconstructionView",
+    "RegisteredModelView",
+    "StepView",
+    "VersionView",
+]
 
 
 class MediaType(StrEnum):
@@ -29,17 +45,68 @@ class ModelRef(Schema):
     metrics: dict[str, float]
 
 
+class VersionView(Schema):
+    """A version of a registered model."""
+
+    version: str
+    run_id: str
+    job_id: str | None
+    """None: it was not made here, and is never served."""
+    metrics: dict[str, float]
+    aliases: tuple[str, ...]
+    """champion, challenger, previous, and what people have set in MLflow."""
+    created_at: datetime | None
+    promotion: PromotionView | None
+    """What was decided when its job ended."""
+
+
+class MoveView(Schema):
+    """A move of the champion's alias."""
+
+    version: str
+    who: str
+    """Empty: the promotion rule."""
+    why: str
+    at: datetime
+
+
+class RegisteredModelView(Schema):
+    """A registered model: its versions, which of them is served, and how it came to that."""
+
+    name: str
+    champion: str | None
+    """Version that is served."""
+    challenger: str | None
+    """The newest version that was not promoted."""
+    previous: str | None
+    """The champion before, which a rollback goes back to."""
+    versions: tuple[VersionView, ...]
+    """Newest first."""
+    history: tuple[MoveView, ...]
+    """Newest first."""
+
+
+class MoveRequest(BaseModel):
+    """Body of a promotion or a rollback."""
+
+    model_config = ConfigDict(extra="forbid")
+    why: str = Field("", max_length=500)
+    """For whoever reads the history."""
+
+
 class ModelStatus(Schema):
-    """What this process serves."""
+    """What this process serves, and what the registry has."""
 
     champion: ModelRef | None
     previous: ModelRef | None
-    """The champion before, which `POST /models:rollback` goes back to."""
-    pinned: bool
-    """True after a rollback: the registry's champion is passed over until there is another one."""
+    """The champion before, which `POST /models:rollback` goes back to, where it is still loaded."""
+    pinned: bool = False
+    """Always false: a rollback moves the registry's alias."""
     loaded: tuple[ModelRef, ...]
     """Others that were asked for lately."""
     detail: str
+    models: tuple[RegisteredModelView, ...] = ()
+    """All registered models; none while the registry does not answer."""
 
 
 class Box(Schema):

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jobs.directory.records import EvaluationReport
 from jobs.errors import TrackingUnavailable
-from jobs.interfaces import ModelVersion, OpenRun, RunRef, RunStatus, Tracking
+from jobs.interfaces import ModelVersion, OpenRun, RegisteredModel, Registration, RunRef, RunStatus, Tracking
 from service.clock import Clock
 from service.upstream.circuit_breaker import CircuitBreaker
 
@@ -42,16 +43,34 @@ class TrackingServer:
         self._breaker.call(lambda: self._tracking.ship(job_dir, run_id))
 
     def register(
-        self, job_id: str, run_id: str, checkpoint_dir: Path, metrics: Mapping[str, float], evaluation_set: str
-    ) -> ModelVersion:
+        self,
+        job_id: str,
+        run_id: str,
+        model: str,
+        checkpoint_dir: Path,
+        metrics: Mapping[str, float],
+        report: EvaluationReport | None,
+    ) -> Registration:
         """See `Tracking.register`."""
         return self._breaker.call(
-            lambda: self._tracking.register(job_id, run_id, checkpoint_dir, metrics, evaluation_set)
+            lambda: self._tracking.register(job_id, run_id, model, checkpoint_dir, metrics, report)
         )
 
     def resolve(self, selector: str) -> ModelVersion:
         """See `Tracking.resolve`."""
         return self._breaker.call(lambda: self._tracking.resolve(selector))
+
+    def models(self) -> list[RegisteredModel]:
+        """See `Tracking.models`."""
+        return self._breaker.call(self._tracking.models)
+
+    def promote(self, model: str, version: str, who: str, why: str) -> None:
+        """See `Tracking.promote`."""
+        self._breaker.call(lambda: self._tracking.promote(model, version, who, why))
+
+    def rollback(self, model: str, who: str, why: str) -> None:
+        """See `Tracking.rollback`."""
+        self._breaker.call(lambda: self._tracking.rollback(model, who, why))
 
     def open_runs(self) -> list[OpenRun]:
         """See `Tracking.open_runs`."""

@@ -33,7 +33,8 @@ def data_of(config: TrainConfig) -> Dataset:
     digits = bundled_digits()
     model = config.model
     train = make_scenes(config.data, model.height, model.width, model.channels, digits.train, "train")  # type: ignore[arg-type]
-    return Dataset(train, Scenes(train.images[:1]), digits.description, "")
+    one = Scenes(train.images[:1])
+    return Dataset(train, one, one, digits.description, "", "")
 
 
 def flops_of(trainer: Trainer) -> int:

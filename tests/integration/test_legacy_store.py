@@ -10,9 +10,11 @@ import pytest
 
 from jobs.backends.mlflow import MlflowTracking
 from jobs.directory.layout import JobFolder
+from jobs.directory.records import CrossEvaluation
 from jobs.interfaces import RunStatus
 from jobs.specs import job_spec
 from seqae.checkpoints.manifest import verify
+from seqae.evaluation.names import modern
 from seqae.reconstructor import Reconstructor
 from service.job_state import State
 from service.local.daemons import HomeLayout
@@ -21,6 +23,7 @@ from service.settings import ReconcilerSettings
 from tests.control_plane import ControlPlane
 from tests.daemons import Daemons
 from tests.legacy import LegacyHome, unpack
+from tests.reports import make_report, make_scores
 
 pytestmark = pytest.mark.timeout(540)
 
@@ -75,7 +78,7 @@ def test_models_are_resolved_as_before(tracking: MlflowTracking, legacy: LegacyH
     for selector, said in legacy.models.items():
         for asked in (selector, said.job_id):
             found = tracking.resolve(asked)
-            assert (found.version, found.job_id, found.metrics) == (said.version, said.job_id, said.metrics)
+            assert (found.version, found.job_id, found.metrics) == (said.version, said.job_id, modern(said.metrics))
             assert verify(found.path).metrics["test_mse"] == said.metrics["test_mse"]
     assert [tracking.resolve(version).is_champion for version in ("1", "2", "3")] == [False, True, False]
 
@@ -139,26 +142,30 @@ def test_a_job_that_the_old_release_could_not_finish_is_registered(
     job = plane.service.get(job_id)
     plane.store.close()
     assert job.model is not None
-    assert (job.model.name, job.model.version) == ("seqae", "4")
+    assert (job.model.name, job.model.version) == ("seqae-mnist_scenes", "1")
+    assert job.promotion is not None
+    assert job.promotion.promoted, "the first of this name"
     assert run_status(rest, run_id) == "FINISHED"
     assert tracking.resolve(job_id).metrics == job.metrics
-    assert tracking.resolve("champion").version == legacy.models["champion"].version
+    assert tracking.resolve("seqae").version == legacy.models["champion"].version
 
 
 def test_a_better_model_becomes_the_champion(tracking: MlflowTracking, legacy: LegacyHome) -> None:
-    before = tracking.resolve("champion")
+    before = tracking.resolve("seqae")
     attempt = JobFolder(legacy.jobs_dir / legacy.id_of("trained")).attempt(2)
     result = attempt.read_result()
     assert result is not None
-    assert result.evaluation_set is not None
     run = tracking.create_run("job_new", "new", "train", {})
-    metrics = {**before.metrics, "test_mse": before.metrics["test_mse"] / 2}
-    made = tracking.register("job_new", run.run_id, attempt.checkpoints / "9", metrics, result.evaluation_set)
-    tracking.close_run(run.run_id, RunStatus.FINISHED)
-    assert (made.version, made.is_champion) == ("5", True)
-    assert tracking.resolve("champion").job_id == "job_new"
-    assert not tracking.resolve(before.version).is_champion
-    again = tracking.register(
-        legacy.id_of("first"), legacy.run_of("first"), before.path, before.metrics, result.evaluation_set
+    metrics = {**before.metrics, "test/mse": before.metrics["test/mse"] / 2}
+    against = CrossEvaluation(
+        name="seqae", version=before.version, run_id=before.run_id, champion=make_scores(metrics["test/mse"] * 2)
     )
-    assert again.version == "1"
+    report = make_report(metrics["test/mse"], model="seqae").model_copy(update={"against": against})
+    checkpoint = attempt.checkpoints / "9"
+    made = tracking.register("job_new", run.run_id, "seqae", checkpoint, metrics, report).version
+    tracking.close_run(run.run_id, RunStatus.FINISHED)
+    assert (made.version, made.is_champion) == ("4", True)
+    assert tracking.resolve("seqae").job_id == tracking.resolve("champion").job_id == "job_new"
+    assert not tracking.resolve(f"seqae/{before.version}").is_champion
+    again = tracking.register(legacy.id_of("first"), legacy.run_of("first"), "seqae", before.path, before.metrics, None)
+    assert again.version.version == "1"

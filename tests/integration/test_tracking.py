@@ -16,7 +16,9 @@ from jobs.directory.records import Shipped, TrialRow, TrialState
 from jobs.errors import NoModel, NoRun, TrackingUnavailable
 from jobs.interfaces import RunStatus
 from jobs.specs import job_spec
+from seqae.checkpoints import manifest
 from tests.daemons import Daemons
+from tests.reports import make_report
 
 pytestmark = pytest.mark.timeout(540)
 
@@ -36,7 +38,7 @@ def folder(tmp_path: Path) -> JobFolder:
 @pytest.fixture
 def own(daemons: Daemons, tracking: MlflowTracking, job_id: str, tmp_path: Path) -> MlflowTracking:
     """The same server, with an experiment and a model of the test's own."""
-    return MlflowTracking(daemons.mlflow.url, tmp_path / "models", experiment=job_id, model_name=job_id)
+    return MlflowTracking(daemons.mlflow.url, tmp_path / "models", experiment=job_id, default_model=job_id)
 
 
 def _steps(tracking: MlflowTracking, run_id: str, name: str) -> list[int]:
@@ -47,6 +49,7 @@ def _checkpoint(path: Path) -> Path:
     path.mkdir(parents=True)
     (path / "config.json").write_text("{}")
     (path / "model.safetensors").write_bytes(b"weights")
+    manifest.write(path, iteration=1, metrics={})
     return path
 
 
@@ -152,7 +155,8 @@ def test_the_champion_is_the_best_on_the_same_scenes(own: MlflowTracking, job_id
         run = own.create_run(name, name, "train", {})
         path = tmp_path / name
         files = path if path.exists() else _checkpoint(path)
-        return own.register(name, run.run_id, files, {"test_mse": error}, scenes).is_champion
+        report = make_report(error, test_checksum=scenes)
+        return own.register(name, run.run_id, job_id, files, {"test/mse": error}, report).version.is_champion
 
     assert register("job_a", 0.5, "s1")
     assert not register("job_b", 0.6, "s1")
@@ -160,8 +164,22 @@ def test_the_champion_is_the_best_on_the_same_scenes(own: MlflowTracking, job_id
     assert register("job_d", 0.4, "s1")
     assert not register("job_a", 0.5, "s1")
     champion = own.resolve("champion")
-    assert (champion.job_id, champion.version, champion.metrics) == ("job_d", "4", {"test_mse": 0.4})
-    assert sorted(file.name for file in champion.path.iterdir()) == ["config.json", "model.safetensors"]
+    assert (champion.job_id, champion.version, champion.metrics) == ("job_d", "4", {"test/mse": 0.4})
+    names = sorted(file.name for file in champion.path.iterdir())
+    assert names == ["config.json", "manifest.json", "model.safetensors"]
+    model = next(one for one in own.models() if one.name == job_id)
+    aliases = {version.version: version.aliases for version in model.versions}
+    assert aliases == {"4": ("champion",), "3": ("challenger",), "2": (), "1": ("previous",)}
+    assert [version.promotion is not None for version in model.versions] == [True] * 4
+    own.rollback(job_id, "ann", "to see")
+    assert (own.resolve("champion").version, own.resolve(f"{job_id}@previous").version) == ("1", "4")
+    own.promote(job_id, "2", "bob", "to see more")
+    moved = next(one for one in own.models() if one.name == job_id)
+    assert [(move.version, move.who, move.why) for move in moved.history][:2] == [
+        ("2", "bob", "to see more"),
+        ("1", "ann", "to see"),
+    ]
+    own.promote(job_id, "4", "bob", "")
     assert own.resolve("job_b").version == own.resolve("2").version == "2"
     assert len(own._client.search_model_versions(f"name = '{job_id}'")) == 4
 

@@ -7,9 +7,9 @@ import anyio.to_thread
 from fastapi import APIRouter, Response
 
 from jobs.errors import NoModel
+from jobs.interfaces import CHAMPION
 from seqae.errors import Error
 from service.api.dependencies import AppContext, ContextDep
-from service.inference.model_pool import CHAMPION
 from service.schemas.health import Health, PartStatus, Readiness
 
 __all__ = ["router"]

@@ -1,30 +1,50 @@
 """Routes of models: `POST /reconstruct`, and which models are served."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, TypeVar
 
+import anyio
 import anyio.to_thread
 import numpy as np
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import Response as RawResponse
 from PIL import Image
 
+from jobs.errors import NoModel, TrackingUnavailable
+from jobs.interfaces import CHALLENGER, CHAMPION, PREVIOUS, RegisteredModel, VersionInfo
 from seqae.data.preprocess import fit
 from service.api.dependencies import AppContext, ContextDep
 from service.api.media_types import choose_media_type
 from service.api.problems import problem_responses
 from service.api.renderings import model_ref, render_reconstruction
 from service.api.uploads import REQUEST_BODY, Upload, decode, read_upload
-from service.errors import ModelTimeoutError, OverloadedError, SlowBodyError
+from service.db.store import NewEvent
+from service.errors import ConflictError, ModelNotFoundError, ModelTimeoutError, OverloadedError, SlowBodyError
 from service.inference.batcher import Model
-from service.inference.model_pool import CHAMPION, ModelPool
-from service.schemas.models import MediaType, ModelStatus, ReconstructionView
+from service.inference.model_pool import ModelPool
+from service.job_state import EventType
+from service.schemas.jobs import PromotionView
+from service.schemas.models import (
+    MediaType,
+    ModelStatus,
+    MoveRequest,
+    MoveView,
+    ReconstructionView,
+    RegisteredModelView,
+    VersionView,
+)
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["models"])
+
+AnswerT = TypeVar("AnswerT")
+
+ModelNamePath = Annotated[str, Path(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="of a registered model")]
+VersionPath = Annotated[str, Path(pattern="^[0-9]{1,9}$", description="its number")]
+OwnerHeader = Annotated[str, Header(alias="Seqae-Owner", max_length=200, description="who asks")]
 
 _OTHER_ANSWERS: dict[str, dict[str, str]] = {kind.value: {} for kind in MediaType if kind is not MediaType.JSON}
 
@@ -41,8 +61,9 @@ async def reconstruct(
     model: Annotated[
         str,
         Query(
-            description="`champion`, a version number, or the id of the job that trained it",
-            pattern="^(champion|[0-9]{1,9}|job_[a-z0-9]{12})$",
+            description="`champion`, NAME, NAME@champion, NAME@challenger, NAME/VERSION, the id of the job that "
+            "trained it, or a version number of the default model",
+            pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,99}(@(champion|challenger|previous)|/[0-9]{1,9})?$",
         ),
     ] = CHAMPION,
     accept: Annotated[str, Header(description="JSON by default")] = "",
@@ -59,7 +80,9 @@ async def reconstruct(
         picture = await anyio.to_thread.run_sync(
             decode, upload, context.settings.max_image_pixels, limiter=context.decoders
         )
-        loaded = await anyio.to_thread.run_sync(inference.find, model)
+        loaded = inference.find_loaded(model)
+        if loaded is None:
+            loaded = await _ask(context, lambda: inference.find(model))
         image = await anyio.to_thread.run_sync(_fit, upload, picture, loaded.model, limiter=context.decoders)
         waiting = asyncio.wrap_future(inference.batcher.submit(loaded.model, image, picture.size))
         try:
@@ -71,17 +94,97 @@ async def reconstruct(
 
 
 @router.get("/models")
-def models(context: ContextDep) -> ModelStatus:
-    """What this process serves: the champion, the one before it, and others that were asked for lately."""
-    return _status(_inference(context))
+async def models(context: ContextDep) -> ModelStatus:
+    """All registered models with their champions and why, and what this process serves and has loaded."""
+    return await _status(context)
 
 
-@router.post("/models:rollback", responses=problem_responses(409))
-def rollback(context: ContextDep) -> ModelStatus:
-    """Serves the champion before again, until the registry has yet another one."""
-    inference = _inference(context)
-    inference.rollback()
-    return _status(inference)
+@router.get("/models/{name}", responses=problem_responses(404, 503))
+async def get_model(name: ModelNamePath, context: ContextDep) -> RegisteredModelView:
+    """One registered model: its versions, which of them is the champion, and every decision about that."""
+    found = {model.name: model for model in await _ask(context, context.tracking.models)}
+    if name not in found:
+        raise ModelNotFoundError(f"there is no registered model {name} with a version that was made here")
+    return _model_view(found[name])
+
+
+@router.post("/models/{name}/versions/{version}:promote", responses=problem_responses(404, 422, 503))
+async def promote(
+    name: ModelNamePath,
+    version: VersionPath,
+    context: ContextDep,
+    body: MoveRequest | None = None,
+    owner: OwnerHeader = "",
+) -> RegisteredModelView:
+    """Makes a version the champion, whatever the promotion rule says; every replica serves it within seconds."""
+    why = body.why if body else ""
+    await _move(context, lambda: context.tracking.promote(name, version, owner, why))
+    return await _moved(context, name, owner, why)
+
+
+@router.post("/models/{name}:rollback", responses=problem_responses(409, 422, 503))
+async def rollback_model(
+    name: ModelNamePath, context: ContextDep, body: MoveRequest | None = None, owner: OwnerHeader = ""
+) -> RegisteredModelView:
+    """Makes the champion before the champion again."""
+    why = body.why if body else ""
+    await _roll_back(context, name, owner, why)
+    return await _moved(context, name, owner, why)
+
+
+@router.post("/models:rollback", responses=problem_responses(409, 503))
+async def rollback(context: ContextDep, owner: OwnerHeader = "") -> ModelStatus:
+    """The same for the model that is served where none is named."""
+    champion = _inference(context).champion
+    if champion is None:
+        raise ConflictError("no champion is served, so there is none to go back from")
+    name = champion.version.name
+    await _roll_back(context, name, owner, "")
+    await _moved(context, name, owner, "")
+    return await _status(context)
+
+
+async def _roll_back(context: AppContext, name: str, who: str, why: str) -> None:
+    try:
+        await _ask(context, lambda: context.tracking.rollback(name, who, why))
+    except NoModel as error:
+        raise ConflictError(str(error)) from error
+
+
+async def _move(context: AppContext, act: Callable[[], None]) -> None:
+    try:
+        await _ask(context, act)
+    except NoModel as error:
+        raise ModelNotFoundError(str(error)) from error
+
+
+async def _moved(context: AppContext, name: str, who: str, why: str) -> RegisteredModelView:
+    """After a move of the champion's alias: the event of it, and this process serves it at once."""
+    model = next((one for one in await _ask(context, context.tracking.models) if one.name == name), None)
+    champion = None if model is None else model.with_alias(CHAMPION)
+    if model is None or champion is None:
+        raise ModelNotFoundError(f"{name} has no champion")
+    if champion.job_id is not None:
+        about = {"model": name, "version": champion.version, "who": who}
+        data = {**about, "promoted": True, "reason": why, "against": None}
+        event = NewEvent(EventType.PROMOTION, data)
+        await anyio.to_thread.run_sync(context.store.add_event, champion.job_id, event)
+    if context.inference is not None:
+        await _ask(context, context.inference.refresh)
+    return _model_view(model)
+
+
+async def _ask(context: AppContext, act: Callable[[], AnswerT]) -> AnswerT:
+    """Asks the registry in one of a few threads, so that one which hangs never takes those that serve jobs.
+
+    Raises:
+        OverloadedError: it takes too long.
+    """
+    try:
+        with anyio.fail_after(context.settings.lookup_timeout):
+            return await anyio.to_thread.run_sync(act, abandon_on_cancel=True, limiter=context.lookups)
+    except TimeoutError as error:
+        raise OverloadedError("the model registry takes its time; try again") from error
 
 
 def _inference(context: AppContext) -> ModelPool:
@@ -90,14 +193,48 @@ def _inference(context: AppContext) -> ModelPool:
     return context.inference
 
 
-def _status(inference: ModelPool) -> ModelStatus:
+async def _status(context: AppContext) -> ModelStatus:
+    inference = _inference(context)
+    detail = inference.detail
+    try:
+        registered = await _ask(context, context.tracking.models)
+    except (TrackingUnavailable, OverloadedError) as error:
+        registered, detail = [], f"{detail}; the registry does not answer: {error}"
     champion, previous = inference.champion, inference.previous
     return ModelStatus(
         champion=model_ref(champion.version) if champion else None,
         previous=model_ref(previous.version) if previous else None,
-        pinned=inference.pinned,
         loaded=tuple(model_ref(loaded.version) for loaded in inference.others),
-        detail=inference.detail,
+        detail=detail,
+        models=tuple(_model_view(model) for model in registered),
+    )
+
+
+def _model_view(model: RegisteredModel) -> RegisteredModelView:
+    def version_of(alias: str) -> str | None:
+        found = model.with_alias(alias)
+        return None if found is None else found.version
+
+    return RegisteredModelView(
+        name=model.name,
+        champion=version_of(CHAMPION),
+        challenger=version_of(CHALLENGER),
+        previous=version_of(PREVIOUS),
+        versions=tuple(_version_view(version) for version in model.versions),
+        history=tuple(MoveView(version=one.version, who=one.who, why=one.why, at=one.at) for one in model.history),
+    )
+
+
+def _version_view(version: VersionInfo) -> VersionView:
+    promotion = None if version.promotion is None else PromotionView.model_validate(version.promotion.model_dump())
+    return VersionView(
+        version=version.version,
+        run_id=version.run_id,
+        job_id=version.job_id,
+        metrics=dict(version.metrics),
+        aliases=version.aliases,
+        created_at=version.created_at,
+        promotion=promotion,
     )
 
 

@@ -52,9 +52,9 @@ def test_a_search_gives_its_winner(tune_spec: TuneSpec, base: Material, tmp_path
 def test_a_registered_model_is_found_with_the_record_of_its_job(trained: JobFolder, base: Material) -> None:
     tracking = FakeTracking()
     run = tracking.create_run("job_trained", "tiny", "train", {})
-    tracking.register("job_trained", run.run_id, Path("/models/1"), {"test_mse": 0.1}, "set")
+    tracking.register("job_trained", run.run_id, "m", Path("/models/1"), {}, None)
     elsewhere = tracking.create_run("job_elsewhere", "tiny", "train", {})
-    tracking.register("job_elsewhere", elsewhere.run_id, Path("/models/2"), {"test_mse": 0.2}, "set")
+    tracking.register("job_elsewhere", elsewhere.run_id, "m", Path("/models/2"), {}, None)
     for selector, path, curves in (("champion", "/models/1", 3), ("2", "/models/2", 0)):
         found = find_material(selector, trained.path.parent, tracking, base)
         assert found.checkpoint == Path(path)

@@ -11,7 +11,14 @@ from seqae.data.digits import bundled_digits
 from seqae.data.mnist_scenes import make_scenes
 
 SMALL: dict[str, Any] = {
-    "data": {"train_scenes": 30, "test_scenes": 9, "max_digits": 2, "min_scale": 0.36, "max_scale": 0.43},
+    "data": {
+        "train_scenes": 30,
+        "val_scenes": 7,
+        "test_scenes": 9,
+        "max_digits": 2,
+        "min_scale": 0.36,
+        "max_scale": 0.43,
+    },
     "model": {
         "height": 24,
         "width": 28,
@@ -53,8 +60,9 @@ def small_data() -> Callable[[TrainConfig], Dataset]:
         if key not in made:
             size = (model.height, model.width, model.channels)
             train = make_scenes(data, *size, digits.train, "train")
+            val = make_scenes(data, *size, digits.val, "val")
             test = make_scenes(data, *size, digits.test, "test")
-            made[key] = Dataset(train, test, "bundled digits", "")
+            made[key] = Dataset(train, val, test, "bundled digits", "", "")
         return made[key]
 
     return make
@@ -70,6 +78,7 @@ def changed_config() -> TrainConfig:
             "data": {
                 "digits": "mnist",
                 "train_scenes": 20,
+                "val_scenes": 6,
                 "test_scenes": 8,
                 "min_digits": 0,
                 "max_digits": 3,

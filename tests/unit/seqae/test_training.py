@@ -1,8 +1,10 @@
+import itertools
 import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -85,7 +87,7 @@ def numbered(count: int, config: TrainConfig) -> Dataset:
     """Images whose intensity is their number."""
     shape = (count, config.model.channels, config.model.height, config.model.width)
     images = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones(shape, np.uint8)
-    return Dataset(Scenes(images), Scenes(images[:3]), "numbers", "")
+    return Dataset(Scenes(images), Scenes(images[:3]), Scenes(images[:3]), "numbers", "", "")
 
 
 # --- the same results, whoever runs it and however often it is interrupted
@@ -178,7 +180,7 @@ def test_a_resumed_run_keeps_the_newest_evaluation_until_the_next(make: Callable
     trainer = make(schedule=schedule)
     losses(trainer, until=2)
     metrics = trainer.save(tmp_path / "2").metrics
-    assert metrics["test_mse"] > 0
+    assert metrics["val/mse"] > 0
     resumed = make(schedule=schedule)
     resumed.load(tmp_path / "2")
     losses(resumed, until=3)
@@ -225,6 +227,15 @@ def test_every_image_comes_once_in_an_epoch_in_another_order(make: Callable[...,
     for epoch in epochs:
         assert sorted(epoch) == list(range(35))
     assert len({tuple(epoch) for epoch in [*epochs, sorted(epochs[0])]}) == 4
+
+
+def test_the_seed_decides_the_order(make: Callable[..., Trainer], small_config: Make) -> None:
+    orders = []
+    for seed in (1, 1, 2):
+        trainer = make(_data=numbered(35, small_config()), _wrap=Spy, seed=seed)
+        losses(trainer)
+        orders.append(spy(trainer).batches)
+    assert orders[0] == orders[1] != orders[2]
 
 
 def test_epochs_that_do_not_divide_into_batches_run_into_each_other(
@@ -410,6 +421,16 @@ def test_a_report_is_the_mean_since_the_one_before(make: Callable[..., Trainer])
     assert third == pytest.approx([sum(every[:3]) / 3, sum(every[3:]) / 3], rel=1e-5)
 
 
+def test_speed_and_time_left_are_those_since_the_report_before(
+    make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = itertools.count()  # on a clock that ticks when it is read: at the start and end of each report's time
+    monkeypatch.setattr("seqae.training.time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
+    found = reports(make(schedule={"log_every": 2}))
+    assert [report.images_per_second for report in found] == [2 * 5 / 1] * 3
+    assert [report.eta_seconds for report in found] == [4 * 5 / 10, 2 * 5 / 10, 0]
+
+
 def test_the_gradient_is_clipped(make: Callable[..., Trainer]) -> None:
     norms: list[float] = []
 
@@ -474,7 +495,7 @@ def tiny(make: Callable[..., Trainer]) -> Callable[..., Trainer]:
 
 
 def on_training_images(trainer: Trainer) -> Evaluation:
-    trainer.data = replace(trainer.data, test=trainer.data.train)
+    trainer.data = replace(trainer.data, val=trainer.data.train)
     return trainer.evaluate()
 
 
@@ -485,7 +506,7 @@ def test_a_few_scenes_are_learnt(tiny: Callable[..., Trainer], precision: str) -
     found = losses(trainer)
     after = on_training_images(trainer)
     assert found[-1] < 0.35 * found[0]
-    assert after.test_mse < 0.3 * after.empty_mse < before.test_mse
+    assert after.mse < 0.3 * after.empty_mse < before.mse
     assert max(after.step_mse[1:]) < 0.5 * after.step_mse[0], "the first write helps, and no other spoils it"
 
 

@@ -2,7 +2,6 @@ import pytest
 
 from service.job_state import ACTIVE, ENDED, TRANSITIONS, WAITING, State, is_legal, reason_for
 
-
 OWN = frozenset(State) - {State.UNKNOWN}
 """States of this release."""
 

@@ -7,6 +7,7 @@ import pytest
 from jobs.backends.fakes import FakeLauncher, FakeTracking
 from jobs.errors import LauncherUnavailable, NoModel, NoRun, SubmissionRefused, TrackingUnavailable
 from jobs.interfaces import Launcher, ProcessState, RunStatus, Submission, Tracking
+from tests.reports import make_report
 
 SUBMISSION = Submission("job_a", 1, "train", Path("/jobs/job_a"))
 
@@ -94,8 +95,8 @@ def test_the_champion_is_the_best_on_the_same_scenes() -> None:
         tracking.resolve("champion")
 
     def register(job: str, error: float, scenes: str) -> bool:
-        run = tracking.create_run(job, job, "train", {})
-        return tracking.register(job, run.run_id, Path("/c"), {"test_mse": error}, scenes).is_champion
+        run, report = tracking.create_run(job, job, "train", {}), make_report(error, test_checksum=scenes)
+        return tracking.register(job, run.run_id, "m", Path("/c"), {}, report).version.is_champion
 
     assert register("job_a", 0.5, "s1")
     assert not register("job_b", 0.6, "s1")
@@ -105,6 +106,16 @@ def test_the_champion_is_the_best_on_the_same_scenes() -> None:
     assert tracking.resolve("champion").job_id == "job_d"
     assert tracking.resolve("2").job_id == tracking.resolve("job_b").job_id == "job_b"
     assert len(tracking.versions) == 4
+    [model] = tracking.models()
+    assert [version.aliases for version in model.versions] == [("champion",), ("challenger",), (), ("previous",)]
+    tracking.rollback("m", "ann", "why not")
+    assert (tracking.resolve("m").job_id, tracking.resolve("m@previous").job_id) == ("job_a", "job_d")
+    tracking.promote("m", "2", "ann", "")
+    assert tracking.resolve("champion").job_id == tracking.resolve("m/2").job_id == "job_b"
+    with pytest.raises(NoModel):
+        tracking.promote("m", "7", "", "")
+    with pytest.raises(NoModel):
+        tracking.rollback("other", "", "")
 
 
 def test_a_server_may_be_away_or_have_lost_its_runs() -> None:

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from jobs.directory.records import Control, Outcome, Result, Shipped, Want
+from jobs.errors import TrackingUnavailable
 from jobs.interfaces import Capacity, NodeCapacity, RunStatus
 from jobs.specs import job_spec
-from service.job_state import State
+from service.job_state import EventType, State
 from tests.control_plane import ControlPlane
 
 
@@ -184,3 +187,52 @@ def test_a_driver_that_lingers_after_its_end_is_stopped(plane: ControlPlane) -> 
     plane.tick(10)
     assert plane.launcher.live() == set()
     assert plane.store.job(job_id).cleaned_up
+
+
+def test_the_best_of_three_jobs_on_different_numbers_of_scenes_is_the_champion(plane: ControlPlane) -> None:
+    """F1: what a model was trained on does not matter; the test images are the same."""
+    ids = []
+    for scenes, mse in ((100, 0.3), (200, 0.1), (300, 0.2)):
+        job_id, driver = plane.running({"data": {"train_scenes": scenes}})
+        driver.finish(mse=mse)
+        plane.until(job_id, State.SUCCEEDED)
+        ids.append(job_id)
+    assert plane.tracking.resolve("champion").job_id == ids[1]
+    first, second, third = [plane.service.get(job_id).promotion for job_id in ids]
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert (first.promoted, second.promoted, third.promoted) == (True, True, False)
+    assert second.reason.startswith("better than seqae-mnist_scenes/1 by more than the standard error")
+    assert third.against == "seqae-mnist_scenes/2"
+    assert third.scores["champion"]["test/mse"] == pytest.approx(0.1)
+    events = [event for event in plane.store.events(job_id=ids[2]) if event.type == EventType.PROMOTION]
+    assert [(event.data["promoted"], event.data["version"]) for event in events] == [(False, "3")]
+    last = [event for event in plane.store.events(job_id=ids[1]) if event.type == EventType.TRANSITION][-1]
+    assert "the champion now" in last.data["reason"]
+
+
+def test_a_crash_after_the_model_was_registered_decides_nothing_anew(plane: ControlPlane) -> None:
+    job_id, driver = plane.running()
+    close_run = plane.tracking.close_run
+
+    def fail_once(run_id: str, status: RunStatus) -> None:
+        plane.tracking.close_run = close_run  # type: ignore[method-assign]
+        raise TrackingUnavailable("just now")
+
+    driver.finish()
+    plane.until(job_id, State.FINALIZING)
+    plane.tracking.close_run = fail_once  # type: ignore[method-assign]  # MLflow goes away between two calls
+    plane.until(job_id, State.SUCCEEDED)
+    assert len(plane.tracking.versions) == 1
+    events = [event for event in plane.store.events(job_id=job_id) if event.type == EventType.PROMOTION]
+    assert len(events) == 1
+
+
+def test_a_spec_that_names_a_model_gets_it(plane: ControlPlane) -> None:
+    job_id, driver = plane.running({"register_as": "my-digits"})
+    driver.finish()
+    plane.until(job_id, State.SUCCEEDED)
+    model = plane.service.get(job_id).model
+    assert model is not None
+    assert (model.name, model.version) == ("my-digits", "1")

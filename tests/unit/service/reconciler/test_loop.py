@@ -16,7 +16,7 @@ def test_a_job_goes_all_the_way(plane: ControlPlane) -> None:
     plane.tick(2)
     job = plane.service.get(job_id)
     assert job.model is not None
-    assert (job.attempt, job.model.version, job.metrics) == (1, "1", {"test_mse": 0.01})
+    assert (job.attempt, job.model.version, job.metrics) == (1, "1", {"test/mse": 0.01})
     assert plane.path_of(job_id) == ["QUEUED", "SUBMITTING", "STARTING", "RUNNING", "FINALIZING", "SUCCEEDED"]
     assert plane.tracking.runs[f"run-{job_id}"].status is RunStatus.FINISHED
     assert plane.store.job(job_id).cleaned_up

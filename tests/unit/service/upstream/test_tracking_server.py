@@ -19,8 +19,16 @@ def test_every_call_reaches_the_tracking_server() -> None:
     run = server.create_run("job_a", "name", "train", {"seed": 1})
     trial = server.create_trial_run(run.run_id, 3, {"seed": 2})
     server.ship(Path("/jobs/job_a"), run.run_id)
-    version = server.register("job_a", run.run_id, Path("/c"), {"test_mse": 0.1}, "scenes")
-    assert server.resolve("champion") == version == tracking.versions[0]
+    made = server.register("job_a", run.run_id, "m", Path("/c"), {"test/mse": 0.1}, None)
+    assert server.resolve("champion") == made.version
+    assert server.models() == tracking.models()
+    other = server.create_run("job_b", "name", "train", {})
+    server.register("job_b", other.run_id, "m", Path("/c"), {}, None)
+    server.promote("m", "2", "ann", "why")
+    assert server.resolve("m").job_id == "job_b"
+    server.rollback("m", "ann", "why")
+    assert server.resolve("m").job_id == "job_a"
+    server.close_run(other.run_id, RunStatus.FINISHED)
     assert [one.run_id for one in server.open_runs()] == [run.run_id]
     server.close_run(run.run_id, RunStatus.FINISHED)
     assert tracking.runs[run.run_id].shipped == [Path("/jobs/job_a")]
@@ -38,7 +46,10 @@ def test_after_a_call_without_an_answer_nobody_asks_for_a_moment() -> None:
         lambda: server.create_run("job_a", "name", "train", {}),
         lambda: server.create_trial_run("run", 3, {}),
         lambda: server.ship(Path("/x"), "run"),
-        lambda: server.register("job_a", "run", Path("/c"), {}, ""),
+        lambda: server.register("job_a", "run", "m", Path("/c"), {}, None),
+        server.models,
+        lambda: server.promote("m", "1", "", ""),
+        lambda: server.rollback("m", "", ""),
         lambda: server.resolve("champion"),
         lambda: server.close_run("run", RunStatus.FAILED),
         server.open_runs,

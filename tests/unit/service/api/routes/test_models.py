@@ -16,12 +16,17 @@ import torch
 from PIL import Image
 
 from jobs.backends.fakes import FakeTracking
+from jobs.errors import TrackingUnavailable
+from jobs.interfaces import ModelVersion
 from seqae.checkpoints import checkpoint
 from seqae.config import TrainConfig
 from seqae.model import SequentialAutoEncoder
 from seqae.reconstruction import Reconstruction
+from service.db.store import Store
 from service.inference.model_pool import ModelPool
+from service.job_state import EventType
 from service.settings import Settings
+from tests.reports import make_report
 from tests.unit.service.conftest import MakeApp, Serve
 from tests.untrained import with_random_writes
 
@@ -44,9 +49,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def register(tracking: FakeTracking, job_id: str, path: Path, test_mse: float) -> None:
-    run = tracking.create_run(job_id, "digits", "train", {})
-    tracking.register(job_id, run.run_id, path, {"test_mse": test_mse}, "scenes")
+def register(tracking: FakeTracking, job_id: str, path: Path, mse: float, model: str = "digits") -> None:
+    run, report = tracking.create_run(job_id, "digits", "train", {}), make_report(mse)
+    tracking.register(job_id, run.run_id, model, path, report.scores.metrics, report)
 
 
 def wait_until_served(inference: ModelPool, version: str) -> None:
@@ -105,11 +110,11 @@ def test_json(client: httpx.Client) -> None:
     assert answer.status_code == 200, answer.text
     found = answer.json()
     assert found["model"] == {
-        "name": "seqae",
+        "name": "digits",
         "version": "1",
         "run_id": "run-job_000000000001",
         "job_id": "job_000000000001",
-        "metrics": {"test_mse": 0.1},
+        "metrics": {"test/mse": pytest.approx(0.1), "test/empty_mse": 1.0},
     }
     assert len(found["frames"]) == CONFIG.model.steps + 1
     assert len(found["error"]) == CONFIG.model.steps + 1
@@ -149,7 +154,7 @@ def test_gif_png_and_npz(client: httpx.Client) -> None:
         assert arrays["frames"].shape == (4, 16, 16, 1)
         assert arrays["window"].shape == (3, 4)
         assert arrays["patch_written"].shape == (3, 8, 8, 1)
-        assert list(arrays["model"]) == ["seqae", "1", "run-job_000000000001"]
+        assert list(arrays["model"]) == ["digits", "1", "run-job_000000000001"]
     assert problem(send(client, data, "text/html"), 406)
 
 
@@ -167,9 +172,10 @@ def test_a_version_or_a_job_can_be_asked_for(client: httpx.Client) -> None:
     assert send(client, data, model="job_000000000002").json()["model"]["version"] == "2"
     assert send(client, data, model="champion").json()["model"]["version"] == "1"
     assert client.get("/models").json()["loaded"][0]["version"] == "2"
-    problem(send(client, data, model="77"), 404)
+    for unknown in ("77", "latest", "digits/77", "other@champion"):
+        problem(send(client, data, model=unknown), 404)
     problem(send(client, data, model="job_0000000000ff"), 404)
-    for nonsense in ("", "../1", "latest", "1" * 50, "\x00"):
+    for nonsense in ("", "../1", "a b", "x'", "digits/x", "digits@other", "1" * 150, "\x00"):
         assert problem(send(client, data, model=nonsense), 422)["errors"][0]["parameter"] == "model"
 
 
@@ -347,3 +353,78 @@ def test_rollback_over_http(
     wait_until_served(inference, "2")
     assert client.post("/models:rollback").json()["champion"]["version"] == "1"
     assert json.loads(send(client, encode(scene())).content)["model"]["version"] == "1"
+
+
+def test_models_say_who_is_the_champion_and_why(client: httpx.Client) -> None:
+    """F1: nothing is served, or not, without a word on why."""
+    [model] = client.get("/models").json()["models"]
+    assert (model["name"], model["champion"], model["challenger"], model["previous"]) == ("digits", "1", "2", None)
+    second, first = model["versions"]
+    assert (first["aliases"], second["aliases"]) == (["champion"], ["challenger"])
+    assert "first version" in first["promotion"]["reason"]
+    assert (second["promotion"]["promoted"], second["promotion"]["against"]) == (False, "digits/1")
+    assert "not better than digits/1" in second["promotion"]["reason"]
+    assert client.get("/models/digits").json() == model
+    problem(client.get("/models/other"), 404)
+
+
+def test_a_person_may_promote_and_roll_back(client: httpx.Client, store: Store) -> None:
+    data, who = encode(scene()), {"Seqae-Owner": "ann"}
+    promoted = client.post("/models/digits/versions/2:promote", json={"why": "sharper"}, headers=who).json()
+    assert (promoted["champion"], promoted["previous"], promoted["challenger"]) == ("2", "1", None)
+    newest = promoted["history"][0]
+    assert (newest["version"], newest["who"], newest["why"]) == ("2", "ann", "sharper")
+    assert send(client, data).json()["model"]["version"] == "2", "this process serves it at once"
+    assert client.post("/models/digits:rollback").json()["champion"] == "1"
+    assert send(client, data, model="digits").json()["model"]["version"] == "1"
+    events = [(event.job_id, event.data) for event in store.events() if event.type == EventType.PROMOTION]
+    assert [job_id for job_id, _ in events] == ["job_000000000002", "job_000000000001"]
+    assert (events[0][1]["who"], events[0][1]["reason"], events[0][1]["version"]) == ("ann", "sharper", "2")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/models/digits/versions/7:promote", None, 404),
+        ("/models/other/versions/1:promote", None, 404),
+        ("/models/digits/versions/x:promote", None, 422),
+        ("/models/digits/versions/1:promote", {"why": "x" * 501}, 422),
+        ("/models/digits/versions/1:promote", {"because": "x"}, 422),
+        ("/models/other:rollback", None, 409),
+        ("/models/digits:rollback", None, 409),
+    ],
+)
+def test_what_can_not_be_moved_is_a_problem(
+    client: httpx.Client, path: str, body: dict[str, str] | None, status: int
+) -> None:
+    problem(client.post(path, json=body), status)
+
+
+def test_a_registry_that_hangs_holds_up_nobody_else(
+    make_app: MakeApp, serve: Serve, tracking: FakeTracking, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A6: 45 requests for a model that MLflow does not find in time, and `GET /jobs` is answered all the same."""
+    goes_on = threading.Event()
+
+    def hang(selector: str) -> ModelVersion:
+        assert goes_on.wait(60)
+        raise TrackingUnavailable(f"no answer on {selector}")
+
+    monkeypatch.setattr(tracking, "resolve", hang)
+    client = serve(make_app(ModelPool(tracking, settings), lookup_timeout=1.0))
+    statuses: list[int] = []
+
+    def ask() -> None:
+        with httpx.Client(base_url=client.base_url, timeout=60, trust_env=False) as own:
+            statuses.append(send(own, encode(scene()), model="999999").status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(45)]
+    for thread in threads:
+        thread.start()
+    began = time.monotonic()
+    assert client.get("/jobs").status_code == 200
+    assert time.monotonic() - began < 5
+    for thread in threads:
+        thread.join(60)
+    goes_on.set()
+    assert statuses == [503] * 45

@@ -1,0 +1,41 @@
+"""Names of metrics outside this package: each has the split that it was measured on before it, as in `val/mse`.
+
+Needs nothing: whatever reads rows, results and manifests of an older release uses `modern`.
+"""
+
+import re
+from collections.abc import Mapping
+
+from seqae.data.splits import Split
+
+__all__ = ["modern", "of_split", "with_split"]
+
+_OLD_NAME = re.compile(
+    r"test_mse|empty_mse|mse_step_\d+|fg_ari|miou|count_accuracy|purity|completeness|active_share", re.ASCII
+)
+
+
+def modern(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics with the names that they have now, whichever release wrote them.
+
+    Older releases evaluated on `test` alone and left that out: `test_mse` and `fg_ari` become `test/mse` and
+    `test/fg_ari`. A name with a split before it stays, and so does one that never was an evaluation's, such as
+    `best_trial`. Where both an old and a new name are given, the new one counts.
+    """
+    renamed = {_modern_name(name): value for name, value in metrics.items()}
+    return renamed | {name: value for name, value in metrics.items() if name in renamed}
+
+
+def with_split(metrics: Mapping[str, float], split: Split) -> dict[str, float]:
+    """Bare names with their split before them: `mse` as `val/mse`."""
+    return {f"{split}/{name}": value for name, value in metrics.items()}
+
+
+def of_split(metrics: Mapping[str, float], split: Split) -> dict[str, float]:
+    """Metrics of one split under their bare names: `val/mse` as `mse`. Those of other splits are left out."""
+    start = f"{split}/"
+    return {name.removeprefix(start): value for name, value in metrics.items() if name.startswith(start)}
+
+
+def _modern_name(name: str) -> str:
+    return f"test/{name.removeprefix('test_')}" if _OLD_NAME.fullmatch(name) else name
