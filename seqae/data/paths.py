@@ -10,12 +10,14 @@ from typing import Self
 
 from seqae.errors import DataError
 
-__all__ = ["ROOTS_VARIABLE", "AllowedRoots", "open_regular", "printable", "roots_from_environment"]
+__all__ = ["ROOTS_VARIABLE", "AllowedRoots", "NotRegularError", "open_regular", "printable", "roots_from_environment"]
 
 ROOTS_VARIABLE = "SEQAE_DATA_ROOTS"
 """Environment variable with further roots: a JSON list of absolute folders."""
 
-_NOT_REGULAR = "not a regular file"
+
+class NotRegularError(OSError):
+    """A path that is a folder, pipe, socket or device in place of a file."""
 
 
 def printable(name: str) -> str:
@@ -105,7 +107,11 @@ class AllowedRoots:
 
     def _lexically_inside(self, path: Path) -> bool:
         plain = Path(os.path.normpath(path))
-        return any(plain.is_relative_to(form) for root in self._roots() for form in (root.absolute(), root.resolve()))
+        return any(
+            plain.is_relative_to(form)
+            for root in self._roots()
+            for form in (Path(os.path.normpath(root.absolute())), root.resolve())
+        )
 
     def _resolved(self, path: Path) -> Path | None:
         """The path without links, if it lies in a root."""
@@ -120,13 +126,14 @@ def open_regular(path: Path) -> BufferedReader:
     """Opens a file for reading if it is a regular one; never waits for the other end of a pipe.
 
     Raises:
-        OSError: it can't be opened, or is a folder, pipe, socket or device.
+        NotRegularError: it is a folder, pipe, socket or device.
+        OSError: it can't be opened.
     """
     # A pipe without a writer would block here, and a device could do anything.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(_NOT_REGULAR)
+            raise NotRegularError("not a regular file")
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)

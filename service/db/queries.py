@@ -7,7 +7,8 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session, load_only
 
-from jobs.directory.stored_specs import SPEC_VERSION
+from jobs.directory.stored_specs import SPEC_VERSION, parse_spec
+from jobs.errors import SpecUnreadable
 from service.clock import Clock
 from service.db.engine import Database
 from service.db.models import AttemptRow, EventRow, JobRow
@@ -179,9 +180,18 @@ def find_known(session: Session, job: JobRow) -> JobRow | None:
         return None
     query = select(JobRow).where(JobRow.owner == job.owner, JobRow.idempotency_key == job.idempotency_key)
     found = session.scalars(query).first()
-    if found is not None and found.body_hash != job.body_hash:
+    if found is not None and found.body_hash != job.body_hash and not _is_same_request(found, job):
         raise ConflictError(f"this Idempotency-Key was used with another body, for job {found.id}")
     return found
+
+
+def _is_same_request(found: JobRow, job: JobRow) -> bool:
+    """Whether a job that another release stored is what is asked for now, once its spec has this release's fields."""
+    try:
+        spec = parse_spec(found.spec, found.spec_version).model_dump(mode="json")
+    except SpecUnreadable:
+        return False
+    return spec == job.spec and found.priority == job.priority
 
 
 def _encode(number: int) -> str:
