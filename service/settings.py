@@ -92,6 +92,32 @@ class ReconcilerSettings(BaseModel, frozen=True):
     progress_event_every: float = Field(2.0, ge=0)
     """Progress becomes an event at most this often."""
 
+    # --- what grows on the disk
+
+    disk_sweep_every: float = Field(600.0, gt=0)
+    """Time between two sweeps of what grows on the disk."""
+
+    data_cache_bytes: int = Field(50_000_000_000, ge=0)
+    """Built data sets take no more; over it the longest unused ones are removed. Those of live jobs always stay."""
+
+    data_cache_days: float = Field(30.0, gt=0, le=36_500)
+    """A built data set that no job has used for so many days is removed; it is built again when it is needed."""
+
+    model_cache_bytes: int = Field(10_000_000_000, ge=0)
+    """Models downloaded from MLflow take no more; over it the longest unused ones are removed, but for four."""
+
+    max_film_strips: int = Field(500, ge=2)
+    """A run keeps no more film strips, an even choice of them, once MLflow has them."""
+
+    max_log_bytes: int = Field(100_000_000, ge=10_000)
+    """A log that is longer loses its beginning, so that half of this is left."""
+
+    max_events: int = Field(20_000, ge=100)
+    """A job keeps no more events besides its transitions, the newest ones."""
+
+    deleted_events_days: float = Field(90.0, gt=0, le=36_500)
+    """Events of a deleted job are kept for so many days."""
+
     @property
     def longest_wait(self) -> float:
         """No job is left alone for longer, in seconds; one that is to be has been put off by a clock set back since."""
