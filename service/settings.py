@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from seqae.errors import Error
 
 __all__ = ["ReconcilerSettings", "Settings"]
 
@@ -232,6 +235,21 @@ class Settings(ReconcilerSettings, BaseSettings):
     lookup_timeout: float = Field(10.0, gt=0)
     """Longest wait for the registry, and for a model that it names to be loaded."""
 
+    @classmethod
+    def from_environment(cls) -> Self:
+        """The settings that the `SEQAE_*` variables make.
+
+        Raises:
+            Error: some of them can't be; one line names each of these variables, and quotes no value.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            problems = error.errors(include_input=False, include_url=False)
+            raise Error("; ".join(f"{_variable(problem['loc'])}{problem['msg']}" for problem in problems)) from error
+        except SettingsError as error:
+            raise Error(f"a SEQAE_ variable can't be read: {error}") from error
+
     @model_validator(mode="after")
     def _deliveries_are_signed(self) -> Self:
         if self.webhook_urls and self.webhook_secret is None:
@@ -258,3 +276,7 @@ class Settings(ReconcilerSettings, BaseSettings):
     def cache_dir(self) -> Path:
         """Folder of built data sets, shared by all jobs."""
         return self.home / "data"
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return f"SEQAE_{str(location[0]).upper()}: " if location else ""

@@ -17,6 +17,7 @@ from jobs.specs import ScalingConfig, TuneSpec, model_name
 from jobs.training.checkpoints import CheckpointManager
 from jobs.training.data_record import write_data_record
 from jobs.training.final_test import evaluate_on_test, write_report
+from jobs.training.log_lines import log_to_standard_error
 from jobs.training.worker import TrainingTask
 from jobs.tuning.trial_table import TrialTable
 from jobs.tuning.trial_worker import TrialRun, run_trial
@@ -107,6 +108,7 @@ def _run_trial(config: dict[str, Any]) -> None:
     """What Ray Tune calls in the process of each trial."""
     from ray import tune
 
+    log_to_standard_error()
     run_trial(config["run"], tune.report)
 
 
