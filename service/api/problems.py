@@ -17,7 +17,7 @@ from service.api.json_pointers import MOST_PROBLEMS, body_problems
 from service.errors import FieldProblem, SpecRefusedError, UploadError, problem_type
 from service.schemas.problems import FieldError, Problem
 
-__all__ = ["describe", "documented", "install", "problem_responses", "render"]
+__all__ = ["MEDIA_TYPE", "describe", "install", "invalid", "problem_responses", "render"]
 
 _log = logging.getLogger(__name__)
 
@@ -40,22 +40,6 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI descriptions of answers with a problem, by status: for a route's `responses`."""
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
     return {status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: schema}} for status in statuses}
-
-
-def documented(app: FastAPI) -> dict[str, Any]:
-    """The app's OpenAPI document, with problems where FastAPI would describe its own errors; made once."""
-    if app.openapi_schema is None:
-        schema = FastAPI.openapi(app)
-        components = schema["components"]["schemas"]
-        own = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        components.update(own.pop("$defs"), Problem=own)
-        for name in ("HTTPValidationError", "ValidationError"):
-            components.pop(name, None)
-        for operations in schema["paths"].values():
-            for operation in operations.values():
-                if "application/json" in operation["responses"].get("422", {}).get("content", {}):
-                    operation["responses"] |= {"422": problem_responses(422)[422]}
-    return app.openapi_schema or {}
 
 
 def render(problem: Problem, headers: dict[str, str] | None = None) -> Response:
