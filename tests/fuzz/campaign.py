@@ -32,8 +32,8 @@ class Result:
     """How often each kind of case was answered with each status; None: with a closed connection."""
     failures: list[tuple[str, Outcome]] = field(default_factory=list)
     """Kind of case, and outcome, of every server error and hang."""
-    tracebacks: int = 0
-    """In the server's log."""
+    tracebacks: Counter[str] = field(default_factory=Counter)
+    """In the server's log, by their last line."""
     growth: int = 0
     """Bytes by which the server's resident memory grew."""
     slowest: float = 0.0

@@ -47,8 +47,9 @@ def _show(result: Result, log: Path) -> None:
         print(
             f"{outcome.verdict} ({kind}, {outcome.status}, {outcome.seconds:.1f} s): {outcome.detail}\n  {outcome.case}"
         )
+    for line, number in result.tracebacks.most_common():
+        print(f"{number} x in the server's log: {line}")
     if result.tracebacks or not result.survived:
-        print(f"the server {'logged' if result.survived else 'died after'} {result.tracebacks} tracebacks:")
         print(log.read_text(errors="replace")[-6000:])
 
 

@@ -1,10 +1,12 @@
 """The server that is fuzzed, as a process whose memory is measured."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,9 +40,11 @@ class ServerProcess:
         """Resident memory, in bytes."""
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
-    def tracebacks(self) -> int:
-        """How many tracebacks it has logged: an error that nobody expected, even where the answer did not show it."""
-        return self.log.read_text(errors="replace").count("Traceback (most recent call last)")
+    def tracebacks(self) -> Counter[str]:
+        """Tracebacks in its log, by their last line: what nobody expected, even where no answer shows it."""
+        blocks = self.log.read_text(errors="replace").split("Traceback (most recent call last):\n")[1:]
+        ends = (re.search(r"^\S.*$", block, re.MULTILINE) for block in blocks)
+        return Counter(end[0][:300] if end else "?" for end in ends)
 
 
 @contextmanager
