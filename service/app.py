@@ -14,7 +14,8 @@ from fastapi_offline import FastAPIOffline
 from jobs.interfaces import Launcher, Tracking
 from service.api.body_limit import BodyLimit
 from service.api.dependencies import AppContext
-from service.api.problems import documented, install
+from service.api.problems import install
+from service.api.reference.openapi import documented
 from service.api.routes import disk, events, health, jobs, models
 from service.db.outbox import Outbox
 from service.db.store import Store

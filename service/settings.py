@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
@@ -12,8 +12,10 @@ from seqae.errors import Error
 __all__ = ["ReconcilerSettings", "Settings"]
 
 
-class ReconcilerSettings(BaseModel, frozen=True):
+class ReconcilerSettings(BaseModel):
     """Limits of the queue and patience of the reconciler. Durations are in seconds."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     reconcile_every: float = Field(1.0, gt=0)
     """Time between two rounds."""
@@ -59,6 +61,7 @@ class ReconcilerSettings(BaseModel, frozen=True):
     """Wait before the next attempt; doubles with each attempt that gets no further than the ones before."""
 
     retry_wait_max: float = Field(300.0, ge=0)
+    """Longest wait before the next attempt."""
 
     # --- signs of life
 
@@ -134,7 +137,7 @@ class Settings(ReconcilerSettings, BaseSettings):
     build it from the environment; everything else takes it as an argument.
     """
 
-    model_config = SettingsConfigDict(env_prefix="SEQAE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="SEQAE_", frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     home: Path = Path(".seqae")
     """Folder of everything the stack keeps; made absolute."""
@@ -143,7 +146,10 @@ class Settings(ReconcilerSettings, BaseSettings):
     """Folder with data of the user's own: MNIST's files, images, COCO. Specs name paths below it."""
 
     host: str = "127.0.0.1"
+    """Address that this process listens on."""
+
     port: int = Field(8400, ge=0, le=65_535)
+    """Port that this process listens on; 0 takes one that is free."""
 
     database_url: str = ""
     """SQLAlchemy URL of the job database; empty: SQLite below `home`."""
