@@ -26,6 +26,7 @@ from jobs.interfaces import (
 from jobs.promotion import Champion, Promotion, decide
 from seqae.checkpoints.manifest import verify
 from seqae.errors import CheckpointError
+from seqae.evaluation.names import modern
 
 if TYPE_CHECKING:
     import mlflow
@@ -213,7 +214,7 @@ class ModelRegistry:
         if local.exists():
             return local
         self._cache_dir.mkdir(parents=True, exist_ok=True)
-        gone = f"the files of version {entity.version} of {entity.name} are missing or damaged in MLflow"
+        files = f"the files of version {entity.version} of {entity.name}"
         with tempfile.TemporaryDirectory(dir=self._cache_dir) as temporary:
             try:
                 downloaded = Path(self._client.download_artifacts(entity.run_id, _ARTIFACT_PATH, temporary))
@@ -221,9 +222,10 @@ class ModelRegistry:
             except (import_mlflow().exceptions.MlflowException, OSError) as error:
                 if not _is_missing(error):
                     raise
-                raise NoModel(gone) from error
+                raise NoModel(f"{files} are missing in MLflow") from error
             except CheckpointError as error:
-                raise NoModel(gone) from error
+                reason = str(error).removeprefix(f"{temporary}/{_ARTIFACT_PATH}").lstrip("/: ")
+                raise NoModel(f"{files} can't be used: {reason}") from error
             # Another process may have come first; its files are the same.
             if not local.exists():
                 downloaded.rename(local)
@@ -288,7 +290,7 @@ def _is_missing(error: Exception) -> bool:
 
 def _metrics(entity: Any) -> dict[str, float]:
     try:
-        return _metrics_of.validate_json(entity.tags.get(_METRICS_TAG, "{}"))
+        return modern(_metrics_of.validate_json(entity.tags.get(_METRICS_TAG, "{}")))
     except ValidationError:
         return {}
 

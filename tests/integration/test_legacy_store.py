@@ -14,6 +14,7 @@ from jobs.directory.records import CrossEvaluation
 from jobs.interfaces import RunStatus
 from jobs.specs import job_spec
 from seqae.checkpoints.manifest import verify
+from seqae.evaluation.names import modern
 from seqae.reconstructor import Reconstructor
 from service.job_state import State
 from service.local.daemons import HomeLayout
@@ -77,7 +78,7 @@ def test_models_are_resolved_as_before(tracking: MlflowTracking, legacy: LegacyH
     for selector, said in legacy.models.items():
         for asked in (selector, said.job_id):
             found = tracking.resolve(asked)
-            assert (found.version, found.job_id, found.metrics) == (said.version, said.job_id, said.metrics)
+            assert (found.version, found.job_id, found.metrics) == (said.version, said.job_id, modern(said.metrics))
             assert verify(found.path).metrics["test_mse"] == said.metrics["test_mse"]
     assert [tracking.resolve(version).is_champion for version in ("1", "2", "3")] == [False, True, False]
 
@@ -155,11 +156,11 @@ def test_a_better_model_becomes_the_champion(tracking: MlflowTracking, legacy: L
     result = attempt.read_result()
     assert result is not None
     run = tracking.create_run("job_new", "new", "train", {})
-    metrics = {**before.metrics, "test_mse": before.metrics["test_mse"] / 2}
+    metrics = {**before.metrics, "test/mse": before.metrics["test/mse"] / 2}
     against = CrossEvaluation(
-        name="seqae", version=before.version, run_id=before.run_id, champion=make_scores(metrics["test_mse"] * 2)
+        name="seqae", version=before.version, run_id=before.run_id, champion=make_scores(metrics["test/mse"] * 2)
     )
-    report = make_report(metrics["test_mse"], model="seqae").model_copy(update={"against": against})
+    report = make_report(metrics["test/mse"], model="seqae").model_copy(update={"against": against})
     checkpoint = attempt.checkpoints / "9"
     made = tracking.register("job_new", run.run_id, "seqae", checkpoint, metrics, report).version
     tracking.close_run(run.run_id, RunStatus.FINISHED)

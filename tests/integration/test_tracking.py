@@ -16,6 +16,7 @@ from jobs.directory.records import Shipped, TrialRow, TrialState
 from jobs.errors import NoModel, NoRun, TrackingUnavailable
 from jobs.interfaces import RunStatus
 from jobs.specs import job_spec
+from seqae.checkpoints import manifest
 from tests.daemons import Daemons
 from tests.reports import make_report
 
@@ -48,6 +49,7 @@ def _checkpoint(path: Path) -> Path:
     path.mkdir(parents=True)
     (path / "config.json").write_text("{}")
     (path / "model.safetensors").write_bytes(b"weights")
+    manifest.write(path, iteration=1, metrics={})
     return path
 
 
@@ -163,7 +165,8 @@ def test_the_champion_is_the_best_on_the_same_scenes(own: MlflowTracking, job_id
     assert not register("job_a", 0.5, "s1")
     champion = own.resolve("champion")
     assert (champion.job_id, champion.version, champion.metrics) == ("job_d", "4", {"test/mse": 0.4})
-    assert sorted(file.name for file in champion.path.iterdir()) == ["config.json", "model.safetensors"]
+    names = sorted(file.name for file in champion.path.iterdir())
+    assert names == ["config.json", "manifest.json", "model.safetensors"]
     model = next(one for one in own.models() if one.name == job_id)
     aliases = {version.version: version.aliases for version in model.versions}
     assert aliases == {"4": ("champion",), "3": ("challenger",), "2": (), "1": ("previous",)}
