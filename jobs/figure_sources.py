@@ -16,9 +16,6 @@ from seqae.figures.make import CURVES, Material
 
 __all__ = ["find_material", "material_of"]
 
-_OLD_CURVES = {"val/mse": "test/mse", "val/empty_mse": "test/empty_mse"}
-"""What an older release's run has in their place; it evaluated on `test` while it trained."""
-
 
 def find_material(model: str, jobs_dir: Path, tracking: Tracking | None, base: Material) -> Material:
     """The model that a spec names, and its record of training where that is here.
@@ -73,12 +70,10 @@ def material_of(job: JobFolder, base: Material) -> Material:
 def _curves(rows: Iterable[MetricRow]) -> dict[str, Curve]:
     points: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
-        for name in (*CURVES, *_OLD_CURVES.values()):
+        for name in CURVES:
             if name in row.metrics:
                 points.setdefault(name, []).append((row.step, row.metrics[name]))
-    chosen = {name: points.get(name) or points.get(_OLD_CURVES.get(name, "")) for name in CURVES}
     return {
         name: Curve(np.array([step for step, _ in found], np.int64), np.array([value for _, value in found]))
-        for name, found in chosen.items()
-        if found
+        for name, found in points.items()
     }

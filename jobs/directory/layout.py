@@ -40,6 +40,7 @@ from jobs.directory.records import (
 from jobs.directory.stored_specs import spec_from_json, spec_to_json
 from jobs.errors import FolderError, SpecUnreadable
 from jobs.specs import AnySpec
+from seqae.evaluation.names import modern_row
 
 __all__ = ["AttemptFolder", "JobFolder"]
 
@@ -202,7 +203,8 @@ class JobFolder:
     def history(self, after: Mapping[str, int] | None = None) -> Iterator[MetricRow]:
         """Metrics of all attempts as one curve: each name and step once, the steps of a name ascending.
 
-        An attempt that resumes repeats steps which the one before had recorded already; the first record counts.
+        An attempt that resumes repeats steps which the one before had recorded already; the first record counts. Rows
+        of older releases have today's names.
 
         Args:
             after: the last step of each name that is known already; rows up to there are left out.
@@ -210,7 +212,8 @@ class JobFolder:
         frontier = dict(after or {})
         for attempt in self.attempts():
             for row in attempt.metrics():
-                fresh = {name: value for name, value in row.metrics.items() if row.step > frontier.get(name, -1)}
+                metrics = modern_row(row.metrics)
+                fresh = {name: value for name, value in metrics.items() if row.step > frontier.get(name, -1)}
                 if fresh:
                     frontier.update(dict.fromkeys(fresh, row.step))
                     yield MetricRow(time=row.time, step=row.step, metrics=fresh)

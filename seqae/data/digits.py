@@ -46,21 +46,6 @@ class DigitSource:
     test: Digits
     description: str
 
-    @classmethod
-    def with_val(cls, train: Digits, test: Digits, description: str) -> "DigitSource":
-        """Sets the last tenth of the training digits apart as `val`.
-
-        The last ones, since digits lie in the order of their writers: `val` has writers that `train` hardly shows.
-
-        Raises:
-            DataError: there are fewer than ten training digits.
-        """
-        split = len(train.labels) - len(train.labels) // 10
-        if split == len(train.labels):
-            raise DataError(f"{description}: ten or more training digits are needed")
-        kept, set_apart = (Digits(train.images[part], train.labels[part]) for part in (np.s_[:split], np.s_[split:]))
-        return cls(kept, set_apart, test, description)
-
 
 def load_digits(kind: Literal["bundled", "mnist"], cache_dir: Path, data_dir: Path | None = None) -> DigitSource:
     """The digits called `kind`.
@@ -83,10 +68,29 @@ def bundled_digits() -> DigitSource:
     images = np.stack([_enlarge(small) for small in bundled.images])
     labels = bundled.target.astype(np.int64)
     split = len(images) - len(images) // 6
-    return DigitSource.with_val(
-        Digits(images[:split], labels[:split]),
-        Digits(images[split:], labels[split:]),
-        f"scikit-learn's bundled digits ({split:,} for training, {len(images) - split:,} for the test)",
+    train, val = _without_val(Digits(images[:split], labels[:split]), "scikit-learn")
+    test = Digits(images[split:], labels[split:])
+    return DigitSource(train, val, test, f"scikit-learn's bundled digits ({_counts(train, val, test)})")
+
+
+def _without_val(given: Digits, source: str) -> tuple[Digits, Digits]:
+    """The training digits without their last tenth, and that tenth, as `val`.
+
+    The last ones, since digits lie in the order of their writers: `val` has writers that training hardly shows.
+
+    Raises:
+        DataError: there are fewer than ten.
+    """
+    split = len(given.labels) - len(given.labels) // 10
+    if split == len(given.labels):
+        raise DataError(f"{source} has {len(given.labels)} training digits; ten or more are needed")
+    train, val = (Digits(given.images[part], given.labels[part]) for part in (np.s_[:split], np.s_[split:]))
+    return train, val
+
+
+def _counts(train: Digits, val: Digits, test: Digits) -> str:
+    return (
+        f"{len(train.labels):,} digits to learn from, {len(val.labels):,} to choose by, {len(test.labels):,} to test on"
     )
 
 
@@ -135,8 +139,9 @@ def mnist_digits(
             looked = " and ".join(str(folder / "MNIST" / "raw") for folder in (data_dir, kept) if folder)
             raise DataError(f"MNIST is not in {looked}, and downloading it failed: {error}") from error
         root = kept
-    train, test = (_read_mnist(root, train=train) for train in (True, False))
-    return DigitSource.with_val(train, test, f"MNIST ({len(train.labels):,} + {len(test.labels):,} digits) in {root}")
+    given, test = (_read_mnist(root, train=train) for train in (True, False))
+    train, val = _without_val(given, f"MNIST in {root}")
+    return DigitSource(train, val, test, f"MNIST ({_counts(train, val, test)}) in {root}")
 
 
 def _find_mnist(data_dir: Path | None, kept: Path) -> Path | None:

@@ -25,16 +25,11 @@ _BATCH_VALUES = 2**26
 class PerImage:
     """Scores image by image, in the order of the split: what two models are compared by, in pairs."""
 
-    error_share: NDArray[np.float64]
-    """[M]: error of the last canvas as a share of the empty canvas's; the latter counts as one white pixel at least."""
+    mse: NDArray[np.float64]
+    """[M]: mean squared error of the last canvas."""
 
     fg_ari: NDArray[np.float64]
     """[M]: adjusted Rand index on the objects' pixels; NaN without masks, and with fewer than two objects."""
-
-    @property
-    def objective(self) -> NDArray[np.float64]:
-        """[M]: `seqae.evaluation.objective` of each image; one of fewer than two objects has none to mix up."""
-        return np.asarray(self.error_share + np.nan_to_num(1 - self.fg_ari, nan=0.0))
 
 
 @dataclass(frozen=True)
@@ -51,8 +46,8 @@ class Evaluation:
     """Of the last canvas."""
     segments: SegmentScores | None
     """How well the writes match the objects; None where the images have no masks."""
-    per_image: PerImage | None = field(default=None, compare=False, repr=False)
-    """The same image by image, where it was kept."""
+    per_image: PerImage = field(compare=False, repr=False)
+    """The same image by image."""
 
     def metrics(self) -> dict[str, float]:
         """Everything as flat numbers under bare names, with the objective, for logs and checkpoints."""
@@ -122,7 +117,7 @@ def evaluate(
         mse=step_mse[-1],
         segments=score_tables(joined, active_share) if joined else None,
         per_image=PerImage(
-            error_share=each[-1] / np.maximum(nothing, 1 / np.prod(scenes.images.shape[2:])),
+            mse=each[-1],
             fg_ari=joined.fg_ari() if joined else np.full(count, np.nan),
         ),
     )

@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping
 
 from seqae.data.splits import Split
+from seqae.evaluation.objective import objective
 
-__all__ = ["modern", "of_split", "with_split"]
+__all__ = ["modern", "modern_row", "of_split", "with_split"]
 
 _OLD_NAME = re.compile(
     r"test_mse|empty_mse|mse_step_\d+|fg_ari|miou|count_accuracy|purity|completeness|active_share", re.ASCII
@@ -24,6 +25,21 @@ def modern(metrics: Mapping[str, float]) -> dict[str, float]:
     """
     renamed = {_modern_name(name): value for name, value in metrics.items()}
     return renamed | {name: value for name, value in metrics.items() if name in renamed}
+
+
+def modern_row(metrics: Mapping[str, float]) -> dict[str, float]:
+    """A row of a record of training, whichever release wrote it, as one of today.
+
+    Older releases evaluated on `test` while they trained, and chose by that. So did whoever reads on: such a row, known
+    by its `test/epoch`, becomes one of `val`, with the objective. All other rows stay.
+    """
+    if "test/epoch" not in metrics:
+        return dict(metrics)
+    others = {name: value for name, value in metrics.items() if not name.startswith("test/")}
+    chosen_by = of_split(metrics, "test")
+    if chosen_by.keys() >= {"mse", "empty_mse"}:
+        chosen_by["objective"] = objective(chosen_by)
+    return others | with_split(chosen_by, "val")
 
 
 def with_split(metrics: Mapping[str, float], split: Split) -> dict[str, float]:

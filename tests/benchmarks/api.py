@@ -150,7 +150,7 @@ def fill(store: Store, number: int) -> None:
     common: dict[str, Any] = {"name": "scenes", "kind": "train", "owner": "ann", "spec": spec, "desired": Desired.RUN}
     common |= dict.fromkeys(("priority", "retries", "losses", "losses_in_row", "best_iteration"), 0)
     common |= dict.fromkeys(("created_at", "queued_at", "updated_at", "state_since"), utc_now())
-    common |= {"version": 1, "attempt": 1, "cleaned_up": True, "metrics": {"test_mse": 0.01, "fg_ari": 0.9}}
+    common |= {"version": 1, "attempt": 1, "cleaned_up": True, "metrics": {"test/mse": 0.01, "test/fg_ari": 0.9}}
     states = [State.SUCCEEDED] * 97 + [State.FAILED, State.CANCELLED, State.PAUSED]
     rows = [common | {"id": new_job_id(), "state": states[index % 100]} for index in range(number)]
     with store.database.write() as session:

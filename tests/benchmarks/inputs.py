@@ -16,7 +16,9 @@ from tests.benchmarks.figures import Figure
 
 def scenes(count: int) -> Iterator[Figure]:
     """Scenes/s, made into a new cache and opened from it again."""
-    config = MnistScenesConfig(train_scenes=count - count // 6, test_scenes=count // 6)
+    config = MnistScenesConfig(
+        train_scenes=count - count // 6 - count // 12, val_scenes=count // 12, test_scenes=count // 6
+    )
     with tempfile.TemporaryDirectory() as folder:
         seconds = []
         for _ in range(2):

@@ -51,8 +51,8 @@ def compare(trainer: Trainer, record: Record, plot: Path) -> dict[str, float]:
     return {
         "background alone, MSE": alone[-1],
         "background of the whole model, MSE": started,
-        "whole model / background alone": record.test_mse / alone[-1],
-        "whole model / its own background": record.test_mse / started,
+        "whole model / background alone": record.mse / alone[-1],
+        "whole model / its own background": record.mse / started,
     }
 
 
@@ -61,7 +61,7 @@ def _draw(trainer: Trainer, record: Record, alone: list[float], path: Path) -> N
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     points = record.evaluations
-    axes.plot([point.iteration for point in points], [point.test_mse for point in points], label="whole model")
+    axes.plot([point.iteration for point in points], [point.mse for point in points], label="whole model")
     axes.plot(range(1, len(alone) + 1), alone, label="background network alone")
     axes.axhline(alone[-1] / 3, color="0.5", linestyle=":", label="a third of the background's error")
     for step in trainer.config.schedule.growth:

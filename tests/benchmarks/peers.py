@@ -103,8 +103,10 @@ class Draw(nn.Module):
         return torch.stack(canvases), torch.stack(writes), divergence
 
 
-def _evaluate(model: Draw, scenes: Scenes, limit: int, device: str) -> tuple[float, float, SegmentScores]:
-    """Error of an empty canvas and of the last one on the first test scenes, and how object-wise the writes are."""
+def _evaluate(
+    model: Draw, scenes: Scenes, limit: int, device: str, active_share: float | None = None
+) -> tuple[float, float, SegmentScores]:
+    """Error of an empty canvas and of the last one on the first scenes, and how object-wise the writes are."""
     some = scenes.first(limit)
     model.eval()
     writes, canvases, images = [], [], []
@@ -118,7 +120,7 @@ def _evaluate(model: Draw, scenes: Scenes, limit: int, device: str) -> tuple[flo
             writes.append(written.abs().movedim(0, 1).cpu().numpy())
     model.train()
     all_images, all_canvases = np.concatenate(images), np.concatenate(canvases)  # [M, H, W]
-    segments = score_segments(np.concatenate(writes), all_canvases, some)
+    segments = score_segments(np.concatenate(writes), all_canvases, some, active_share=active_share)
     error = np.square(all_images - all_canvases).mean()
     return float(np.square(all_images).mean()), float(error), segments
 
@@ -143,6 +145,7 @@ def train_draw(
     model = Draw(sizes, config.model.height, config.model.width, brightness).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=sizes.learning_rate, betas=(0.5, 0.999))
     total, iteration, order = budget.iterations, 0, np.empty(0, np.int64)
+    active_share: float | None = None  # chosen at the newest evaluation
     clock, warm = TrainingTimer(), 0.0
     clock.start()
     while total is None or iteration < total:
@@ -161,13 +164,14 @@ def train_draw(
         if iteration % schedule.evaluate_every == 0 or iteration == total:
             record.minutes = clock.lap() / 60
             clock.stop()
-            _, error, segments = _evaluate(model, data.test, schedule.evaluate_scenes, device)
+            _, error, segments = _evaluate(model, data.val, schedule.evaluate_scenes, device)
             record.evaluations.append(EvaluationPoint(iteration, record.minutes, error, segments.fg_ari))
+            active_share = segments.active_share
             words = f"{iteration}/{total}: {record.minutes:.1f} min, MSE {error:.4f}, FG-ARI {segments.fg_ari:.3f}"
             print(words, file=sys.stderr, flush=True)
             clock.start()
     record.iterations, record.scenes = iteration, len(data.test.images)
-    record.empty_mse, record.test_mse, final = _evaluate(model, data.test, record.scenes, device)
+    record.empty_mse, record.mse, final = _evaluate(model, data.test, record.scenes, device, active_share)
     record.score(final, data.test)
     return model
 

@@ -26,17 +26,17 @@ HEADER = (
 
 @dataclass(frozen=True)
 class EvaluationPoint:
-    """Evaluation during a run. `minutes` are of training alone."""
+    """Evaluation on `val` during a run. `minutes` are of training alone."""
 
     iteration: int
     minutes: float
-    test_mse: float
+    mse: float
     fg_ari: float | None
 
 
 @dataclass
 class Record:
-    """Settings and results of one run."""
+    """Settings and results of one run; the scores are of its end, on `test`."""
 
     setting: str
     seed: int
@@ -51,7 +51,7 @@ class Record:
     scenes: int = 0
     """In the final evaluation."""
     empty_mse: float = float("nan")
-    test_mse: float = float("nan")
+    mse: float = float("nan")
     fg_ari: float | None = None
     miou: float | None = None
     count_accuracy: float | None = None
@@ -78,11 +78,11 @@ class Record:
 
     def row(self) -> str:
         """One row of the table of experiments."""
-        quick = self.minutes_until(lambda point: point.test_mse <= GOOD_ERROR)
+        quick = self.minutes_until(lambda point: point.mse <= GOOD_ERROR)
         objects = self.minutes_until(lambda point: point.fg_ari is not None and point.fg_ari >= GOOD_ARI)
         setting = f"{self.setting} (**failed**: {self.failed})" if self.failed else self.setting
         cells = [setting, str(self.seed), f"{self.iterations:,}", f"{self.minutes:.1f}"]
-        cells += [_cell(self.empty_mse, 4), _cell(self.test_mse, 4)]
+        cells += [_cell(self.empty_mse, 4), _cell(self.mse, 4)]
         cells += [_cell(value, 3) for value in (self.fg_ari, self.miou, self.count_accuracy, self.components_fg_ari)]
         cells += [_cell(quick, 1, "never"), _cell(objects, 1, "never" if self.fg_ari is not None else "-")]
         return f"| {' | '.join(cells)} |"

@@ -1,5 +1,6 @@
 """Settings of the table of experiments, by name."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,7 +60,7 @@ ROWS: dict[str, Row] = {
     "coco16": Row(
         "16 COCO images, colour, background network, N 32, T grows 1 to 8",
         {
-            "data": {"kind": "images", "path": "coco128", "train_images": 16, "test_images": 8},
+            "data": {"kind": "images", "path": "coco128", "train_images": 16, "val_images": 8, "test_images": 8},
             "model": {
                 "channels": 3,
                 "steps": 8,
@@ -92,6 +93,14 @@ def setting(path: str, value: Any) -> dict[str, Any]:
     for key in reversed(path.split(".")):
         value = {key: value}
     return value if isinstance(value, dict) else {}
+
+
+def parsed(text: str) -> Any:
+    """What JSON says, or the text itself where it is none: `bundled` need not be quoted."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def config_of(row: Row, seed: int, over: dict[str, Any], iterations: int | None, images: int = 0) -> TrainConfig:

@@ -24,7 +24,7 @@ def config_of(scenes: int = 500, **parts: Any) -> TrainConfig:
     """The default run (batch 25, T = 6, N = 25, 64 x 64), on scenes of bundled digits; it does not stop by itself."""
     schedule = {"epochs": 10_000, "evaluate_every": 10**9, "checkpoint_every": 10**9, "log_every": 1}
     schedule |= parts.pop("schedule", {})
-    data = {"train_scenes": scenes, "test_scenes": 1} | parts.pop("data", {})
+    data = {"train_scenes": scenes, "val_scenes": 1, "test_scenes": 1} | parts.pop("data", {})
     return TrainConfig.model_validate({"data": data, "schedule": schedule} | parts)
 
 

@@ -23,7 +23,13 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def experiment(out: Path, row: str, *more: str) -> tuple[str, list[dict[str, Any]]]:
     """Three iterations of rows, offline: what is printed, and the records."""
-    small = ("data.digits=bundled", "data.train_scenes=30", "data.test_scenes=12", "schedule.batch_size=4")
+    small = (
+        "data.digits=bundled",
+        "data.train_scenes=30",
+        "data.val_scenes=6",
+        "data.test_scenes=12",
+        "schedule.batch_size=4",
+    )
     given = [word for pair in small for word in ("--set", pair)]
     done = run(
         "tests.benchmarks.experiments", "--row", row, "--seed", "3", "--iterations", "3", "--threads", "1",
@@ -39,13 +45,13 @@ def test_rows_are_repeated_on_the_same_scenes(tmp_path: Path) -> None:
         assert (record["seed"], record["iterations"], record["scenes"]) == (3, 3, 12)
         assert [point["iteration"] for point in record["evaluations"]] == [2, 3]
         assert record["evaluations"][-1]["minutes"] == pytest.approx(record["minutes"])
-        assert math.isfinite(record["test_mse"])
+        assert math.isfinite(record["mse"])
         assert -1 < record["fg_ari"] <= 1
     assert ours["empty_mse"] == pytest.approx(draw["empty_mse"]), "the same scenes"
     assert ours["components_fg_ari"] == draw["components_fg_ari"]
     kept = verify(tmp_path / "default-3" / "checkpoint")
     assert kept.iteration == 3
-    assert kept.metrics["test_mse"] == pytest.approx(ours["test_mse"], rel=1e-5)
+    assert kept.metrics["val/mse"] == pytest.approx(ours["evaluations"][-1]["mse"], rel=1e-5)
     assert (tmp_path / "draw-3" / "draw.pt").is_file()
     rows = [line for line in printed.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[1] for row in rows] == ["seed", "---", "3", "3"]
@@ -54,6 +60,16 @@ def test_rows_are_repeated_on_the_same_scenes(tmp_path: Path) -> None:
 def test_two_workers_are_one_run(tmp_path: Path) -> None:
     _, records = experiment(tmp_path, "workers")
     assert [record["iterations"] for record in records] == [3], "one record, of the first worker"
+
+
+def test_what_choosing_on_the_test_scenes_is_worth_is_printed(tmp_path: Path) -> None:
+    given = ("--seed", "0,1", "--iterations", "4", "--every", "2", "--scenes", "6", "--cache-dir", str(tmp_path))
+    done = run("tests.benchmarks.selection", *given, "--set", "data.digits=bundled", "--set", "data.train_scenes=30")
+    assert done.returncode == 0, done.stderr
+    rows = {line.split(" | ")[0].strip("| "): line for line in done.stdout.splitlines() if line.startswith("| ")}
+    assert {"objective", "mse", "fg_ari", "val", "the test scenes themselves"} <= set(rows)
+    assert rows["objective"].count("+-") == 3
+    assert "2 seeds, 4 iterations, 2 evaluations each" in done.stdout
 
 
 def test_every_row_is_a_valid_run() -> None:

@@ -57,7 +57,7 @@ def test_a_figure_of_a_job_is_left_in_its_folder(draw: Callable[..., Result], tr
 
 
 def test_a_record_is_plotted(draw: Callable[..., Result], trained: JobFolder) -> None:
-    rows = {row.step: row.metrics["test/mse"] for row in trained.history() if "test/mse" in row.metrics}
+    rows = {row.step: row.metrics["val/mse"] for row in trained.history() if "val/mse" in row.metrics}
     numbers = draw("job_five", figure=5, model="job_trained").metrics
     assert (numbers["first"], numbers["last"]) == (rows[4], rows[12])
     rows = {row.step: row.metrics["train/mse"] for row in trained.history() if "train/mse" in row.metrics}

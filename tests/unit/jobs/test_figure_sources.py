@@ -20,7 +20,7 @@ def test_a_jobs_best_model_and_its_record_are_found(trained: JobFolder, base: Ma
     for name in ("job_trained", str(trained.path)):
         found = find_material(name, trained.path.parent, None, base)
         assert found.checkpoint == trained.path / result.checkpoint
-        assert found.curves["test/mse"].iterations.tolist() == [4, 8, 12]
+        assert found.curves["val/mse"].iterations.tolist() == [4, 8, 12]
         assert found.config is not None
         assert found.config.model.steps == 2
 
@@ -40,13 +40,13 @@ def test_a_search_gives_its_winner(tune_spec: TuneSpec, base: Material, tmp_path
     for index in (0, 1):
         trial = search.trial(index)
         trial.write_spec(tune_spec.base)
-        trial.attempt(1).add_metrics(4, {"test/mse": 0.1 * (index + 1)})
+        trial.attempt(1).add_metrics(4, {"val/mse": 0.1 * (index + 1)})
         search.attempt(1).add_trial(TrialRow(trial=index, state=TrialState.SUCCEEDED, params={}))
     chosen = "trials/1/attempts/1/checkpoints/4"
     search.attempt(1).write_result(Result(outcome=Outcome.SUCCEEDED, checkpoint=chosen))
     found = material_of(search, base)
     assert found.checkpoint == search.path / chosen
-    assert found.curves["test/mse"].values.tolist() == [0.2]
+    assert found.curves["val/mse"].values.tolist() == [0.2]
 
 
 def test_a_registered_model_is_found_with_the_record_of_its_job(trained: JobFolder, base: Material) -> None:

@@ -1,5 +1,6 @@
 """What the wire format takes and what it refuses by itself, whatever the cluster."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +44,39 @@ def test_as_many_workers_as_images_in_a_batch(workers: Any) -> None:
 
 
 def test_the_selection_metric_knows_its_direction() -> None:
-    assert [(metric.higher_is_better, metric.mode) for metric in SelectionMetric] == [(False, "min"), (True, "max")]
-    assert [metric.is_better(0.1, than=0.2) for metric in SelectionMetric] == [True, False]
-    assert [metric.is_better(0.2, than=0.1) for metric in SelectionMetric] == [False, True]
+    assert list(SelectionMetric) == [SelectionMetric.OBJECTIVE, SelectionMetric.MSE, SelectionMetric.FG_ARI]
+    assert [metric.higher_is_better for metric in SelectionMetric] == [False, False, True]
+    assert [metric.mode for metric in SelectionMetric] == ["min", "min", "max"]
+    assert [metric.is_better(0.1, than=0.2) for metric in SelectionMetric] == [True, True, False]
+    assert [metric.is_better(0.2, than=0.1) for metric in SelectionMetric] == [False, False, True]
     assert not any(metric.is_better(0.2, than=0.2) for metric in SelectionMetric)
 
 
 def test_the_selection_metric_is_a_string_in_json() -> None:
-    spec = job_spec.validate_python(_tune(_train(8)) | {"metric": "fg_ari"})
+    spec = job_spec.validate_python(_tune(_train(8)) | {"metric": "val/fg_ari"})
     assert isinstance(spec, TuneSpec)
     assert spec.metric is SelectionMetric.FG_ARI
-    assert spec.model_dump(mode="json")["metric"] == "fg_ari"
-    with pytest.raises(ValidationError, match="'test_mse' or 'fg_ari'"):
+    assert spec.model_dump(mode="json")["metric"] == "val/fg_ari"
+    with pytest.raises(ValidationError, match="'objective', 'val/mse' or 'val/fg_ari'"):
         job_spec.validate_python(_tune(_train(8)) | {"metric": "accuracy"})
+
+
+def test_a_search_is_for_the_objective_and_never_for_a_test_metric() -> None:
+    """F1: a search's winner was chosen on the test scenes that were then reported."""
+    spec = job_spec.validate_python(_tune(_train(8)))
+    assert isinstance(spec, TuneSpec)
+    assert spec.metric is SelectionMetric.OBJECTIVE
+    assert [metric.row_name for metric in SelectionMetric] == ["val/objective", "val/mse", "val/fg_ari"]
+    with pytest.raises(ValidationError):
+        job_spec.validate_python(_tune(_train(8)) | {"metric": "test/mse"})
+
+
+@pytest.mark.parametrize(("old", "metric"), [("test_mse", SelectionMetric.MSE), ("fg_ari", SelectionMetric.FG_ARI)])
+def test_the_metrics_of_older_releases_are_still_read(old: str, metric: SelectionMetric) -> None:
+    fields = _tune(_train(8)) | {"metric": old}
+    for spec in (job_spec.validate_python(fields), job_spec.validate_json(json.dumps(fields))):
+        assert isinstance(spec, TuneSpec)
+        assert spec.metric is metric
 
 
 def test_a_spec_is_read_back(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def _checkpoint(folder: JobFolder, step: int, attempt: int = 1) -> None:
 
 
 def _evaluate(folder: JobFolder, step: int, error: float, attempt: int = 1) -> None:
-    folder.attempt(attempt).add_metrics(step, {"test/mse": error, "test/fg_ari": 0.5, "test/epoch": step / 4})
+    scores = {"val/mse": error, "val/objective": error, "val/fg_ari": 0.5, "val/epoch": step / 4}
+    folder.attempt(attempt).add_metrics(step, scores)
 
 
 def _half_done_search(search: JobFolder, spec: TuneSpec) -> None:

@@ -16,7 +16,6 @@ from jobs.directory.records import (
     TrialRow,
     TrialState,
     Want,
-    metric_name,
 )
 from jobs.errors import ErrorClass, FolderError
 from jobs.specs import TrainSpec, TuneSpec
@@ -162,8 +161,3 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
         assert path.read_text() in texts
     writer.join()
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_names_of_curves() -> None:
-    assert metric_name("test_mse") == "test/mse"
-    assert metric_name("fg_ari") == "test/fg_ari"

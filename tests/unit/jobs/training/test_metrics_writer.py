@@ -68,5 +68,5 @@ def test_long_runs_write_few_rows(folder: JobFolder) -> None:
 
 def test_a_metric_that_is_not_a_number_is_left_out(folder: JobFolder) -> None:
     metrics_writer = MetricsWriter(folder, folder.attempt(1), workers=1)
-    metrics_writer._add_row(1, {"test/fg_ari": float("nan"), "test/mse": 0.5})
-    assert [row.metrics for row in folder.history()] == [{"test/mse": 0.5}]
+    metrics_writer._add_row(1, {"val/fg_ari": float("nan"), "val/mse": 0.5})
+    assert [row.metrics for row in folder.history()] == [{"val/mse": 0.5}]

@@ -9,7 +9,7 @@ SUCCEEDED = Result(outcome=Outcome.SUCCEEDED)
 
 
 def _evaluate(folder: JobFolder, trial: int, epoch: float, error: float, attempt: int = 1) -> None:
-    metrics = {"test/mse": error, "test/fg_ari": 1 - error, "test/epoch": epoch}
+    metrics = {"val/mse": error, "val/objective": error, "val/fg_ari": 1 - error, "val/epoch": epoch}
     folder.trial(trial).attempt(attempt).add_metrics(int(4 * epoch), metrics)
 
 
@@ -34,7 +34,7 @@ def test_the_trial_table_follows_the_trials(folder: JobFolder, tune_spec: TuneSp
     assert folder.trials()[1].message == "lost"
     progress = attempt.read_progress()
     assert progress is not None
-    assert (progress.iteration, progress.iterations, progress.test_mse) == (2, 3, 0.5)
+    assert (progress.iteration, progress.iterations, progress.val_mse) == (2, 3, 0.5)
     best = trial_table.winner()
     assert best is not None
     assert best.trial == 0

@@ -8,7 +8,7 @@ import pytest
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control, Outcome, Want
 from jobs.errors import ErrorClass, WorkersLostError
-from jobs.specs import TrainSpec
+from jobs.specs import SelectionMetric, TrainSpec
 from jobs.training.worker import TrainingTask
 from jobs.tuning.trial_worker import TrialRun, run_trial
 
@@ -44,10 +44,10 @@ def test_a_trial_reports_each_evaluation_and_writes_its_result(
 ) -> None:
     run_trial(run, search.report)
     # The last evaluation is at the end of the training, which the result tells of.
-    rows = [row.metrics for row in folder.history() if "test/mse" in row.metrics]
+    rows = [row.metrics for row in folder.history() if "val/mse" in row.metrics]
     assert search.epochs == [1.0, 2.0, 3.0]
-    assert [report["test_mse"] for report in search.reports] == [row["test/mse"] for row in rows]
-    assert [report["fg_ari"] for report in search.reports] == [row["test/fg_ari"] for row in rows]
+    for metric in SelectionMetric:
+        assert [report[metric.value] for report in search.reports] == [row[metric.row_name] for row in rows]
     result = folder.attempt(1).read_result()
     assert result is not None
     assert result.outcome is Outcome.SUCCEEDED
@@ -56,14 +56,14 @@ def test_a_trial_reports_each_evaluation_and_writes_its_result(
 def test_a_trial_that_is_over_reports_what_it_had_and_does_not_train(
     folder: JobFolder, run: TrialRun, search: _Search
 ) -> None:
-    folder.attempt(0).add_metrics(4, {"test/mse": 0.5, "test/fg_ari": 0.7, "test/epoch": 1.0})
+    folder.attempt(0).add_metrics(4, {"val/mse": 0.5, "val/objective": 0.6, "val/fg_ari": 0.7, "val/epoch": 1.0})
     folder.attempt(0).add_metrics(5, {"train/loss": 1.0})
-    folder.attempt(0).add_metrics(8, {"test/mse": 0.4, "test/epoch": 2.0})
+    folder.attempt(0).add_metrics(8, {"val/mse": 0.4, "val/objective": 0.5, "val/epoch": 2.0})
     run_trial(replace(run, is_over=True), search.report)
     # A score over no scenes was not a number, and was left out of the row.
     assert search.reports == [
-        {"test_mse": 0.5, "fg_ari": 0.7, "epoch": 1.0},
-        {"test_mse": 0.4, "fg_ari": 0.0, "epoch": 2.0},
+        {"objective": 0.6, "val/mse": 0.5, "val/fg_ari": 0.7, "epoch": 1.0},
+        {"objective": 0.5, "val/mse": 0.4, "val/fg_ari": 0.0, "epoch": 2.0},
     ]
     assert [attempt.number for attempt in folder.attempts()] == [0]
 

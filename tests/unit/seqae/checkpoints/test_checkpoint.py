@@ -30,7 +30,7 @@ def save(model: SequentialAutoEncoder, changed_config: TrainConfig, tmp_path: Pa
         path = tmp_path / "checkpoints" / "12"
         usual: dict[str, Any] = {
             "iteration": 12,
-            "metrics": {"test_mse": 0.25},
+            "metrics": {"val/mse": 0.25},
             "trainer_state": {"optimizer": {"step": 5}},
         }
         given = usual | changes
@@ -65,7 +65,7 @@ def test_what_is_written_is_read(
 def test_manifest_says_what_is_there(save: Callable[..., Path]) -> None:
     path = save()
     manifest = verify(path)
-    assert (manifest.iteration, manifest.metrics) == (12, {"test_mse": 0.25})
+    assert (manifest.iteration, manifest.metrics) == (12, {"val/mse": 0.25})
     assert manifest.format_version == FORMAT_VERSION
     assert sorted(manifest.files) == [name for name in FILES if name != "manifest.json"]
     for name, entry in manifest.files.items():

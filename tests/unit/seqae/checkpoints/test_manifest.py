@@ -18,13 +18,13 @@ def folder(tmp_path: Path) -> Path:
     path.mkdir()
     for name in FILES:
         (path / name).write_bytes(f"what is in {name}".encode())
-    write(path, iteration=12, metrics={"test_mse": 0.25})
+    write(path, iteration=12, metrics={"val/mse": 0.25})
     return path
 
 
 def test_what_is_written_is_read(folder: Path) -> None:
     manifest = verify(folder)
-    assert (manifest.iteration, manifest.metrics) == (12, {"test_mse": 0.25})
+    assert (manifest.iteration, manifest.metrics) == (12, {"val/mse": 0.25})
     assert manifest.format_version == FORMAT_VERSION
     assert sorted(manifest.files) == FILES
     assert [entry.bytes for entry in manifest.files.values()] == [22, 28]

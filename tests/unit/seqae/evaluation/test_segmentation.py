@@ -1,3 +1,6 @@
+from dataclasses import astuple
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -8,6 +11,7 @@ from seqae.data.digits import bundled_digits
 from seqae.data.mnist_scenes import make_scenes
 from seqae.data.scenes import Scenes
 from seqae.evaluation.segmentation import (
+    SegmentTables,
     adjusted_rand,
     choose_active_share,
     connected_components_baseline,
@@ -15,7 +19,9 @@ from seqae.evaluation.segmentation import (
     count_active,
     matched_ious,
     score_segments,
+    score_tables,
     segment,
+    tabulate_segments,
 )
 
 
@@ -225,6 +231,27 @@ def test_the_threshold_for_counts_comes_from_other_images() -> None:
     crossed = score_segments(writes, writes.sum(axis=1), scenes)
     peeking = score_segments(writes, writes.sum(axis=1), scenes, active_share=crossed.active_share)
     assert crossed.count_accuracy < peeking.count_accuracy
+
+
+def test_tables_of_parts_score_like_the_whole(scenes: Scenes) -> None:
+    """An evaluation keeps tables of each batch in place of pixels; a batch may lack the objects with high numbers."""
+    rng = np.random.default_rng(3)
+    writes = perfect(scenes) + rng.random((60, 6, 64, 64)).astype(np.float32) * 0.6
+    canvases = writes.sum(axis=1)
+    whole = score_segments(writes, canvases, scenes)
+    assert scenes.masks is not None
+    most = int(scenes.masks.max())
+    cuts = [0, 1, 20, 60]
+    parts = [tabulate_segments(writes[a:b], canvases[a:b], scenes.part(a, b), objects=most) for a, b in pairwise(cuts)]
+    joined = SegmentTables.joined(parts)
+    assert astuple(score_tables(joined)) == pytest.approx(astuple(whole))
+    assert astuple(score_tables(joined, 0.2)) == pytest.approx(
+        astuple(score_segments(writes, canvases, scenes, active_share=0.2))
+    )
+    assert scenes.counts is not None
+    each = joined.fg_ari()
+    np.testing.assert_array_equal(np.isnan(each), scenes.counts < 2)
+    assert np.nanmean(each) == pytest.approx(whole.fg_ari)
 
 
 def test_connected_components_solve_scenes_whose_digits_do_not_touch() -> None:

@@ -29,7 +29,7 @@ def material(small_config: Config, small_data: Data, tmp_path: Path) -> Callable
         trainer = Trainer(config, small_data(config))
         with_random_writes(trainer.model)
         trainer.save(tmp_path / "checkpoint")
-        curves = {name: curve([0.2, 0.1]) for name in ("test/mse", "test/empty_mse", "train/mse")}
+        curves = {name: curve([0.2, 0.1]) for name in ("val/mse", "val/empty_mse", "train/mse")}
         return Material(tmp_path / "cache", checkpoint=tmp_path / "checkpoint", curves=curves)
 
     return make
