@@ -113,7 +113,11 @@ def train(run: Run, cache_dir: Path, data_dir: Path | None) -> Record | None:
         active_share=chosen.active_share if chosen else None,
     )
     record.iterations, record.scenes = trainer.iteration, len(trainer.data.test.images)
+<<<<<<< HEAD
     record.empty_mse, record.mse = final.empty_mse, final.mse
+=======
+    record.empty_mse, record.test_mse = final.empty_mse, final.mse
+>>>>>>> ed3778adacc922253d770dc99b2c6b77e01bd9d7
     record.score(final.segments, trainer.data.test)
     trainer.save(run.folder / "checkpoint")
     if run.row.overfit:

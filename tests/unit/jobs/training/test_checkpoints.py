@@ -82,9 +82,13 @@ def test_the_newest_is_of_the_highest_step_and_the_latest_attempt(folder: JobFol
     assert CheckpointManager(folder, folder.attempt(3)).newest() == folder.attempt(2).checkpoints / "12"
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize(
     ("metric", "best"), [(SelectionMetric.OBJECTIVE, "4"), (SelectionMetric.MSE, "4"), (SelectionMetric.FG_ARI, "8")]
 )
+=======
+@pytest.mark.parametrize(("metric", "best"), [(SelectionMetric.MSE, "4"), (SelectionMetric.FG_ARI, "8")])
+>>>>>>> ed3778adacc922253d770dc99b2c6b77e01bd9d7
 def test_the_best_is_the_best_by_the_metric_and_not_the_newest(
     folder: JobFolder, metric: SelectionMetric, best: str
 ) -> None:
@@ -133,9 +137,13 @@ def test_damaged_ones_are_skipped_and_each_is_noted_once(folder: JobFolder, chec
 # --- saving and pruning
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize(
     ("metric", "best"), [(SelectionMetric.OBJECTIVE, 1), (SelectionMetric.MSE, 1), (SelectionMetric.FG_ARI, 2)]
 )
+=======
+@pytest.mark.parametrize(("metric", "best"), [(SelectionMetric.MSE, 1), (SelectionMetric.FG_ARI, 2)])
+>>>>>>> ed3778adacc922253d770dc99b2c6b77e01bd9d7
 def test_the_two_newest_and_the_best_are_kept(
     folder: JobFolder, trainer: _Trainer, metric: SelectionMetric, best: int
 ) -> None:
