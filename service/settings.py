@@ -145,6 +145,10 @@ class Settings(ReconcilerSettings, BaseSettings):
     data_dir: Path | None = None
     """Folder with data of the user's own: MNIST's files, images, COCO. Specs name paths below it."""
 
+    data_roots: tuple[Path, ...] = ()
+    """Further folders that specs may name paths in (JSON list in the environment). What lies outside of them and of
+    `data_dir`, links followed, is refused."""
+
     host: str = "127.0.0.1"
     """Address that this process listens on."""
 
@@ -202,8 +206,12 @@ class Settings(ReconcilerSettings, BaseSettings):
     max_spec_bytes: int = Field(64_000, ge=1024)
     """Largest body without an image. Validating a body holds up every other request, hence the low limit."""
 
-    max_image_pixels: int = Field(50_000_000, ge=1)
-    """Larger images are refused by their header, before anything is decoded."""
+    max_image_pixels: int = Field(16_000_000, ge=1, le=500_000_000)
+    """Larger images are refused by their header, before anything is decoded. Each of the two decoders may take 32 bytes
+    of memory for each of these pixels, and 256 MB."""
+
+    decode_seconds: float = Field(4.0, gt=0, le=600)
+    """CPU time that decoding one image may take; then it is refused."""
 
     body_timeout: float = Field(60.0, gt=0)
     """Longest wait for a body with an image to arrive."""
@@ -226,7 +234,7 @@ class Settings(ReconcilerSettings, BaseSettings):
     """At most so many requests wait; the next one is told to come back later."""
 
     inference_timeout: float = Field(60.0, gt=0)
-    """Longest wait for an answer of the model."""
+    """Longest wait for an answer of the model, the decoding of the image included."""
 
     inference_models: int = Field(2, ge=1)
     """At most so many models besides the champion stay loaded, those asked for by version or job id."""
@@ -267,6 +275,11 @@ class Settings(ReconcilerSettings, BaseSettings):
     def _absolute(cls, path: Path | None) -> Path | None:
         # Workers on the cluster have other working directories.
         return None if path is None else path.expanduser().absolute()
+
+    @field_validator("data_roots")
+    @classmethod
+    def _absolute_roots(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(root.expanduser().absolute() for root in roots)
 
     @property
     def database(self) -> str:

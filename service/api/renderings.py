@@ -9,6 +9,7 @@ import numpy as np
 from jobs.interfaces import ModelVersion
 from seqae.reconstruction import AttentionStep, Reconstruction
 from seqae.rendering import frames
+from service.api.picture_checks import PictureChecks
 from service.schemas.models import Box, MediaType, ModelRef, PixelStep, ReconstructionView, StepView
 
 __all__ = ["model_ref", "render_reconstruction"]
@@ -25,20 +26,30 @@ def model_ref(version: ModelVersion) -> ModelRef:
     )
 
 
-def render_reconstruction(media_type: MediaType, found: Reconstruction, version: ModelVersion) -> bytes:
-    """The body of the answer, of the given media type."""
+def render_reconstruction(
+    media_type: MediaType, found: Reconstruction, version: ModelVersion, checks: PictureChecks, *, inverted: bool
+) -> bytes:
+    """The body of the answer, of the given media type.
+
+    Args:
+        media_type: what the client accepts.
+        found: the reconstruction.
+        version: of the model that made it.
+        checks: what is said of it.
+        inverted: whether black and white were exchanged before.
+    """
     match media_type:
         case MediaType.JSON:
-            return _view(found, version).model_dump_json().encode()
+            return _view(found, version, checks, inverted).model_dump_json().encode()
         case MediaType.GIF:
             return frames.animation(found)
         case MediaType.PNG:
             return frames.png(np.asarray(frames.filmstrip(found)))
         case MediaType.NPZ:
-            return _npz(found, version)
+            return _npz(found, version, checks)
 
 
-def _view(found: Reconstruction, version: ModelVersion) -> ReconstructionView:
+def _view(found: Reconstruction, version: ModelVersion, checks: PictureChecks, inverted: bool) -> ReconstructionView:
     height, width = found.input.shape[:2]
     return ReconstructionView(
         model=model_ref(version),
@@ -48,6 +59,9 @@ def _view(found: Reconstruction, version: ModelVersion) -> ReconstructionView:
         frames=tuple(_png(frame) for frame in found.frames),
         steps=tuple(_step(step) for step in found.steps),
         error=found.error,
+        explained=checks.explained,
+        inverted=inverted,
+        warnings=checks.warnings,
     )
 
 
@@ -76,7 +90,7 @@ def _box(edges: tuple[float, float, float, float]) -> Box:
     return Box(left=left, top=top, right=right, bottom=bottom)
 
 
-def _npz(found: Reconstruction, version: ModelVersion) -> bytes:
+def _npz(found: Reconstruction, version: ModelVersion, checks: PictureChecks) -> bytes:
     steps = found.steps
     arrays: Mapping[str, np.ndarray] = {
         "input": found.input,
@@ -91,6 +105,8 @@ def _npz(found: Reconstruction, version: ModelVersion) -> bytes:
         "source_window": np.array([step.source_window for step in steps]),
         "patch_read": np.array([step.patch_read for step in steps]),
         "patch_written": np.array([step.patch_written for step in steps]),
+        "explained": np.array(np.nan if checks.explained is None else checks.explained),
+        "warnings": np.array(checks.warnings, dtype=np.str_),
         "model": np.array([version.name, version.version, version.run_id]),
     }
     buffer = BytesIO()
