@@ -11,7 +11,7 @@ from seqae.data.preprocess import centre_box
 from seqae.reconstruction import Reconstruction
 from service.schemas.models import Invert
 
-__all__ = ["PictureChecks", "check", "inverted", "warnings_header"]
+__all__ = ["NO_CHECKS", "PictureChecks", "check", "inverted", "warnings_header"]
 
 _EXPLAINED_WELL = 0.5
 _CROPPED = 0.1
@@ -23,10 +23,16 @@ _DIGIT_BRIGHTNESS = 0.22  # mean of the brightest digits over their box
 class PictureChecks:
     """What is said of a reconstruction besides itself."""
 
-    explained: float | None
+    explained: float | None = None
     """1 - error / error of an empty canvas; None for a picture that is empty itself."""
-    warnings: tuple[str, ...]
+    inverted: bool = False
+    """Whether black and white were exchanged before."""
+    warnings: tuple[str, ...] = ()
     """In words, for a person."""
+
+
+NO_CHECKS = PictureChecks()
+"""Nothing is said."""
 
 
 def inverted(pixels: np.ndarray, config: TrainConfig, invert: Invert) -> tuple[np.ndarray, bool]:
@@ -63,7 +69,7 @@ def check(found: Reconstruction, size: tuple[int, int], config: TrainConfig, *, 
         warnings.append(f"only {share:.0%} of the picture was explained: it looks unlike the training data")
     if isinstance(config.data, MnistScenesConfig):
         warnings += _scene_warnings(pixels, config, config.data, was_inverted)
-    return PictureChecks(explained, tuple(warnings))
+    return PictureChecks(explained, was_inverted, tuple(warnings))
 
 
 def warnings_header(warnings: Sequence[str]) -> dict[str, str]:

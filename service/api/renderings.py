@@ -9,7 +9,7 @@ import numpy as np
 from jobs.interfaces import ModelVersion
 from seqae.reconstruction import AttentionStep, Reconstruction
 from seqae.rendering import frames
-from service.api.picture_checks import PictureChecks
+from service.api.picture_checks import NO_CHECKS, PictureChecks
 from service.schemas.models import Box, MediaType, ModelRef, PixelStep, ReconstructionView, StepView
 
 __all__ = ["model_ref", "render_reconstruction"]
@@ -27,7 +27,7 @@ def model_ref(version: ModelVersion) -> ModelRef:
 
 
 def render_reconstruction(
-    media_type: MediaType, found: Reconstruction, version: ModelVersion, checks: PictureChecks, *, inverted: bool
+    media_type: MediaType, found: Reconstruction, version: ModelVersion, checks: PictureChecks = NO_CHECKS
 ) -> bytes:
     """The body of the answer, of the given media type.
 
@@ -35,21 +35,20 @@ def render_reconstruction(
         media_type: what the client accepts.
         found: the reconstruction.
         version: of the model that made it.
-        checks: what is said of it.
-        inverted: whether black and white were exchanged before.
+        checks: what is said of it, in JSON; other types have the header.
     """
     match media_type:
         case MediaType.JSON:
-            return _view(found, version, checks, inverted).model_dump_json().encode()
+            return _view(found, version, checks).model_dump_json().encode()
         case MediaType.GIF:
             return frames.animation(found)
         case MediaType.PNG:
             return frames.png(np.asarray(frames.filmstrip(found)))
         case MediaType.NPZ:
-            return _npz(found, version, checks)
+            return _npz(found, version)
 
 
-def _view(found: Reconstruction, version: ModelVersion, checks: PictureChecks, inverted: bool) -> ReconstructionView:
+def _view(found: Reconstruction, version: ModelVersion, checks: PictureChecks) -> ReconstructionView:
     height, width = found.input.shape[:2]
     return ReconstructionView(
         model=model_ref(version),
@@ -60,7 +59,7 @@ def _view(found: Reconstruction, version: ModelVersion, checks: PictureChecks, i
         steps=tuple(_step(step) for step in found.steps),
         error=found.error,
         explained=checks.explained,
-        inverted=inverted,
+        inverted=checks.inverted,
         warnings=checks.warnings,
     )
 
@@ -90,7 +89,7 @@ def _box(edges: tuple[float, float, float, float]) -> Box:
     return Box(left=left, top=top, right=right, bottom=bottom)
 
 
-def _npz(found: Reconstruction, version: ModelVersion, checks: PictureChecks) -> bytes:
+def _npz(found: Reconstruction, version: ModelVersion) -> bytes:
     steps = found.steps
     arrays: Mapping[str, np.ndarray] = {
         "input": found.input,
@@ -105,8 +104,6 @@ def _npz(found: Reconstruction, version: ModelVersion, checks: PictureChecks) ->
         "source_window": np.array([step.source_window for step in steps]),
         "patch_read": np.array([step.patch_read for step in steps]),
         "patch_written": np.array([step.patch_written for step in steps]),
-        "explained": np.array(np.nan if checks.explained is None else checks.explained),
-        "warnings": np.array(checks.warnings, dtype=np.str_),
         "model": np.array([version.name, version.version, version.run_id]),
     }
     buffer = BytesIO()

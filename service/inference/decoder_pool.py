@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio.to_thread
@@ -30,6 +30,7 @@ __all__ = ["DecodedPicture", "DecoderPool", "RefusedPictureError"]
 _QUICK_WORK = 2_000_000.0  # pixels
 _QUICK_BYTES = 1_000_000
 _QUICK_SECONDS = 0.1  # of CPU time
+_GRACE = 5.0  # seconds
 _ROOT = Path(__file__).parents[2]
 
 
@@ -89,7 +90,7 @@ class DecoderPool:
         await self._thorough.close()
 
     def _order(self, model: ModelConfig, seconds: float, most_work: float) -> Order:
-        return Order(model.height, model.width, model.channels, self._max_pixels, seconds, most_work)
+        return Order(0, model.height, model.width, model.channels, self._max_pixels, seconds, most_work)
 
 
 def _picture(answer: Answer, pixels: bytes, model: ModelConfig) -> DecodedPicture:
@@ -106,6 +107,7 @@ class _Decoder:
         self._memory = memory
         self._turns = _Turns()
         self._process: subprocess.Popen[bytes] | None = None
+        self._numbers = itertools.count(1)
         self._threads: anyio.CapacityLimiter | None = None
 
     async def decode(self, order: Order, data: bytes, work: float) -> tuple[Answer, bytes]:
@@ -131,20 +133,23 @@ class _Decoder:
         assert process.stdin is not None
         assert process.stdout is not None
         # The kernel counts CPU time; this is for a process that doesn't get any, or hangs.
-        timer = threading.Timer(5.0 + 5.0 * order.seconds, _kill, (process,))
+        order = replace(order, number=next(self._numbers))
+        timer = threading.Timer(_GRACE + 5.0 * order.seconds, _kill, (process,))
         timer.start()
         try:
             with suppress(OSError):  # it is gone: then there is no answer either
                 write_message(process.stdin, order, data)
-            message = read_message(process.stdout)
+            while (message := read_message(process.stdout)) is not None:
+                head = json.loads(message[0])
+                answer = Answer(**head | {"kind": AnswerKind(head["kind"])})
+                if answer.number == order.number:
+                    return answer, message[1]
+                # A child that was killed while it had nothing to do: the next one has this order.
         finally:
             timer.cancel()
-        if message is None:
-            _end(process)
-            self._process = None
-            return Answer(AnswerKind.KILLED), b""
-        head = json.loads(message[0])
-        return Answer(**head | {"kind": AnswerKind(head["kind"])}), message[1]
+        _end(process)
+        self._process = None
+        return Answer(AnswerKind.KILLED), b""
 
 
 def _start(memory: int) -> subprocess.Popen[bytes]:

@@ -12,8 +12,9 @@ import signal
 import struct
 import sys
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from mmap import mmap
 from typing import IO, BinaryIO
 
 import numpy as np
@@ -31,6 +32,8 @@ _HEADER = struct.Struct(">II")
 class Order:
     """What is to be done with a picture, whose bytes follow."""
 
+    number: int
+    """Which the answer repeats, so that no picture is taken for another one."""
     height: int
     """Of the result, pixels."""
     width: int
@@ -61,6 +64,8 @@ class Answer:
     """What came of an order; pixels may follow."""
 
     kind: AnswerKind
+    number: int = 0
+    """Of the order."""
     reason: str = ""
     width: int = 0
     """Of the picture as it is shown, in its own pixels."""
@@ -103,15 +108,17 @@ def main() -> int:
     Image.MAX_IMAGE_PIXELS = None  # the order has the limit
     warnings.simplefilter("ignore")
     _limit(int(sys.argv[1]))
+    # Shared with the child, which writes the number of the order that it works on.
+    current = memoryview(mmap(-1, 8)).cast("q")
     while True:
         worker = os.fork()
         if worker == 0:
-            _work(orders, answers)
+            _work(orders, answers, current)
             os._exit(0)
         _, status = os.waitpid(worker, 0)
         if status == 0:
             return 0
-        write_message(answers, Answer(AnswerKind.KILLED))
+        write_message(answers, Answer(AnswerKind.KILLED, current[0]))
 
 
 def _limit(memory: int) -> None:
@@ -127,14 +134,15 @@ def _limit(memory: int) -> None:
         resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
-def _work(orders: BinaryIO, answers: BinaryIO) -> None:
+def _work(orders: BinaryIO, answers: BinaryIO, current: memoryview) -> None:
     while (message := read_message(orders)) is not None:
         order = Order(**json.loads(message[0]))
+        current[0] = order.number
         # SIGPROF ends the process unless it is handled, also in the middle of a decoder.
         signal.setitimer(signal.ITIMER_PROF, order.seconds)
         answer, pixels = _answer(order, message[1])
         signal.setitimer(signal.ITIMER_PROF, 0)
-        write_message(answers, answer, pixels)
+        write_message(answers, replace(answer, number=order.number), pixels)
 
 
 def _answer(order: Order, data: bytes) -> tuple[Answer, bytes]:
@@ -143,7 +151,7 @@ def _answer(order: Order, data: bytes) -> tuple[Answer, bytes]:
         width, height = image.size
         if width * height > order.max_pixels:
             reason = f"is {width} x {height} pixels, more than {order.max_pixels:,}"
-            return Answer(AnswerKind.REFUSED, reason), b""
+            return Answer(AnswerKind.REFUSED, reason=reason), b""
         work = float(width * height * max(1, jpeg_scans(data) if image.format in ("JPEG", "MPO") else 1))
         if work > order.most_work:
             return Answer(AnswerKind.TOO_MUCH_WORK, work=work), b""
@@ -153,7 +161,7 @@ def _answer(order: Order, data: bytes) -> tuple[Answer, bytes]:
         return Answer(AnswerKind.PICTURE, width=width, height=height, work=work), pixels.tobytes()
     except Exception as error:  # noqa: BLE001
         # Decoders raise many kinds for damaged bytes; whatever it is, the picture is at fault.
-        return Answer(AnswerKind.REFUSED, f"can't be decoded: {reason_of(error)}"), b""
+        return Answer(AnswerKind.REFUSED, reason=f"can't be decoded: {reason_of(error)}"), b""
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Annotated, TypeVar
 
 import anyio
@@ -96,8 +95,7 @@ async def reconstruct(
         except TimeoutError as error:
             raise ModelTimeoutError("the picture was not decoded, or the model did not answer, in time") from error
         checks = check(found, picture.size, config, was_inverted=was_inverted)
-        render = partial(render_reconstruction, media_type, found, loaded.version, checks, inverted=was_inverted)
-        body = await anyio.to_thread.run_sync(render)
+        body = await anyio.to_thread.run_sync(render_reconstruction, media_type, found, loaded.version, checks)
     headers = {"Vary": "Accept"} | warnings_header(checks.warnings)
     return RawResponse(body, media_type=media_type, headers=headers)
 

@@ -243,13 +243,10 @@ def test_base64_is_taken_in_every_usual_spelling(name: str) -> None:
     assert _in_json(SPELLINGS[name]).content() == encode(rainbow())
 
 
-@pytest.mark.parametrize(
-    "text", ["a", "a=b", "====", "data:image/png,hello world!", "é", "\x00", "data:", "a" * 5 + "!"]
-)
+@pytest.mark.parametrize("text", ["a", "a=b", "====", "data:image/png,hello world!", "é", "\x00", "aaaaa!"])
 def test_what_is_no_base64_is_refused(text: str) -> None:
-    with pytest.raises(UploadError):
-        content = _in_json(text).content()
-        raise UploadError(f"{content!r} is no picture either")
+    with pytest.raises(UploadError, match="is not base64"):
+        _in_json(text).content()
 
 
 @pytest.mark.parametrize("path", ["/reconstruct", "/jobs"])
