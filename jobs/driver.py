@@ -16,7 +16,7 @@ from jobs.backends.mlflow import MlflowTracking
 from jobs.directory.layout import AttemptFolder, JobFolder
 from jobs.directory.records import Failure, NoteKind, Outcome, Phase, Progress, Result
 from jobs.error_classes import classify
-from jobs.errors import ErrorClass, FencedError, FolderError, NoRun, TrackingUnavailable
+from jobs.errors import ErrorClass, FencedError, FolderError, NoRun, TrackingRefused, TrackingUnavailable
 from jobs.interfaces import Tracking
 from jobs.periodic_thread import PeriodicThread
 from jobs.training.log_lines import LOG_FORMAT, LOG_TIME
@@ -192,7 +192,7 @@ class _BackgroundTasks:
             return
         try:
             tracking.ship(self._context.folder.path, run_id)
-        except (TrackingUnavailable, NoRun, FolderError, OSError) as error:
+        except (TrackingUnavailable, TrackingRefused, NoRun, FolderError, OSError) as error:
             logger.warning("metrics are kept for later: %s", error)
 
 

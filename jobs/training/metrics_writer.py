@@ -1,24 +1,21 @@
 """Writer of a training run's heartbeat, metrics and film strips."""
 
-import io
 import logging
 import math
 import time
 from collections.abc import Mapping
 
-import numpy as np
 import psutil
-from PIL import Image
 
 from jobs.directory.files import write_atomically
 from jobs.directory.layout import AttemptFolder, JobFolder
 from jobs.directory.records import Phase, Progress
+from jobs.evaluation.film_strips import film_strips
 from jobs.training.log_lines import describe_metrics, describe_report
 from seqae import training
 from seqae.evaluation.evaluate import Evaluation
 from seqae.evaluation.names import with_split
 from seqae.reconstructor import Reconstructor
-from seqae.rendering.frames import contact_sheet, filmstrip
 from seqae.training import Trainer
 
 __all__ = ["MetricsWriter"]
@@ -28,7 +25,6 @@ logger = logging.getLogger(__name__)
 _MAX_ROWS = 2000
 """About so many rows of training metrics in a run, however long it is."""
 
-_FILM_SCENES = 4
 _BEAT_INTERVAL = 0.5
 
 
@@ -92,9 +88,8 @@ class MetricsWriter:
         scores = with_split(evaluation.metrics(), "val")
         self._add_row(evaluation.iteration, scores | {"val/epoch": evaluation.epoch})
         logger.info("%s", describe_metrics(evaluation.iteration, scores))
-        buffer = io.BytesIO()
-        _film(trainer).save(buffer, "PNG")
-        write_atomically(self._attempt.frames / f"{evaluation.iteration}.png", buffer.getvalue())
+        strips = film_strips(Reconstructor(trainer.model, trainer.config), trainer.data.val)
+        write_atomically(self._attempt.frames / f"{evaluation.iteration}.png", strips)
         self._progress.val_mse = evaluation.mse
         self._write()
 
@@ -174,10 +169,3 @@ def _system_row() -> dict[str, float]:
         row["system/gpu_0_memory_usage_megabytes"] = (total - free) / 1e6
         row["system/gpu_0_memory_usage_percentage"] = 100 * (total - free) / total
     return row
-
-
-def _film(trainer: Trainer) -> Image.Image:
-    """The first scenes of `val` as the model rebuilds them now, one film strip below the other."""
-    scenes = np.moveaxis(np.asarray(trainer.data.val.images[:_FILM_SCENES]), 1, -1)
-    strips = [filmstrip(made) for made in Reconstructor(trainer.model, trainer.config).reconstruct_arrays(scenes)]
-    return contact_sheet(strips)

@@ -42,7 +42,7 @@ def figure(
         raise Error(f"there is no figure {name!r}; there are {', '.join(NAMES)}")
     # This loads torch, which takes seconds: after everything that can be refused at once.
     from jobs.directory.layout import JobFolder
-    from jobs.figure_sources import material_of
+    from jobs.evaluation.model_sources import material_of
     from seqae.figures.make import Material, make_figure
 
     folder = find_home(home)
