@@ -14,7 +14,6 @@ from PIL import Image
 
 from service.cli.main import main
 
-
 ROOT = Path(__file__).parents[4]
 
 
@@ -277,20 +276,21 @@ def test_the_version_and_the_shells_completion(seqae: Seqae) -> None:
     )
 
 
-def test_verbs_of_a_jobs_life(seqae: Seqae) -> None:
+def test_verbs_of_a_jobs_life(run_main: Main) -> None:
     """F11: the command line lacked pause, resume, retry, delete, validate."""
-    assert "it would be accepted" in seqae("validate", "-", typed="name: x").stdout
-    job = seqae("submit", "-", typed="name: x").stdout.strip()
-    assert seqae("pause", job).stdout == f"{job} PAUSED\n"
-    assert seqae("resume", job).stdout == f"{job} QUEUED\n"
-    assert seqae("priority", job, "5").stdout == f"{job} QUEUED, priority 5\n"
-    assert seqae("attempts", job).stdout.split() == ["attempt", "outcome", "started", "ended", "error"]
-    assert seqae("cancel", job).returncode == 0
-    assert seqae("attach", job).returncode == 3
-    assert "CANCELLED" in seqae("events", job).stdout
-    again = seqae("retry", job).stdout.split()[0]
+    Path("spec.yaml").write_text("name: x")
+    assert "it would be accepted" in run_main("validate", "spec.yaml")[1]
+    job = run_main("submit", "spec.yaml")[1].strip()
+    assert run_main("pause", job)[1] == f"{job} PAUSED\n"
+    assert run_main("resume", job)[1] == f"{job} QUEUED\n"
+    assert run_main("priority", job, "5")[1] == f"{job} QUEUED, priority 5\n"
+    assert run_main("attempts", job)[1].split() == ["attempt", "outcome", "started", "ended", "error"]
+    assert run_main("cancel", job)[0] == 0
+    assert run_main("attach", job)[0] == 3
+    assert "CANCELLED" in run_main("events", job)[1]
+    again = run_main("retry", job)[1].split()[0]
     assert again != job
-    assert seqae("delete", job).stdout == f"{job} deleted\n"
+    assert run_main("delete", job)[1] == f"{job} deleted\n"
 
 
 def test_without_a_stack_it_says_how_to_start_one(tmp_path: Path) -> None:
