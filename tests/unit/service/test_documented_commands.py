@@ -21,6 +21,7 @@ from service.client import Client
 from service.inference.model_pool import ModelPool
 from service.schemas.jobs import JobView
 from service.settings import Settings
+from tests import cli_page
 from tests.reports import make_report
 from tests.settings_page import PAGE, page
 from tests.unit.service.conftest import MakeApp, Serve
@@ -81,13 +82,18 @@ def test_a_request_on_a_page_is_one_of_the_api(client: httpx.Client, name: str, 
 
 def test_files_that_commands_read_are_there() -> None:
     text = "\n".join(path.read_text() for path in PAGES)
-    for name in re.findall(r"(?:seqae reconstruct |=@)(\S+)", text):
+    for name in re.findall(r"(?:seqae reconstruct |=@)([^A-Z\s]\S*)", text):
         assert (ROOT / name).is_file(), name
 
 
 def test_the_page_of_settings_is_what_the_code_says() -> None:
     """After a change of settings or of options: `make docs`."""
     assert PAGE.read_text() == page()
+
+
+def test_the_page_of_the_command_line_is_what_the_code_says() -> None:
+    """Section 3. After a change of verbs or of options: `make docs`."""
+    assert cli_page.PAGE.read_text() == cli_page.page()
 
 
 def test_every_setting_is_on_its_page() -> None:

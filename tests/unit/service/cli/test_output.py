@@ -2,7 +2,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from service.cli.output import format_duration, format_metric, format_table, format_time, summarize
+from service.cli.output import (
+    EXIT_STATUSES,
+    ExitStatus,
+    format_duration,
+    format_metric,
+    format_table,
+    format_time,
+    summarize,
+)
 from service.job_state import State
 from tests.unit.service.cli.conftest import make_job, succeeded
 
@@ -34,6 +42,12 @@ def test_numbers() -> None:
     assert format_metric(metrics, "test/mse") == "0.00412"
     assert format_metric(metrics, "test/fg_ari") == "0.988"
     assert format_metric(metrics, "test/none") == format_metric(None, "test/mse") == "-"
+
+
+def test_every_exit_status_is_explained() -> None:
+    """Section 3: exit statuses are documented."""
+    assert EXIT_STATUSES.keys() == set(ExitStatus)
+    assert [int(status) for status in ExitStatus] == [0, 1, 2, 3, 130, 141]
 
 
 def test_the_end_of_a_job_says_all_that_one_asks_next() -> None:

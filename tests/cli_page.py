@@ -1,7 +1,10 @@
-"""Makes docs/cli.md out of the verbs and their options: `python -m service.cli.reference > docs/cli.md`."""
+"""docs/cli.md, made from the code: every verb with its arguments and options, and what the exit statuses mean.
 
-import sys
+python -m tests.cli_page     writes it
+"""
+
 from collections.abc import Iterator
+from pathlib import Path
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
@@ -9,15 +12,17 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from service.cli.main import app
 from service.cli.output import EXIT_STATUSES
 
-__all__ = ["reference"]
+__all__ = ["PAGE", "page"]
+
+PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 
 _INTRODUCTION = """\
 # The command line
 
-Made from the code by `python -m service.cli.reference`; a test compares. After `make demo` or `make test` the program
-is `.venv/bin/seqae`, and after `source .venv/bin/activate` it is `seqae`. `seqae --help` lists the verbs,
-`seqae submit --help` the options of one, `seqae --version` says which release it is, and `seqae --install-completion`
-teaches your shell the verbs, options and ids.
+After `make demo` or `make test` the program is `.venv/bin/seqae`, and after `. .venv/bin/activate` it is `seqae`.
+`seqae --help` lists the verbs, `seqae submit --help` the options of one, `seqae --version` says which release it is,
+and `seqae --install-completion` teaches your shell the verbs, options and ids. This page is made from the code by
+`make docs`; a test compares them.
 
 **Jobs** are named by their ids, by the beginning of one that no other has (`job_3f` or `3f`), or as `latest`. Ids are
 printed whole, times with their zone, and numbers by the names that they have everywhere: the split before the metric,
@@ -42,8 +47,8 @@ what JSON can't say, such as a date.
 """
 
 
-def reference() -> str:
-    """The page, as Markdown."""
+def page() -> str:
+    """The page as it should be."""
     group = typer.main.get_command(app)
     if not isinstance(group, TyperGroup):
         raise TypeError("seqae has no verbs")
@@ -112,4 +117,4 @@ def _text(text: str | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(reference())
+    PAGE.write_text(page())
