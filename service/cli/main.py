@@ -29,8 +29,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _home(text: str | Path) -> Path:
+    if text == "":
+        # Path("") would be the current folder.
+        raise Error("--home is empty: name a folder")
+    return Path(text)
+
+
 HomeOption = Annotated[
-    Path, typer.Option("--home", envvar="SEQAE_HOME", help="Folder of everything that the stack keeps.")
+    Path,
+    typer.Option(
+        "--home", envvar="SEQAE_HOME", parser=_home, metavar="PATH", help="Folder of everything that the stack keeps."
+    ),
 ]
 DataOption = Annotated[
     Path | None, typer.Option("--data-dir", envvar="SEQAE_DATA_DIR", help="Folder with data of your own.")
@@ -56,9 +67,12 @@ def up(
     port: PortOption = None,
     mlflow_port: MlflowPortOption = None,
     ray_port: RayPortOption = None,
+    takeover: Annotated[
+        bool, typer.Option("--takeover", help="Start although the home's stack ran on a host that is gone for good.")
+    ] = False,
 ) -> None:
     """Start MLflow, Ray and the control plane, or whichever of them does not run."""
-    _stack(home, data_dir, port, mlflow_port, ray_port).up()
+    _stack(home, data_dir, port, mlflow_port, ray_port).up(takeover=takeover)
 
 
 @app.command()
@@ -220,11 +234,11 @@ def _stack(
     mlflow_port: int | None = None,
     ray_port: int | None = None,
 ) -> "Stack":
-    from service.local.daemons import PortName
+    from service.local.ports import PortName
     from service.local.stack import Stack
 
     given = {PortName.API: port, PortName.MLFLOW: mlflow_port, PortName.RAY: ray_port}
-    ports = {name: number for name, number in given.items() if number}
+    ports = {name: number for name, number in given.items() if number is not None}
     return Stack(home, data_dir, ports, say=typer.echo)
 
 
