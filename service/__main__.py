@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from jobs.backends.loopback import loopback_unproxied
 from jobs.backends.mlflow import MlflowTracking
 from jobs.backends.ray import RayLauncher
+from seqae.errors import Error
 from service.app import create_app
 from service.db.store import Store
 from service.server import Server, ServerConfig
@@ -61,7 +62,12 @@ def main() -> int:
     # Databases and job folders are for this user alone; MLflow's client is the only one here that knows proxies.
     os.umask(0o077)
     os.environ.update(loopback_unproxied(os.environ))
-    run(Settings())
+    try:
+        settings = Settings.from_environment()
+    except Error as error:
+        logging.getLogger(__name__).error("%s", error)
+        return 1
+    run(settings)
     return 0
 
 

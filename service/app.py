@@ -1,5 +1,6 @@
 """The one place where the control plane is wired together."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -13,14 +14,17 @@ from fastapi.responses import FileResponse
 from fastapi_offline import FastAPIOffline
 
 from jobs.interfaces import Launcher, Tracking
+from seqae.data.paths import ROOTS_VARIABLE
 from service.api.body_limit import BodyLimit
 from service.api.dependencies import AppContext
-from service.api.problems import documented, install
+from service.api.problems import install
+from service.api.reference.openapi import documented
 from service.api.request_guard import RequestGuard
 from service.api.responses import HeadRequests, SecurityHeaders
-from service.api.routes import events, health, jobs, models
+from service.api.routes import disk, events, health, jobs, models
 from service.db.outbox import Outbox
 from service.db.store import Store
+from service.inference.decoder_pool import DecoderPool
 from service.inference.model_pool import ModelPool
 from service.reconciler.loop import Reconciler
 from service.scheduling.job_service import JobService
@@ -33,7 +37,6 @@ __all__ = ["create_app"]
 
 _STATIC = Path(__file__).parent / "static"
 _PAGE = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css"}
-_DECODERS = 4
 _STOP_SECONDS = 4.0
 
 _DESCRIPTION = """Trains, tracks and serves an attentive sequential auto-encoder.
@@ -62,8 +65,17 @@ def create_app(
     server = TrackingServer(tracking, store.now, rest=settings.tracking_retry / 2)
     if inference is None and settings.inference:
         inference = ModelPool(server, settings)
-    service = JobService(store, cluster, settings.jobs_dir, settings, settings.model_name)
-    context = AppContext(settings, cluster, store, server, service, inference)
+    service = JobService(
+        store,
+        cluster,
+        settings.jobs_dir,
+        settings,
+        settings.model_name,
+        cache_dir=settings.cache_dir,
+        data_dir=settings.data_dir,
+    )
+    decoders = DecoderPool(settings.max_image_pixels, settings.decode_seconds)
+    context = AppContext(settings, cluster, store, server, service, inference, decoders)
     # The reference at /docs with its scripts from here: FastAPI's own page loads them from another host.
     app = FastAPIOffline(
         redoc_url=None,
@@ -75,7 +87,7 @@ def create_app(
     app.state.context = context
     _guard(app, settings)
     install(app)
-    for routes in (jobs, events, models, health):
+    for routes in (jobs, events, models, disk, health):
         app.include_router(routes.router)
     app.openapi = lambda: documented(app)  # type: ignore[method-assign]
     for address, name in _PAGE.items():
@@ -106,6 +118,8 @@ def _drivers_environment(settings: Settings) -> dict[str, str]:
     environment = {"MLFLOW_TRACKING_URI": settings.mlflow_url, "SEQAE_CACHE_DIR": str(settings.cache_dir)}
     if settings.data_dir is not None:
         environment["SEQAE_DATA_DIR"] = str(settings.data_dir)
+    if settings.data_roots:
+        environment[ROOTS_VARIABLE] = json.dumps([str(root) for root in settings.data_roots])
     return environment
 
 
@@ -126,7 +140,6 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        context.decoders = anyio.CapacityLimiter(_DECODERS)
         context.lookups = anyio.CapacityLimiter(context.settings.lookup_threads)
         if context.inference is not None:
             context.inference.start()
@@ -141,5 +154,6 @@ def _lifespan(
                     group.start_soon(anyio.to_thread.run_sync, worker.stop, _STOP_SECONDS)
                 if context.inference is not None:
                     group.start_soon(anyio.to_thread.run_sync, context.inference.stop)
+                group.start_soon(context.decoders.close)
 
     return lifespan

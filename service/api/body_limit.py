@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from seqae.errors import Error
 from service.api.problems import describe, render, retry_headers
-from service.errors import BodyTooLargeError, OverloadedError, SlowBodyError
+from service.errors import BodyTooLargeError, MediaTypeError, OverloadedError, SlowBodyError
 
 __all__ = ["BodyLimit"]
 
@@ -20,7 +20,7 @@ _DRAIN_BYTES = 100_000_000
 
 
 class BodyLimit:
-    """ASGI middleware that answers 413 to bodies over a limit, 408 to slow ones, and 503 to one too many.
+    """ASGI middleware that answers 413 to large bodies, 415 to compressed ones, 408 to slow ones, 503 to one too many.
 
     Args:
         app: what it guards.
@@ -47,7 +47,13 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         limit = self._exceptions.get(scope["path"], self._default)
-        declared = Headers(scope=scope).get("content-length", "")
+        headers = Headers(scope=scope)
+        encoding = headers.get("content-encoding", "").strip().lower()
+        if encoding not in ("", "identity"):
+            compressed = MediaTypeError("the body is compressed (Content-Encoding); send it as it is")
+            await _refuse(scope, receive, send, compressed)
+            return
+        declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:
             await _refuse(scope, receive, send, _too_large(limit))
             return

@@ -11,14 +11,18 @@ class Health(Schema):
     """The process runs."""
 
     status: Literal["ok"] = "ok"
+    """Always ok: what does not run does not answer."""
     version: str
+    """Of the service."""
 
 
 class PartStatus(Schema):
     """One part of the service."""
 
     ok: bool
+    """Whether it works now."""
     detail: str
+    """What it has, or what is wrong with it."""
     required: bool = True
     """A part that is not required does not count for being ready: without it, this process still does a part of its
     work."""
@@ -39,5 +43,8 @@ class Readiness(Schema):
     """Whether this process can do its own work now, and what of it."""
 
     ready: bool
+    """Whether all required parts work."""
     works: Works = Works()
+    """What of its work it does now."""
     parts: dict[str, PartStatus]
+    """By name: database, disk, cluster, mlflow and model among them."""

@@ -67,3 +67,10 @@ def test_allowed_hosts_are_a_list_in_the_environment(monkeypatch: pytest.MonkeyP
     """E1: as the compose and Kubernetes files give them."""
     monkeypatch.setenv("SEQAE_ALLOWED_HOSTS", '["api", "api.seqae:8400"]')
     assert Settings().allowed_hosts == ("api", "api.seqae:8400")
+
+
+def test_further_roots_are_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """D1: where specs may name paths besides the data folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEQAE_DATA_ROOTS", '["/mnt/disk", "here"]')
+    assert Settings().data_roots == (Path("/mnt/disk"), tmp_path / "here")
