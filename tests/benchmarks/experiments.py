@@ -1,8 +1,8 @@
 """Experiment runner for the rows of docs/experiments.md: `python -m tests.benchmarks.experiments --row NAME --seed S`.
 
-Trains the setting, evaluates it on `val` while it does and on all test scenes at the end, prints its row, adds a line to
-results.jsonl, and keeps the checkpoint. The time asked for is met by measuring the rate over the first iterations of a
-model that is thrown away, and setting `schedule.epochs` by it; the learning rate's schedule then fits the time.
+Trains the setting, evaluates it on `val` while it does and on all test scenes at the end, prints its row, adds a line
+to results.jsonl, and keeps the checkpoint. The time asked for is met by measuring the rate over the first iterations of
+a model that is thrown away, and setting `schedule.epochs` by it; the learning rate's schedule then fits the time.
 Evaluations are not counted.
 """
 

@@ -106,14 +106,14 @@ def test_shipping_twice_doubles_nothing(own: MlflowTracking, job_id: str, folder
 def test_a_run_made_in_place_of_a_lost_one_gets_everything(own: MlflowTracking, job_id: str, folder: JobFolder) -> None:
     folder.attempt(1).add_trial(TrialRow(trial=0, state=TrialState.SUCCEEDED, params={}))
     folder.attempt(1).add_metrics(1, {"loss": 1.0})
-    folder.trial(0).attempt(1).add_metrics(4, {"test/mse": 0.1})
+    folder.trial(0).attempt(1).add_metrics(4, {"val/mse": 0.1})
     for name in ("lost", "new"):
         run = own.create_run(f"{job_id}_{name}", name, "tune", {})
         own.ship(folder.path, run.run_id)
         own.ship(folder.path, run.run_id)
         assert _steps(own, run.run_id, "loss") == [1]
         (trial,) = own._search(f"tags.`mlflow.parentRunId` = '{run.run_id}'")
-        assert _steps(own, trial.info.run_id, "test/mse") == [4]
+        assert _steps(own, trial.info.run_id, "val/mse") == [4]
         assert trial.info.status == "FINISHED"
 
 
@@ -122,7 +122,7 @@ def test_a_search_has_a_run_for_each_trial(own: MlflowTracking, job_id: str, fol
     attempt = folder.attempt(1)
     for trial, state in enumerate(("succeeded", "stopped", "running", "pending")):
         if state != "pending":
-            folder.trial(trial).attempt(1).add_metrics(4, {"test/mse": 0.1})
+            folder.trial(trial).attempt(1).add_metrics(4, {"val/mse": 0.1})
         row = {"trial": trial, "state": state, "params": {"model.coder.bottleneck": trial}}
         attempt.add_trial(TrialRow.model_validate(row))
     own.ship(folder.path, run.run_id)
@@ -130,7 +130,7 @@ def test_a_search_has_a_run_for_each_trial(own: MlflowTracking, job_id: str, fol
 
     def trials() -> dict[str, str]:
         found = own._search(f"tags.`mlflow.parentRunId` = '{run.run_id}'")
-        assert all(_steps(own, child.info.run_id, "test/mse") == [4] for child in found)
+        assert all(_steps(own, child.info.run_id, "val/mse") == [4] for child in found)
         return {child.data.params["model.coder.bottleneck"]: child.info.status for child in found}
 
     assert trials() == {"0": "FINISHED", "1": "KILLED", "2": "RUNNING"}

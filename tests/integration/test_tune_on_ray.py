@@ -29,9 +29,11 @@ def test_two_trials(services: Services, tiny: dict[str, Any]) -> None:
 
     rows = job.folder.trials()
     assert [row.state for row in rows.values()] == ["succeeded", "succeeded"]
-    best = min(rows.values(), key=lambda row: row.metrics["test/mse"])
+    best = min(rows.values(), key=lambda row: row.metrics["val/objective"])
     assert result.metrics["best_trial"] == best.trial
-    assert result.metrics["test_mse"] <= best.metrics["test/mse"]
+    assert result.metrics["val/objective"] <= best.metrics["val/objective"]
+    assert result.metrics["test/mse"] > 0
+    assert not any("test/mse" in row.metrics for trial in rows for row in job.folder.trial(trial).history())
     assert result.checkpoint is not None
     assert result.checkpoint.startswith(f"trials/{best.trial}/attempts/1/checkpoints/")
     config = checkpoint.read_config(job.folder.path / result.checkpoint)
@@ -48,7 +50,7 @@ def test_two_trials(services: Services, tiny: dict[str, Any]) -> None:
     )
     for child in children:
         assert child.info.status == "FINISHED"
-        history = services.tracking._client.get_metric_history(child.info.run_id, "test/mse")
+        history = services.tracking._client.get_metric_history(child.info.run_id, "val/mse")
         assert [metric.step for metric in history] == [20, 40]
     assert services.actors() == []
 
@@ -61,7 +63,7 @@ def _trial_curves(services: Services, run_id: str) -> dict[str, list[int]]:
     names = [child.info.run_name for child in children]
     assert len(set(names)) == len(names)
     return {
-        child.info.run_name: [metric.step for metric in client.get_metric_history(child.info.run_id, "test/mse")]
+        child.info.run_name: [metric.step for metric in client.get_metric_history(child.info.run_id, "val/mse")]
         for child in children
     }
 

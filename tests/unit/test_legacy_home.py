@@ -285,8 +285,8 @@ def test_an_old_searchs_trials_are_read(legacy: LegacyHome) -> None:
     table = TrialTable(spec, folder, folder.attempt(2))
     first, second = table.rows.values()
     assert (first.state, first.epoch) == (TrialState.SUCCEEDED, 6.0)
-    assert first.metrics["test/mse"] == pytest.approx(1 / 12)
-    assert (second.state, second.epoch, second.metrics["test/mse"]) == (TrialState.PENDING, 2.0, 0.5)
+    assert first.metrics["val/mse"] == folder.trials()[0].metrics["val/mse"] == pytest.approx(1 / 12)
+    assert (second.state, second.epoch, second.metrics["val/mse"]) == (TrialState.PENDING, 2.0, 0.5)
     assert first.params != second.params
     assert table.winner() == first
     best = CheckpointManager(folder.trial(0), folder.trial(0).attempt(2), spec.metric).best()

@@ -23,7 +23,7 @@ def home(tmp_path: Path) -> Path:
     folder = JobFolder(tmp_path / "home" / "jobs" / "job_1")
     folder.write_spec(TrainSpec(name="one"))
     for step, error in RECORD.items():
-        folder.attempt(1).add_metrics(step, {"test/mse": error})
+        folder.attempt(1).add_metrics(step, {"val/mse": error})
     (folder.attempt(1).checkpoints / "20").mkdir(parents=True)
     return tmp_path / "home"
 
