@@ -79,7 +79,6 @@ def drive(work: Callable[[DriverContext], Result], argv: Sequence[str] | None = 
         # SIGTERM: three seconds are left, and the metrics can be shipped by the control plane.
         background.stop(ship=False)
         _write_result(context, _result_of_sigterm(context))
-        _end_ray_train_helper()
         return 0
     except Exception as error:
         logger.exception("the attempt failed")
@@ -88,7 +87,6 @@ def drive(work: Callable[[DriverContext], Result], argv: Sequence[str] | None = 
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     background.stop(ship=True)
     _write_result(context, result)
-    _end_ray_train_helper()
     logger.info("attempt %d: %s", context.attempt.number, result.outcome.value)
     return 0
 
@@ -111,24 +109,6 @@ def _handle_sigterm() -> None:
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, leave)
-
-
-def _end_ray_train_helper() -> None:
-    """Ends the actor that Ray Train starts once for a cluster and never ends, unless another job may be using it."""
-    import ray
-
-    if not ray.is_initialized():
-        return
-    supervisors = [actor for actor in ray.util.list_named_actors(all_namespaces=True) if _is_supervisor(actor)]
-    if len(supervisors) > 1:
-        return
-    with suppress(ValueError):  # it was never started
-        ray.kill(ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator"))
-
-
-def _is_supervisor(actor: dict[str, str]) -> bool:
-    """Whether an actor runs a job: Ray has one for each that has not ended, and this is one of them."""
-    return actor["namespace"] == "SUPERVISOR_ACTOR_RAY_NAMESPACE"
 
 
 def _parse_context(argv: Sequence[str] | None) -> DriverContext:

@@ -206,6 +206,8 @@ class ModelVersion:
     """A local folder with the checkpoint's files."""
     metrics: Mapping[str, float]
     is_champion: bool
+    test_checksum: str | None = None
+    """Of the test images that it was evaluated on; None where an older release made it."""
 
     @property
     def key(self) -> ModelKey:

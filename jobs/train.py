@@ -5,6 +5,7 @@ import sys
 from jobs.directory.records import Result
 from jobs.driver import DriverContext, connect, drive
 from jobs.specs import TrainSpec
+from jobs.training.champion_comparison import compare_with_champion
 from jobs.training.ray_fit import fit
 from jobs.training.worker import TrainingTask
 
@@ -28,7 +29,9 @@ def _run(context: DriverContext) -> Result:
         cache_dir=context.cache_dir,
         data_dir=context.data_dir,
     )
-    return fit(task, spec.scaling)
+    result = fit(task, spec.scaling)
+    compare_with_champion(context, result)
+    return result
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import sys
 from jobs.directory.records import Result
 from jobs.driver import DriverContext, connect, drive
 from jobs.specs import TuneSpec
+from jobs.training.champion_comparison import compare_with_champion
 from jobs.tuning.ray_search import search
 
 __all__ = ["main"]
@@ -20,7 +21,9 @@ def _run(context: DriverContext) -> Result:
     spec = context.folder.read_spec()
     if not isinstance(spec, TuneSpec):
         raise TypeError(f"{context.folder.path}: not a search")
-    return search(context, spec)
+    result = search(context, spec)
+    compare_with_champion(context, result)
+    return result
 
 
 if __name__ == "__main__":

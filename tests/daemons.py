@@ -48,9 +48,13 @@ class RayDashboard:
             raise AssertionError(f"Ray does not answer {path}: {error}") from error
 
     def actors(self, *, supervisors: bool = False) -> list[dict[str, Any]]:
-        """Actors that are not dead; those of Ray's own job service, one a driver, only with `supervisors`."""
+        """Actors that are not dead; those of Ray's own job service, one a driver, only with `supervisors`.
+
+        Ray Train's coordinator is left out: a cluster has one, which needs no CPU and serves every driver on it.
+        """
         found = (actor for actor in self._state("actors") if actor["state"] != "DEAD")
-        return [actor for actor in found if supervisors or actor["class_name"] != "JobSupervisor"]
+        left_out = {"_AutoscalingCoordinatorActor"} | (set() if supervisors else {"JobSupervisor"})
+        return [actor for actor in found if actor["class_name"] not in left_out]
 
     def placement_groups(self) -> list[dict[str, Any]]:
         """Placement groups that are not removed."""

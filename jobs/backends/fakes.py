@@ -215,7 +215,8 @@ class FakeTracking:
             if version.job_id == job_id:
                 return Registration(version, self.promotions[version.key])
         number = str(1 + sum(version.name == model for version in self.versions))
-        made = ModelVersion(model, number, run_id, job_id, checkpoint_dir, dict(metrics), is_champion=False)
+        checksum = None if report is None else report.test_checksum
+        made = ModelVersion(model, number, run_id, job_id, checkpoint_dir, dict(metrics), False, checksum)
         self.versions.append(made)
         if report is not None:
             self.reports[made.key] = report

@@ -340,4 +340,5 @@ def _model_version(entity: Any, path: Path) -> ModelVersion:
         path=path,
         metrics=_metrics(entity),
         is_champion=CHAMPION in entity.aliases,
+        test_checksum=entity.tags.get(_EVALUATION_SET_TAG),
     )

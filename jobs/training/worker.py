@@ -11,9 +11,9 @@ from torch import nn
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import NoteKind, Outcome, Result, Want
 from jobs.errors import FencedError
-from jobs.specs import SelectionMetric, TrainSpec
+from jobs.specs import SelectionMetric, TrainSpec, model_name
 from jobs.training.checkpoints import CheckpointManager
-from jobs.training.final_test import evaluate_on_test
+from jobs.training.final_test import evaluate_on_test, write_report
 from jobs.training.metrics_writer import MetricsWriter
 from seqae.checkpoints.manifest import verify
 from seqae.data.cache import load_data
@@ -86,7 +86,7 @@ def train(
     if not isinstance(spec, TrainSpec):
         raise TypeError(f"{task.folder}: not a training run")
     torch.set_num_threads(max(1, int(spec.scaling.cpus_per_worker)))
-    rank_zero = _RankZero(folder, task, distributed) if distributed.rank == 0 else None
+    rank_zero = _RankZero(folder, spec, task, distributed) if distributed.rank == 0 else None
     report = rank_zero.metrics_writer.write_data_progress if rank_zero else None
     data = load_data(spec.data, spec.model, task.cache_dir, task.data_dir, report)
     wrap = _data_parallel(distributed)
@@ -116,13 +116,14 @@ def train(
 class _RankZero:
     """The files of the run, which rank 0 alone writes: checkpoints, metrics, progress."""
 
-    def __init__(self, folder: JobFolder, task: TrainingTask, distributed: DistributedContext) -> None:
+    def __init__(self, folder: JobFolder, spec: TrainSpec, task: TrainingTask, distributed: DistributedContext) -> None:
         self.folder = folder
         self.attempt = folder.attempt(task.attempt)
         self.checkpoints = CheckpointManager(folder, self.attempt, task.metric)
         self.metrics_writer = MetricsWriter(folder, self.attempt, distributed.world)
         self._device = distributed.device
         self._tests = task.tests
+        self._model_name = model_name(spec)
         self.checkpoints.check_fence()
         self.checkpoints.remove_unfinished()
 
@@ -151,6 +152,7 @@ class _RankZero:
             final = evaluate_on_test(checkpoint, trainer.data, device=self._device, progress=progress)
             scores = with_split(final.metrics(), "test")
             self.metrics_writer.write_test(final.iteration, scores)
+            write_report(self.attempt, self._model_name, trainer.data, final)
             metrics |= scores
         return Result(
             outcome=outcome,

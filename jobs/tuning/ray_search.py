@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from jobs.directory.records import NoteKind, Outcome, Phase, Result
 from jobs.driver import DriverContext
 from jobs.errors import FencedError, WorkersLostError
-from jobs.specs import ScalingConfig, TuneSpec
+from jobs.specs import ScalingConfig, TuneSpec, model_name
 from jobs.training.checkpoints import CheckpointManager
-from jobs.training.final_test import evaluate_on_test
+from jobs.training.final_test import evaluate_on_test, write_report
 from jobs.training.worker import TrainingTask
 from jobs.tuning.trial_table import TrialTable
 from jobs.tuning.trial_worker import TrialRun, run_trial
@@ -221,6 +221,7 @@ def _result(context: DriverContext, spec: TuneSpec, trial_table: TrialTable, dat
     )
     test = with_split(final.metrics(), "test")
     context.attempt.add_metrics(final.iteration, test)
+    write_report(context.attempt, model_name(spec), data, final)
     return Result(
         outcome=Outcome.SUCCEEDED,
         metrics=modern(manifest.metrics) | test | {"best_trial": float(best.trial)},

@@ -14,7 +14,7 @@ from jobs.backends.fakes import FakeRun
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import NoteKind, Outcome, TrialState
 from jobs.interfaces import Capacity, NodeCapacity, RunStatus, Submission
-from jobs.specs import TuneSpec, job_spec
+from jobs.specs import JobSpec, TuneSpec, job_spec
 from jobs.training.checkpoints import CheckpointManager
 from jobs.training.worker import DistributedContext, TrainingTask, train
 from jobs.tuning.trial_table import TrialTable
@@ -43,7 +43,7 @@ def plane(legacy: LegacyHome) -> Iterator[ControlPlane]:
     made.launcher.set_capacity(Capacity((NodeCapacity(cpus=64, gpus=0, memory_bytes=64e9),)))
     for name, state in legacy.processes.items():
         job_id, _, number = name.rpartition("-")
-        kind = made.service.get(job_id).spec.kind
+        kind = readable_spec(made, job_id).kind
         made.launcher.submit(Submission(job_id, int(number), kind, made.jobs_dir / job_id))
         made.launcher.finish(name, state)
     made.launcher.submitted.clear()
@@ -54,6 +54,13 @@ def plane(legacy: LegacyHome) -> Iterator[ControlPlane]:
             made.tracking.runs[legacy.run_of(job["name"])] = run
     yield made
     made.store.close()
+
+
+def readable_spec(plane: ControlPlane, job_id: str) -> JobSpec:
+    """A job's spec, which this release must be able to read."""
+    spec = plane.service.get(job_id).spec
+    assert not isinstance(spec, dict)
+    return spec
 
 
 def obey(plane: ControlPlane, job_id: str) -> None:
@@ -209,10 +216,11 @@ def test_a_deleted_jobs_events_are_kept(plane: ControlPlane, legacy: LegacyHome)
 
 
 def test_an_idempotency_key_still_names_its_job(plane: ControlPlane, legacy: LegacyHome) -> None:
-    job = plane.service.get(legacy.id_of("queued"))
-    again = plane.service.submit(job.spec, idempotency_key="the key", owner="bob", priority=5)
-    assert again.id == job.id
-    other = job_spec.validate_python(job.spec.model_dump(mode="json") | {"name": "other"})
+    job_id = legacy.id_of("queued")
+    spec = readable_spec(plane, job_id)
+    again = plane.service.submit(spec, idempotency_key="the key", owner="bob", priority=5)
+    assert again.id == job_id
+    other = job_spec.validate_python(spec.model_dump(mode="json") | {"name": "other"})
     with pytest.raises(ConflictError):
         plane.service.submit(other, idempotency_key="the key", owner="bob", priority=5)
 
