@@ -7,7 +7,8 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from jobs.directory.stored_specs import SPEC_VERSION
+from jobs.directory.stored_specs import SPEC_VERSION, parse_spec
+from jobs.errors import SpecUnreadable
 from service.clock import Clock
 from service.db.engine import Database
 from service.db.models import AttemptRow, EventRow, JobRow
@@ -144,13 +145,25 @@ def find_job(session: Session, job_id: str) -> JobRow:
     return found
 
 
+def _is_same_request(known: JobRow, job: JobRow) -> bool:
+    """Whether two jobs were asked for by the same body; the older one's hash may be of another release's fields."""
+    if known.body_hash == job.body_hash:
+        return True
+    if known.spec_version == job.spec_version or known.priority != job.priority:
+        return False
+    try:
+        return parse_spec(known.spec, known.spec_version) == parse_spec(job.spec, job.spec_version)
+    except SpecUnreadable:
+        return False
+
+
 def find_known(session: Session, job: JobRow) -> JobRow | None:
     """See `Queries.known`."""
     if job.idempotency_key is None:
         return None
     query = select(JobRow).where(JobRow.owner == job.owner, JobRow.idempotency_key == job.idempotency_key)
     found = session.scalars(query).first()
-    if found is not None and found.body_hash != job.body_hash:
+    if found is not None and not _is_same_request(found, job):
         raise ConflictError(f"this Idempotency-Key was used with another body, for job {found.id}")
     return found
 
