@@ -3,14 +3,19 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from seqae.errors import Error
 
 __all__ = ["ReconcilerSettings", "Settings"]
 
 
-class ReconcilerSettings(BaseModel, frozen=True):
+class ReconcilerSettings(BaseModel):
     """Limits of the queue and patience of the reconciler. Durations are in seconds."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     reconcile_every: float = Field(1.0, gt=0)
     """Time between two rounds."""
@@ -56,6 +61,7 @@ class ReconcilerSettings(BaseModel, frozen=True):
     """Wait before the next attempt; doubles with each attempt that gets no further than the ones before."""
 
     retry_wait_max: float = Field(300.0, ge=0)
+    """Longest wait before the next attempt."""
 
     # --- signs of life
 
@@ -131,7 +137,7 @@ class Settings(ReconcilerSettings, BaseSettings):
     build it from the environment; everything else takes it as an argument.
     """
 
-    model_config = SettingsConfigDict(env_prefix="SEQAE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="SEQAE_", frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     home: Path = Path(".seqae")
     """Folder of everything the stack keeps; made absolute."""
@@ -139,8 +145,15 @@ class Settings(ReconcilerSettings, BaseSettings):
     data_dir: Path | None = None
     """Folder with data of the user's own: MNIST's files, images, COCO. Specs name paths below it."""
 
+    data_roots: tuple[Path, ...] = ()
+    """Further folders that specs may name paths in (JSON list in the environment). What lies outside of them and of
+    `data_dir`, links followed, is refused."""
+
     host: str = "127.0.0.1"
+    """Address that this process listens on."""
+
     port: int = Field(8400, ge=0, le=65_535)
+    """Port that this process listens on; 0 takes one that is free."""
 
     database_url: str = ""
     """SQLAlchemy URL of the job database; empty: SQLite below `home`."""
@@ -193,8 +206,12 @@ class Settings(ReconcilerSettings, BaseSettings):
     max_spec_bytes: int = Field(64_000, ge=1024)
     """Largest body without an image. Validating a body holds up every other request, hence the low limit."""
 
-    max_image_pixels: int = Field(50_000_000, ge=1)
-    """Larger images are refused by their header, before anything is decoded."""
+    max_image_pixels: int = Field(16_000_000, ge=1, le=500_000_000)
+    """Larger images are refused by their header, before anything is decoded. Each of the two decoders may take 32 bytes
+    of memory for each of these pixels, and 256 MB."""
+
+    decode_seconds: float = Field(4.0, gt=0, le=600)
+    """CPU time that decoding one image may take; then it is refused."""
 
     body_timeout: float = Field(60.0, gt=0)
     """Longest wait for a body with an image to arrive."""
@@ -217,7 +234,7 @@ class Settings(ReconcilerSettings, BaseSettings):
     """At most so many requests wait; the next one is told to come back later."""
 
     inference_timeout: float = Field(60.0, gt=0)
-    """Longest wait for an answer of the model."""
+    """Longest wait for an answer of the model, the decoding of the image included."""
 
     inference_models: int = Field(2, ge=1)
     """At most so many models besides the champion stay loaded, those asked for by version or job id."""
@@ -232,6 +249,21 @@ class Settings(ReconcilerSettings, BaseSettings):
     lookup_timeout: float = Field(10.0, gt=0)
     """Longest wait for the registry, and for a model that it names to be loaded."""
 
+    @classmethod
+    def from_environment(cls) -> Self:
+        """The settings that the `SEQAE_*` variables make.
+
+        Raises:
+            Error: some of them can't be; one line names each of these variables, and quotes no value.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            problems = error.errors(include_input=False, include_url=False)
+            raise Error("; ".join(f"{_variable(problem['loc'])}{problem['msg']}" for problem in problems)) from error
+        except SettingsError as error:
+            raise Error(f"a SEQAE_ variable can't be read: {error}") from error
+
     @model_validator(mode="after")
     def _deliveries_are_signed(self) -> Self:
         if self.webhook_urls and self.webhook_secret is None:
@@ -243,6 +275,11 @@ class Settings(ReconcilerSettings, BaseSettings):
     def _absolute(cls, path: Path | None) -> Path | None:
         # Workers on the cluster have other working directories.
         return None if path is None else path.expanduser().absolute()
+
+    @field_validator("data_roots")
+    @classmethod
+    def _absolute_roots(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(root.expanduser().absolute() for root in roots)
 
     @property
     def database(self) -> str:
@@ -258,3 +295,7 @@ class Settings(ReconcilerSettings, BaseSettings):
     def cache_dir(self) -> Path:
         """Folder of built data sets, shared by all jobs."""
         return self.home / "data"
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return f"SEQAE_{str(location[0]).upper()}: " if location else ""

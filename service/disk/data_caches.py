@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from jobs.specs import AnySpec, FigureSpec, TuneSpec
+from jobs.specs import AnySpec, EvaluateSpec, FigureSpec, TuneSpec
 from service.disk.sizes import Size, size_of
 
 __all__ = ["CacheKey", "DataCache", "belongs_to", "data_caches", "key_of", "remove_cache"]
@@ -58,7 +58,7 @@ def data_caches(cache_dir: Path) -> Iterator[DataCache]:
 
 def key_of(spec: AnySpec) -> CacheKey | None:
     """The cache that a job uses; None: that depends on the model that it is about."""
-    if isinstance(spec, FigureSpec):
+    if isinstance(spec, FigureSpec | EvaluateSpec):
         return None if spec.data is None else CacheKey(_canonical(spec.data.model_dump(mode="json")), None)
     train = spec.base if isinstance(spec, TuneSpec) else spec
     model = train.model

@@ -10,7 +10,7 @@ from jobs.directory.records import Control, Result, Want
 from jobs.directory.stored_specs import parse_spec
 from jobs.errors import ErrorClass, NoRun, TrackingUnavailable
 from jobs.interfaces import RunStatus, submission_id
-from jobs.specs import TrainSpec, TuneSpec, model_name
+from jobs.specs import TrainSpec, TuneSpec, makes_model, model_name
 from seqae.checkpoints.manifest import verify
 from seqae.errors import CheckpointError
 from service.db.changes import JobChanges
@@ -35,7 +35,7 @@ def finalize(context: ReconcilerContext, job: JobRow) -> Delay:
         end_job(context, job, State.CANCELLED)
         return None
     result, _ = read_records(context.attempt_folder(job))
-    if result is None or (result.checkpoint is None and job.kind != "figure"):
+    if result is None or (result.checkpoint is None and makes_model(job.kind)):
         _lose_result(context, job, "its result names no model")
         return None
     job = ensure_run(context, job)

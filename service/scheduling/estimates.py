@@ -6,13 +6,16 @@ from collections.abc import Iterable
 from jobs.directory.stored_specs import parse_spec
 from jobs.errors import SpecUnreadable
 from jobs.interfaces import Capacity
-from jobs.specs import AnySpec, FigureSpec, TrainSpec, TuneSpec
+from jobs.specs import AnySpec, EvaluateSpec, FigureSpec, TrainSpec, TuneSpec
 from seqae.config import ImagesConfig
 from service.db.models import JobRow
 from service.errors import FieldProblem
 from service.scheduling.resources import Demand
 
 __all__ = ["images", "iterations", "memory_bytes", "memory_problems", "seconds"]
+
+NoTraining = FigureSpec | EvaluateSpec
+"""Specs of jobs that train nothing: their driver alone works, for seconds."""
 
 # Measured on CPU workers: a driver with ray, torch and mlflow loaded, and a worker before its first batch.
 _DRIVER_BYTES = 900_000_000
@@ -27,16 +30,16 @@ _LARGEST_GPU_BYTES = 300e9
 """More than any GPU has; the cluster does not tell how much its own have."""
 
 
-def images(spec: TrainSpec | FigureSpec) -> int | None:
-    """Training images; None when only the folder knows. A figure trains on none."""
-    if isinstance(spec, FigureSpec):
+def images(spec: TrainSpec | NoTraining) -> int | None:
+    """Training images; None when only the folder knows. A figure or an evaluation trains on none."""
+    if isinstance(spec, NoTraining):
         return 0
     return None if isinstance(spec.data, ImagesConfig) else spec.data.train_scenes
 
 
-def iterations(spec: TrainSpec | FigureSpec) -> int:
+def iterations(spec: TrainSpec | NoTraining) -> int:
     """Optimizer steps; with a folder of images, at most."""
-    if isinstance(spec, FigureSpec):
+    if isinstance(spec, NoTraining):
         return 0
     number = spec.data.train_images if isinstance(spec.data, ImagesConfig) else spec.data.train_scenes
     return spec.schedule.iterations(number)
@@ -45,9 +48,10 @@ def iterations(spec: TrainSpec | FigureSpec) -> int:
 def seconds(spec: AnySpec, demand: Demand, succeeded: Iterable[JobRow]) -> float | None:
     """About how long it trains: at the speed of the newest job here that trained the same model on as many workers.
 
-    A search is taken to run every trial to its end, though most are stopped early. A figure takes seconds.
+    A search is taken to run every trial to its end, though most are stopped early. A figure and an evaluation take
+    seconds.
     """
-    if isinstance(spec, FigureSpec):
+    if isinstance(spec, NoTraining):
         return None
     train = spec.base if isinstance(spec, TuneSpec) else spec
     speed = next((found for row in succeeded if (found := _speed(row, train)) is not None), None)
@@ -60,10 +64,10 @@ def seconds(spec: AnySpec, demand: Demand, succeeded: Iterable[JobRow]) -> float
     return alone
 
 
-def memory_bytes(spec: TrainSpec | FigureSpec, demand: Demand) -> int:
+def memory_bytes(spec: TrainSpec | NoTraining, demand: Demand) -> int:
     """About how much memory driver and workers take: a fixed share each, the data set, and what one batch needs."""
-    if isinstance(spec, FigureSpec):
-        return _DRIVER_BYTES  # its driver makes it
+    if isinstance(spec, NoTraining):
+        return _DRIVER_BYTES  # its driver does it
     activations = _kept_by_a_step(spec, spec.scaling.min_workers) * spec.model.steps
     return _DRIVER_BYTES + demand.workers * (_WORKER_BYTES + activations + _data_bytes(spec))
 
@@ -73,7 +77,7 @@ def memory_problems(spec: AnySpec, capacity: Capacity) -> tuple[FieldProblem, ..
 
     It counts the least that a worker can do with, so that nothing is refused that would run.
     """
-    if isinstance(spec, FigureSpec):
+    if isinstance(spec, NoTraining):
         return ()
     train, at = (spec.base, "#/base") if isinstance(spec, TuneSpec) else (spec, "#")
     largest = max((node.memory_bytes for node in capacity.nodes), default=0.0)
