@@ -5,13 +5,14 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from seqae.config import NO_NULL, Config, DataConfig, ImagesConfig, TrainConfig, field_error
 from seqae.figures.figure import FigureName
 
 __all__ = [
     "AnySpec",
+    "EvaluateSpec",
     "FigureSpec",
     "FloatRange",
     "JobSpec",
@@ -22,7 +23,10 @@ __all__ = [
     "TuneSpec",
     "WorkerRange",
     "job_spec",
+    "makes_model",
     "model_name",
+    "named_model",
+    "varied_fields",
 ]
 
 
@@ -33,7 +37,10 @@ class WorkerRange(Config):
     """Elastic training: between `min` and `max` workers, as many as the cluster has room for."""
 
     min: int = Field(ge=1, le=1024)
+    """Fewest workers that train."""
+
     max: int = Field(ge=1, le=1024)
+    """Most workers that train; `schedule.batch_size` has an image for each of them."""
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Self:
@@ -79,13 +86,34 @@ class ScalingConfig(Config):
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
 
 
-ModelName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+_MODEL_NAME = r"[a-z0-9][a-z0-9._-]{0,99}"
+
+
+def _means_something_else(name: str) -> bool:
+    """Whether a selector is a version, a job's id or an alias, so that it can't be a model's name."""
+    return name.isdecimal() or name.startswith("job_") or name in ("champion", "challenger", "previous")
+
+
+def _check_model_name(name: str) -> str:
+    if _means_something_else(name):
+        raise ValueError("means a version, a job or an alias where a model is asked for; take another name")
+    return name
+
+
+ModelName = Annotated[
+    str,
+    Field(min_length=1, max_length=100, pattern=r"^[a-z0-9][a-z0-9._-]*$"),
+    AfterValidator(_check_model_name),
+]
+"""Name of a registered model."""
 
 
 class TrainSpec(TrainConfig):
     """A job that trains one model."""
 
     kind: Literal["train"] = "train"
+    """What the job does: it trains. A spec without `kind` does as well."""
+
     name: Name
     """What people call the job; it need not be unique."""
 
@@ -94,6 +122,7 @@ class TrainSpec(TrainConfig):
     left out, such as `seqae-mnist_scenes`."""
 
     scaling: ScalingConfig = ScalingConfig()
+    """Workers, and what each of them asks of the cluster."""
 
     @model_validator(mode="after")
     def _every_worker_has_an_image(self) -> Self:
@@ -109,7 +138,10 @@ class FloatRange(Config):
     """A range to draw from, on a logarithmic scale."""
 
     low: float = Field(ge=1e-9, le=1e6)
+    """Smallest value."""
+
     high: float = Field(ge=1e-9, le=1e6)
+    """Largest value."""
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Self:
@@ -122,7 +154,11 @@ class SearchSpace(Config):
     """What a search varies; a field left out keeps the base spec's value."""
 
     alpha_region: FloatRange | None = None
+    """Range of `loss.alpha_region`."""
+
     alpha_mseot: FloatRange | None = None
+    """Range of `loss.alpha_mseot`."""
+
     bottleneck: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field((), max_length=64)
     """Choices of `model.coder.bottleneck`."""
 
@@ -169,7 +205,11 @@ class TuneSpec(Config):
     """A job that searches: trials of `base` with fields of `space` changed, stopped early by ASHA."""
 
     kind: Literal["tune"]
+    """What the job does: it searches."""
+
     name: Name
+    """What people call the search; it need not be unique."""
+
     register_as: ModelName | None = None
     """As a training job's; the base spec's, if it names one, when left out."""
 
@@ -177,7 +217,11 @@ class TuneSpec(Config):
     """What every trial starts from; its scaling is each trial's."""
 
     space: SearchSpace
+    """What the trials differ in."""
+
     trials: int = Field(8, ge=1, le=10_000)
+    """Combinations that are tried."""
+
     metric: SelectionMetric = SelectionMetric.OBJECTIVE
     """What the search improves: `objective` and `val/mse` go down, `val/fg_ari` goes up."""
 
@@ -188,6 +232,7 @@ class TuneSpec(Config):
     """ASHA keeps one trial in so many at each rung."""
 
     seed: int = Field(0, ge=0, le=2**31 - 1)
+    """Of the combinations that are drawn; the trials themselves train with `base.seed`."""
 
     @model_validator(mode="after")
     def _space_is_valid(self) -> Self:
@@ -204,13 +249,17 @@ class FigureSpec(Config):
     """A job that makes one of the paper's figures from a model that was trained."""
 
     kind: Literal["figure"]
+    """What the job does: it makes a figure."""
+
     name: Name
+    """What people call the job; it need not be unique."""
+
     figure: FigureName
     """Number of the figure in the paper, 4 to 10, or "sample" for scenes drawn from a variational model."""
 
     model: str = Field("champion", min_length=1, max_length=4096, pattern=NO_NULL)
-    """A job's id, "champion", a version in the registry, or the absolute path of a checkpoint's folder. 5 and 9 plot a
-    record of training, so they need one that comes from a job here; 4 needs none at all."""
+    """As in an evaluation: see `EvaluateSpec.model`. 5 and 9 plot a record of training, so they need a model that comes
+    from a job here; 4 needs none at all."""
 
     data: DataConfig | None = None
     """Images to look at; those that the model was trained on when left out."""
@@ -225,6 +274,60 @@ class FigureSpec(Config):
     def scaling(self) -> ScalingConfig:
         """What it asks of the cluster: its driver makes it, on one core."""
         return ScalingConfig()
+
+
+class EvaluateSpec(Config):
+    """A job that evaluates a model that was trained on test images, on those of its own config or on others."""
+
+    kind: Literal["evaluate"]
+    name: Name
+    model: str = Field("champion", min_length=1, max_length=4096, pattern=NO_NULL)
+    """NAME, NAME@champion, NAME@challenger or NAME/VERSION of the registry; of the default model also "champion" or a
+    version; a job's id; or a checkpoint's folder, as a path below the folder of all jobs."""
+
+    data: DataConfig | None = None
+    """Images to evaluate on; those that the model was trained for when left out."""
+
+    scenes: int | None = Field(None, ge=1, le=1_000_000)
+    """At most so many of the first test images; all when left out."""
+
+    figures: tuple[FigureName, ...] = Field((), max_length=8)
+    """Figures of the paper to make of the model as well; see `FigureSpec.figure`."""
+
+    index: int = Field(0, ge=0, le=1_000_000)
+    """Which image the figures show, counted from 0."""
+
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    """Of what is random in a figure: t-SNE, samples."""
+
+    @property
+    def scaling(self) -> ScalingConfig:
+        """What it asks of the cluster: its driver evaluates, on one core."""
+        return ScalingConfig()
+
+
+def named_model(selector: str) -> str | None:
+    """The registered model that a selector names; None where it is a job's id, a folder, or of the default model."""
+    name = re.fullmatch(rf"({_MODEL_NAME})(?:@[a-z]+|/[0-9]+)?", selector)
+    if name is None or _means_something_else(name[1]):
+        return None
+    return name[1]
+
+
+def varied_fields(space: SearchSpace) -> dict[str, FloatRange | tuple[int, ...]]:
+    """What a search varies, by the dotted name of the field in a trial's spec."""
+    fields: dict[str, FloatRange | tuple[int, ...] | None] = {
+        "loss.alpha_region": space.alpha_region,
+        "loss.alpha_mseot": space.alpha_mseot,
+        "model.coder.bottleneck": space.bottleneck,
+        "model.attention.kernel_size": space.kernel_size,
+    }
+    return {name: values for name, values in fields.items() if values}
+
+
+def makes_model(kind: str) -> bool:
+    """Whether jobs of a kind end with a model, which is to be registered."""
+    return kind in ("train", "tune")
 
 
 def model_name(spec: "TrainSpec | TuneSpec") -> str:
@@ -245,11 +348,14 @@ def _kind(given: Any) -> str:
 
 
 JobSpec = Annotated[
-    Annotated[TrainSpec, Tag("train")] | Annotated[TuneSpec, Tag("tune")] | Annotated[FigureSpec, Tag("figure")],
+    Annotated[TrainSpec, Tag("train")]
+    | Annotated[TuneSpec, Tag("tune")]
+    | Annotated[FigureSpec, Tag("figure")]
+    | Annotated[EvaluateSpec, Tag("evaluate")],
     Discriminator(_kind),
 ]
 
-AnySpec = TrainSpec | TuneSpec | FigureSpec
+AnySpec = TrainSpec | TuneSpec | FigureSpec | EvaluateSpec
 """A spec that was parsed."""
 
 job_spec: TypeAdapter[AnySpec] = TypeAdapter(JobSpec)

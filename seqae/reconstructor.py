@@ -29,13 +29,18 @@ class Reconstructor:
         self._device = next(model.parameters()).device
 
     @classmethod
-    def from_checkpoint(cls, path: Path, device: str = "cpu") -> "Reconstructor":
+    def from_checkpoint(cls, path: Path | str, device: str = "cpu") -> "Reconstructor":
         """Loads a checkpoint folder.
+
+        Args:
+            path: of the folder, with a manifest in it.
+            device: where the model runs, as torch names it: "cpu", "cuda", "cuda:1".
 
         Raises:
             CheckpointError: it is damaged or of another format version.
         """
-        return cls(checkpoint.load_model(path, device), checkpoint.read_config(path))
+        folder = Path(path)
+        return cls(checkpoint.load_model(folder, device), checkpoint.read_config(folder))
 
     def reconstruct(self, images: Sequence[Image.Image]) -> list[Reconstruction]:
         """Rebuilds pictures of any size and mode; each is cropped to its largest centred part and resized.

@@ -16,8 +16,9 @@ from jobs.interfaces import Launcher, Tracking
 from seqae.data.paths import ROOTS_VARIABLE
 from service.api.body_limit import BodyLimit
 from service.api.dependencies import AppContext
-from service.api.problems import documented, install
-from service.api.routes import events, health, jobs, models
+from service.api.problems import install
+from service.api.reference.openapi import documented
+from service.api.routes import disk, events, health, jobs, models
 from service.db.outbox import Outbox
 from service.db.store import Store
 from service.inference.decoder_pool import DecoderPool
@@ -60,7 +61,15 @@ def create_app(
     server = TrackingServer(tracking, store.now, rest=settings.tracking_retry / 2)
     if inference is None and settings.inference:
         inference = ModelPool(server, settings)
-    service = JobService(store, cluster, settings.jobs_dir, settings, settings.model_name)
+    service = JobService(
+        store,
+        cluster,
+        settings.jobs_dir,
+        settings,
+        settings.model_name,
+        cache_dir=settings.cache_dir,
+        data_dir=settings.data_dir,
+    )
     decoders = DecoderPool(settings.max_image_pixels, settings.decode_seconds)
     context = AppContext(settings, cluster, store, server, service, inference, decoders)
     # The reference at /docs with its scripts from here: FastAPI's own page loads them from another host.
@@ -74,7 +83,7 @@ def create_app(
     app.state.context = context
     app.add_middleware(BodyLimit, default=settings.max_spec_bytes, exceptions={"/reconstruct": settings.max_body_bytes})
     install(app)
-    for routes in (jobs, events, models, health):
+    for routes in (jobs, events, models, disk, health):
         app.include_router(routes.router)
     app.openapi = lambda: documented(app)  # type: ignore[method-assign]
     app.add_api_route("/", _page, include_in_schema=False)

@@ -3,14 +3,19 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from seqae.errors import Error
 
 __all__ = ["ReconcilerSettings", "Settings"]
 
 
-class ReconcilerSettings(BaseModel, frozen=True):
+class ReconcilerSettings(BaseModel):
     """Limits of the queue and patience of the reconciler. Durations are in seconds."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     reconcile_every: float = Field(1.0, gt=0)
     """Time between two rounds."""
@@ -56,6 +61,7 @@ class ReconcilerSettings(BaseModel, frozen=True):
     """Wait before the next attempt; doubles with each attempt that gets no further than the ones before."""
 
     retry_wait_max: float = Field(300.0, ge=0)
+    """Longest wait before the next attempt."""
 
     # --- signs of life
 
@@ -92,6 +98,32 @@ class ReconcilerSettings(BaseModel, frozen=True):
     progress_event_every: float = Field(2.0, ge=0)
     """Progress becomes an event at most this often."""
 
+    # --- what grows on the disk
+
+    disk_sweep_every: float = Field(600.0, gt=0)
+    """Time between two sweeps of what grows on the disk."""
+
+    data_cache_bytes: int = Field(50_000_000_000, ge=0)
+    """Built data sets take no more; over it the longest unused ones are removed. Those of live jobs always stay."""
+
+    data_cache_days: float = Field(30.0, gt=0, le=36_500)
+    """A built data set that no job has used for so many days is removed; it is built again when it is needed."""
+
+    model_cache_bytes: int = Field(10_000_000_000, ge=0)
+    """Models downloaded from MLflow take no more; over it the longest unused ones are removed, but for four."""
+
+    max_film_strips: int = Field(500, ge=2)
+    """A run keeps no more film strips, an even choice of them, once MLflow has them."""
+
+    max_log_bytes: int = Field(100_000_000, ge=10_000)
+    """A log that is longer loses its beginning, so that half of this is left."""
+
+    max_events: int = Field(20_000, ge=100)
+    """A job keeps no more events besides its transitions, the newest ones."""
+
+    deleted_events_days: float = Field(90.0, gt=0, le=36_500)
+    """Events of a deleted job are kept for so many days."""
+
     @property
     def longest_wait(self) -> float:
         """No job is left alone for longer, in seconds; one that is to be has been put off by a clock set back since."""
@@ -105,7 +137,7 @@ class Settings(ReconcilerSettings, BaseSettings):
     build it from the environment; everything else takes it as an argument.
     """
 
-    model_config = SettingsConfigDict(env_prefix="SEQAE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="SEQAE_", frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     home: Path = Path(".seqae")
     """Folder of everything the stack keeps; made absolute."""
@@ -118,7 +150,10 @@ class Settings(ReconcilerSettings, BaseSettings):
     `data_dir`, links followed, is refused."""
 
     host: str = "127.0.0.1"
+    """Address that this process listens on."""
+
     port: int = Field(8400, ge=0, le=65_535)
+    """Port that this process listens on; 0 takes one that is free."""
 
     database_url: str = ""
     """SQLAlchemy URL of the job database; empty: SQLite below `home`."""
@@ -214,6 +249,21 @@ class Settings(ReconcilerSettings, BaseSettings):
     lookup_timeout: float = Field(10.0, gt=0)
     """Longest wait for the registry, and for a model that it names to be loaded."""
 
+    @classmethod
+    def from_environment(cls) -> Self:
+        """The settings that the `SEQAE_*` variables make.
+
+        Raises:
+            Error: some of them can't be; one line names each of these variables, and quotes no value.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            problems = error.errors(include_input=False, include_url=False)
+            raise Error("; ".join(f"{_variable(problem['loc'])}{problem['msg']}" for problem in problems)) from error
+        except SettingsError as error:
+            raise Error(f"a SEQAE_ variable can't be read: {error}") from error
+
     @model_validator(mode="after")
     def _deliveries_are_signed(self) -> Self:
         if self.webhook_urls and self.webhook_secret is None:
@@ -245,3 +295,7 @@ class Settings(ReconcilerSettings, BaseSettings):
     def cache_dir(self) -> Path:
         """Folder of built data sets, shared by all jobs."""
         return self.home / "data"
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return f"SEQAE_{str(location[0]).upper()}: " if location else ""

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -114,6 +116,8 @@ def _cached(
     """What is in `folder`, after building it where that is needed."""
     cached = _open(folder)
     if cached:
+        with suppress(OSError):
+            os.utime(folder / _MANIFEST)  # which caches may be removed is seen by when they were last used
         return cached
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -9,15 +9,16 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
 
 from seqae.errors import Error
 from service.api.json_pointers import MOST_PROBLEMS, body_problems
-from service.errors import FieldProblem, SpecRefusedError, UploadError, problem_type
+from service.errors import FieldProblem, MalformedBodyError, SpecRefusedError, UploadError, problem_type
 from service.schemas.problems import FieldError, Problem
 
-__all__ = ["describe", "documented", "install", "problem_responses", "render"]
+__all__ = ["MEDIA_TYPE", "describe", "install", "invalid", "problem_responses", "render"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Error, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_unexpected)
 
 
@@ -40,22 +42,6 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI descriptions of answers with a problem, by status: for a route's `responses`."""
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
     return {status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: schema}} for status in statuses}
-
-
-def documented(app: FastAPI) -> dict[str, Any]:
-    """The app's OpenAPI document, with problems where FastAPI would describe its own errors; made once."""
-    if app.openapi_schema is None:
-        schema = FastAPI.openapi(app)
-        components = schema["components"]["schemas"]
-        own = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        components.update(own.pop("$defs"), Problem=own)
-        for name in ("HTTPValidationError", "ValidationError"):
-            components.pop(name, None)
-        for operations in schema["paths"].values():
-            for operation in operations.values():
-                if "application/json" in operation["responses"].get("422", {}).get("content", {}):
-                    operation["responses"] |= {"422": problem_responses(422)[422]}
-    return app.openapi_schema or {}
 
 
 def render(problem: Problem, headers: dict[str, str] | None = None) -> Response:
@@ -179,6 +165,11 @@ def _methods(request: Request) -> list[str]:
     scopes = {method: {**request.scope, "method": method} for method in _METHODS}
     routes = request.app.routes
     return [name for name, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in routes)]
+
+
+async def _on_disconnect(request: Request, _error: Exception) -> Response:
+    # The client left while it sent its body: nobody reads this, and nothing went wrong here.
+    return render(describe(request.url.path, MalformedBodyError("the body ends too early")))
 
 
 async def _on_unexpected(request: Request, _error: Exception) -> Response:

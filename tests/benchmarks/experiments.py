@@ -1,12 +1,12 @@
 """Experiment runner for the rows of docs/experiments.md: `python -m tests.benchmarks.experiments --row NAME --seed S`.
 
-Trains the setting, evaluates it on all test scenes, prints its row, adds a line to results.jsonl, and keeps the
-checkpoint. The time asked for is met by measuring the rate over the first iterations of a model that is thrown away,
-and setting `schedule.epochs` by it; the learning rate's schedule then fits the time. Evaluations are not counted.
+Trains the setting, evaluates it on `val` while it does and on all test scenes at the end, prints its row, adds a line
+to results.jsonl, and keeps the checkpoint. The time asked for is met by measuring the rate over the first iterations of
+a model that is thrown away, and setting `schedule.epochs` by it; the learning rate's schedule then fits the time.
+Evaluations are not counted.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -29,7 +29,7 @@ from seqae.training import Progress, Trainer
 from tests.benchmarks import overfit, peers
 from tests.benchmarks.figures import cores
 from tests.benchmarks.record import HEADER, EvaluationPoint, Record
-from tests.benchmarks.rows import ROWS, Row, config_of, merged, setting
+from tests.benchmarks.rows import ROWS, Row, config_of, merged, parsed, setting
 
 PROBE = 40  # iterations that the rate is measured over, after as many that are not
 
@@ -93,7 +93,7 @@ def train(run: Run, cache_dir: Path, data_dir: Path | None) -> Record | None:
     data = load_data(probe.data, probe.model, cache_dir, data_dir)
     iterations = run.iterations or iterations_for(run, data)
     config = config_of(run.row, run.seed, run.over, iterations, len(data.train.images))
-    trainer = _trainer(run, config, replace(data, test=data.train) if run.row.overfit else data)
+    trainer = _trainer(run, config, replace(data, val=data.train, test=data.train) if run.row.overfit else data)
     record = Record(run.row.about, run.seed, config.model_dump(mode="json"), data.source)
     record.budget_minutes = None if run.iterations else run.minutes
     try:
@@ -102,6 +102,7 @@ def train(run: Run, cache_dir: Path, data_dir: Path | None) -> Record | None:
         record.failed = str(error)
     if run.rank != 0:
         return None
+    chosen = trainer.evaluation.segments if trainer.evaluation else None
     final = evaluate(
         trainer.model,
         trainer.data.test,
@@ -109,9 +110,10 @@ def train(run: Run, cache_dir: Path, data_dir: Path | None) -> Record | None:
         limit=len(trainer.data.test.images),
         iteration=trainer.iteration,
         epoch=trainer.epoch,
+        active_share=chosen.active_share if chosen else None,
     )
     record.iterations, record.scenes = trainer.iteration, len(trainer.data.test.images)
-    record.empty_mse, record.test_mse = final.empty_mse, final.mse
+    record.empty_mse, record.mse = final.empty_mse, final.mse
     record.score(final.segments, trainer.data.test)
     trainer.save(run.folder / "checkpoint")
     if run.row.overfit:
@@ -219,10 +221,7 @@ def _runs(parser: argparse.ArgumentParser, given: argparse.Namespace) -> list[Ru
     over: dict[str, Any] = {}
     for pair in given.set:
         path, _, value = pair.partition("=")
-        try:
-            over = merged(over, setting(path, json.loads(value)))
-        except json.JSONDecodeError:
-            over = merged(over, setting(path, value))
+        over = merged(over, setting(path, parsed(value)))
     runs = []
     for name in given.row.split(","):
         for seed in given.seed.split(","):

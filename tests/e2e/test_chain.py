@@ -84,7 +84,7 @@ def _answer(http: httpx.Client, address: str, **params: str) -> Any:
 
 def _run_id(mlflow_url: str | None) -> str:
     assert mlflow_url is not None
-    return mlflow_url.rpartition("/")[2]
+    return mlflow_url.rpartition("/")[2].partition("?")[0]
 
 
 def _pid(stack: Stack, name: DaemonName) -> int:
@@ -105,7 +105,7 @@ def test_a_job_becomes_a_model(client: Client, tracking: httpx.Client) -> None:
     job = client.wait(job.id, timeout=TIMEOUT)
     assert (job.state, job.error) == (State.SUCCEEDED, None), "".join(client.logs(job.id))
     assert job.metrics is not None
-    assert 0 < job.metrics["test_mse"] < 1
+    assert 0 < job.metrics["test/mse"] < 1
     assert job.model is not None
 
     run_id = _run_id(job.mlflow_url)
@@ -115,8 +115,8 @@ def test_a_job_becomes_a_model(client: Client, tracking: httpx.Client) -> None:
     assert params["model.attention.kernel_size"] == "12"
     assert params["scaling.workers"] == "2"
     metrics = {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}
-    assert metrics["test/mse"] == pytest.approx(job.metrics["test_mse"])
-    history = _answer(tracking, "/metrics/get-history", run_id=run_id, metric_key="test/mse")["metrics"]
+    assert metrics["test/mse"] == pytest.approx(job.metrics["test/mse"])
+    history = _answer(tracking, "/metrics/get-history", run_id=run_id, metric_key="val/mse")["metrics"]
     assert [point["step"] for point in history] == sorted({point["step"] for point in history})
     assert history[-1]["step"] == 12  # 2 epochs of 60 scenes in batches of 10
     files = [file["path"] for file in _artifacts(tracking, run_id)]
@@ -204,7 +204,7 @@ def test_a_job_outlives_the_control_plane(client: Client, stack: Stack, tracking
     job = client.wait(job.id, timeout=TIMEOUT)
     assert (job.state, job.attempt) == (State.SUCCEEDED, 1)
     assert job.metrics is not None
-    assert 0 < job.metrics["test_mse"] < 1
+    assert 0 < job.metrics["test/mse"] < 1
     assert _answer(tracking, "/runs/get", run_id=_run_id(job.mlflow_url))["run"]["info"]["status"] == "FINISHED"
 
 

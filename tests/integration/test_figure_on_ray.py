@@ -20,7 +20,7 @@ def test_a_figure_and_its_numbers_are_artifacts_of_its_run(
     trained = services.folder("job_curve")
     trained.write_spec(job_spec.validate_python(tiny))
     for step in (10, 20, 30):
-        trained.attempt(1).add_metrics(step, {"test/mse": 0.1 / step})
+        trained.attempt(1).add_metrics(step, {"val/mse": 0.1 / step})
     job = services.job("job_figure", {"kind": "figure", "name": "error", "figure": 5, "model": "job_curve"})
     job.start()
     job.wait()

@@ -12,7 +12,7 @@ from seqae.checkpoints import checkpoint
 from service.client import Client
 from service.job_state import State
 from tests.daemons import wait_until
-from tests.services import Services
+from tests.services import Services, run_id_of, trial_runs
 
 pytestmark = pytest.mark.timeout(540)
 
@@ -29,9 +29,11 @@ def test_two_trials(services: Services, tiny: dict[str, Any]) -> None:
 
     rows = job.folder.trials()
     assert [row.state for row in rows.values()] == ["succeeded", "succeeded"]
-    best = min(rows.values(), key=lambda row: row.metrics["test/mse"])
+    best = min(rows.values(), key=lambda row: row.metrics["val/objective"])
     assert result.metrics["best_trial"] == best.trial
-    assert result.metrics["test_mse"] <= best.metrics["test/mse"]
+    assert result.metrics["val/objective"] <= best.metrics["val/objective"]
+    assert result.metrics["test/mse"] > 0
+    assert not any("test/mse" in row.metrics for trial in rows for row in job.folder.trial(trial).history())
     assert result.checkpoint is not None
     assert result.checkpoint.startswith(f"trials/{best.trial}/attempts/1/checkpoints/")
     config = checkpoint.read_config(job.folder.path / result.checkpoint)
@@ -42,13 +44,13 @@ def test_two_trials(services: Services, tiny: dict[str, Any]) -> None:
 
     services.tracking.ship(job.folder.path, job.run.run_id)
     services.tracking.ship(job.folder.path, job.run.run_id)
-    children = services.tracking._search(f"tags.`mlflow.parentRunId` = '{job.run.run_id}'")
+    children = trial_runs(services.tracking, job.run.run_id)
     assert sorted(child.data.params["loss.alpha_mseot"] for child in children) == sorted(
         str(row.params["loss.alpha_mseot"]) for row in rows.values()
     )
     for child in children:
         assert child.info.status == "FINISHED"
-        history = services.tracking._client.get_metric_history(child.info.run_id, "test/mse")
+        history = services.tracking._client.get_metric_history(child.info.run_id, "val/mse")
         assert [metric.step for metric in history] == [20, 40]
     assert services.actors() == []
 
@@ -56,12 +58,12 @@ def test_two_trials(services: Services, tiny: dict[str, Any]) -> None:
 def _trial_curves(services: Services, run_id: str) -> dict[str, list[int]]:
     """Evaluated steps of each trial's run, by the run's name."""
     client = services.tracking._client
-    children = services.tracking._search(f"tags.`mlflow.parentRunId` = '{run_id}'")
+    children = trial_runs(services.tracking, run_id)
     assert all(child.info.status in ("FINISHED", "KILLED") for child in children)
     names = [child.info.run_name for child in children]
     assert len(set(names)) == len(names)
     return {
-        child.info.run_name: [metric.step for metric in client.get_metric_history(child.info.run_id, "test/mse")]
+        child.info.run_name: [metric.step for metric in client.get_metric_history(child.info.run_id, "val/mse")]
         for child in children
     }
 
@@ -146,7 +148,7 @@ def test_a_retry_of_a_search_keeps_its_finished_trials(
     for number in rows.keys() - done.keys():
         assert attempts[number][-1] == 1, "it trained here"
         assert rows[number].epoch > 0
-    run_id = str(ended.mlflow_url).rpartition("/")[2]
+    run_id = run_id_of(ended.mlflow_url)
     for steps in _trial_curves(services, run_id).values():
         assert steps == list(range(20, max(steps) + 1, 20))
 

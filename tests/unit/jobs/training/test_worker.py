@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -12,10 +14,15 @@ from jobs.directory.records import Control, NoteKind, Outcome, Phase, Result, Wa
 from jobs.errors import FencedError
 from jobs.specs import TrainSpec
 from jobs.training.checkpoints import CheckpointManager
+from jobs.training.final_test import evaluate_on_test
 from jobs.training.worker import DistributedContext, TrainingTask, train
 from seqae.checkpoints.manifest import verify
 from seqae.data.cache import load_data
+from seqae.data.scenes import Scenes
 from seqae.errors import DataError, DivergedError
+from seqae.evaluation.evaluate import Evaluation, evaluate
+from seqae.evaluation.names import of_split
+from seqae.model import SequentialAutoEncoder
 from seqae.training import Trainer
 
 MakeTask = Callable[[int], TrainingTask]
@@ -48,13 +55,17 @@ def test_a_run_leaves_everything_behind(folder: JobFolder, make_task: MakeTask) 
     assert result.iterations == 12
     assert result.checkpoint is not None
     manifest = verify(folder.path / result.checkpoint)
-    assert result.metrics == manifest.metrics
-    assert set(result.metrics) >= {"test_mse", "empty_mse", "mse_step_0", "mse_step_2", "fg_ari"}
+    assert of_split(result.metrics, "val") == of_split(manifest.metrics, "val")
+    bare = {"mse", "empty_mse", "mse_step_0", "mse_step_2", "fg_ari", "active_share", "objective"}
+    assert set(of_split(manifest.metrics, "val")) >= bare
+    assert of_split(manifest.metrics, "test") == {}, "nothing is chosen on the test images"
+    assert set(of_split(result.metrics, "test")) >= bare
     assert result.evaluation_set is not None
     assert len(result.evaluation_set) == 64
     assert list(_losses(folder)) == list(range(1, 13))
     rows = list(folder.history())
-    assert [row.step for row in rows if "test/mse" in row.metrics] == [4, 8, 12]
+    assert [row.step for row in rows if "val/mse" in row.metrics] == [4, 8, 12]
+    assert [row.step for row in rows if "test/mse" in row.metrics] == [manifest.iteration], "once, at the end"
     assert [row.step for row in rows if "epoch/loss" in row.metrics] == [1, 2, 3]
     assert all(row.metrics["system/process_memory_megabytes"] > 0 for row in rows if "train/loss" in row.metrics)
     assert attempt.frame_steps() == [4, 8, 12]
@@ -65,19 +76,86 @@ def test_a_run_leaves_everything_behind(folder: JobFolder, make_task: MakeTask) 
     assert progress is not None
     assert (progress.phase, progress.iteration, progress.iterations) == (Phase.FINALIZING, 12, 12)
     assert (progress.epoch, progress.epochs, progress.workers) == (3.0, 3.0, 1)
-    assert progress.val_mse == pytest.approx(rows[-1].metrics.get("test/mse", progress.val_mse))
+    assert progress.val_mse == next(
+        row.metrics["val/mse"] for row in rows if row.step == 12 and "val/mse" in row.metrics
+    )
 
 
 def test_the_model_to_register_is_the_best_and_not_the_newest(folder: JobFolder, make_task: MakeTask) -> None:
     # The first record of a step counts: for the selection, step 4 is the best.
     for step, error in ((4, 1e-6), (8, 1.0), (12, 0.5)):
-        folder.attempt(0).add_metrics(step, {"test/mse": error})
+        folder.attempt(0).add_metrics(step, {"val/objective": error})
     result = train(make_task(1), DistributedContext())
     assert result.checkpoint == "attempts/1/checkpoints/4"
     manifest = verify(folder.attempt(1).checkpoints / "4")
     assert manifest.iteration == 4
-    assert result.metrics == manifest.metrics
+    assert of_split(result.metrics, "val") == of_split(manifest.metrics, "val")
     assert result.iterations == 12
+
+
+def test_the_test_images_are_looked_at_once_and_with_the_threshold_of_val(
+    folder: JobFolder, make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F1: checkpoints and the count's threshold were chosen on the test scenes that were then reported."""
+    seen: list[tuple[int, float | None]] = []
+    real = evaluate
+
+    def spy(model: SequentialAutoEncoder, scenes: Scenes, **given: Any) -> Evaluation:
+        seen.append((len(scenes.images), given["active_share"]))
+        return real(model, scenes, **given)
+
+    monkeypatch.setattr("jobs.training.final_test.evaluate", spy)
+    result = train(make_task(1), DistributedContext())
+    assert seen == [(8, result.metrics["val/active_share"])]
+    assert result.metrics["test/active_share"] == result.metrics["val/active_share"]
+
+
+def test_all_test_images_are_used_however_few_are_looked_at_while_training(
+    folder: JobFolder, make_task: MakeTask, make_spec: MakeSpec
+) -> None:
+    fields = make_spec().model_dump(mode="json")
+    fields["schedule"]["evaluate_scenes"] = 2
+    folder.write_spec(TrainSpec.model_validate(fields))
+    task = make_task(1)
+    result = train(task, DistributedContext())
+    assert result.checkpoint is not None
+    spec = folder.read_spec()
+    assert isinstance(spec, TrainSpec)
+    data = load_data(spec.data, spec.model, task.cache_dir)
+    assert result.evaluation_set == data.test_checksum
+    whole = evaluate_on_test(folder.path / result.checkpoint, data)
+    assert result.metrics["test/mse"] == pytest.approx(whole.mse)
+
+
+def test_a_trial_of_a_search_is_not_tested(folder: JobFolder, make_task: MakeTask) -> None:
+    """Only the winner is: choosing among tests would be choosing on them."""
+    result = train(replace(make_task(1), tests=False), DistributedContext())
+    assert result.outcome is Outcome.SUCCEEDED
+    assert of_split(result.metrics, "val")
+    assert not of_split(result.metrics, "test")
+
+
+def test_a_run_that_an_older_release_trained_has_the_same_model(folder: JobFolder, make_task: MakeTask) -> None:
+    """Its rows say nothing of `val` and of the objective."""
+    first = train(make_task(1), DistributedContext())
+    path = folder.attempt(1).path / "metrics.jsonl"
+    rows = [row for row in map(json.loads, path.read_text().splitlines()) if "test/mse" not in row["metrics"]]
+    for row in rows:
+        row["metrics"].pop("val/objective", None)
+    path.write_text("".join(json.dumps(row).replace('"val/', '"test/') + "\n" for row in rows))
+    folder.write_control(Control(attempt=2))
+    second = train(make_task(2), DistributedContext())
+    assert second.checkpoint == first.checkpoint
+    assert second.metrics["test/mse"] == pytest.approx(first.metrics["test/mse"])
+
+
+def test_a_run_without_an_evaluated_checkpoint_has_its_newest(folder: JobFolder, make_task: MakeTask) -> None:
+    train(make_task(1), DistributedContext())
+    (folder.attempt(1).path / "metrics.jsonl").unlink()
+    folder.write_control(Control(attempt=2))
+    result = train(make_task(2), DistributedContext())
+    assert result.checkpoint == "attempts/1/checkpoints/12"
+    assert result.metrics["test/mse"] > 0
 
 
 def test_the_epochs_loss_is_the_mean_of_its_iterations(folder: JobFolder, make_task: MakeTask) -> None:
@@ -171,7 +249,8 @@ def test_retention_keeps_the_newest_two_and_the_best(
 ) -> None:
     folder.write_spec(make_spec(checkpoint_every=1))
     train(make_task(1), DistributedContext())
-    scores = {row.step: row.metrics["test/mse"] for row in folder.history() if "test/mse" in row.metrics}
+    name = "val/objective"
+    scores = {row.step: row.metrics[name] for row in folder.history() if name in row.metrics}
     best = min(scores, key=lambda step: scores[step])
     assert set(folder.attempt(1).checkpoint_steps()) == {11, 12, best}
 
@@ -193,11 +272,13 @@ def test_half_written_checkpoints_of_killed_processes_are_swept(folder: JobFolde
     assert not draft.exists()
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(folder: JobFolder, make_task: MakeTask, make_spec: MakeSpec) -> None:
-    fields = make_spec().model_dump(mode="json")
-    # More than a float32 can hold.
-    fields["loss"]["alpha_region"] = 1e300
-    folder.write_spec(TrainSpec.model_validate(fields))
+def test_a_loss_that_is_not_finite_ends_the_run(
+    make_task: MakeTask, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec()
+    # More than a float32 can hold, and than a spec may ask for.
+    loss = spec.loss.model_copy(update={"alpha_region": 1e300})
+    monkeypatch.setattr(JobFolder, "read_spec", lambda _: spec.model_copy(update={"loss": loss}))
     with pytest.raises(DivergedError, match="iteration"):
         train(make_task(1), DistributedContext())
 
@@ -217,9 +298,9 @@ def test_a_search_is_not_trained(folder: JobFolder, make_task: MakeTask, tune_sp
 
 
 def test_results_are_comparable_by_their_scenes(folder: JobFolder, make_task: MakeTask, make_spec: MakeSpec) -> None:
-    def evaluation_set(seed: int, attempt: int) -> str | None:
+    def evaluation_set(seed: int, attempt: int, train_scenes: int = 32) -> str | None:
         fields = make_spec(epochs=0.25).model_dump(mode="json")
-        fields["data"]["seed"] = seed
+        fields["data"] |= {"seed": seed, "train_scenes": train_scenes}
         other = JobFolder(folder.path.parent / f"other-{attempt}")
         other.write_spec(TrainSpec.model_validate(fields))
         result: Result = train(
@@ -228,3 +309,4 @@ def test_results_are_comparable_by_their_scenes(folder: JobFolder, make_task: Ma
         return result.evaluation_set
 
     assert evaluation_set(0, 1) == evaluation_set(0, 2) != evaluation_set(1, 3)
+    assert evaluation_set(0, 4, train_scenes=24) == evaluation_set(0, 1), "F1: only the test scenes matter"

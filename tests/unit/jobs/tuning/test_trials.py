@@ -15,7 +15,7 @@ FAILED = Result(outcome=Outcome.FAILED, error=Failure(error_class=ErrorClass.DIV
 
 
 def _evaluate(folder: JobFolder, trial: int, epoch: float, error: float, attempt: int = 1) -> None:
-    metrics = {"test/mse": error, "test/fg_ari": 1 - error, "test/epoch": epoch}
+    metrics = {"val/mse": error, "val/objective": error, "val/fg_ari": 1 - error, "val/epoch": epoch}
     folder.trial(trial).attempt(attempt).add_metrics(int(4 * epoch), metrics)
 
 
@@ -107,12 +107,19 @@ def test_a_trial_that_was_paused_before_and_is_stopped_now_is_stopped(folder: Jo
     assert row_of(tune_spec, folder, 0, attempt=2).state == "stopped"
 
 
-@pytest.mark.parametrize(("metric", "best"), [(SelectionMetric.MSE, 1), (SelectionMetric.FG_ARI, 2)])
+@pytest.mark.parametrize(
+    ("metric", "best"), [(SelectionMetric.OBJECTIVE, 1), (SelectionMetric.MSE, 1), (SelectionMetric.FG_ARI, 2)]
+)
 def test_the_winner_is_the_best_that_has_a_model(tune_spec: TuneSpec, metric: SelectionMetric, best: int) -> None:
     scores = [("failed", 0.0, 1.0), ("stopped", 0.1, 0.5), ("succeeded", 0.2, 0.9), ("running", 0.01, 0.99)]
     rows = {
         trial: TrialRow.model_validate(
-            {"trial": trial, "state": state, "params": {}, "metrics": {"test/mse": error, "test/fg_ari": score}}
+            {
+                "trial": trial,
+                "state": state,
+                "params": {},
+                "metrics": {"val/mse": error, "val/objective": error, "val/fg_ari": score},
+            }
         )
         for trial, (state, error, score) in enumerate(scores)
     }

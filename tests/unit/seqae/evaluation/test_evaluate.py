@@ -96,6 +96,57 @@ def test_colours_are_summed(small_config: Callable[..., TrainConfig]) -> None:
     assert found.segments.fg_ari == 1
 
 
+def test_each_image_is_scored_by_itself(model: SequentialAutoEncoder, scenes: Scenes) -> None:
+    image, output = rebuilt(model, scenes)
+    found = score(model, scenes).per_image
+    assert scenes.counts is not None
+    errors = (image - output.canvas).square().mean(dim=(1, 2, 3)).numpy()
+    np.testing.assert_allclose(found.mse, errors, rtol=1e-4)
+    several = scenes.counts >= 2
+    assert several.any()
+    assert not several.all()
+    np.testing.assert_array_equal(np.isnan(found.fg_ari), ~several)
+    alone = [score(model, scenes.part(at, at + 1)) for at in np.flatnonzero(several)[:5]]
+    assert [one.segments.fg_ari for one in alone if one.segments] == pytest.approx(found.fg_ari[several][:5])
+
+
+def test_the_mean_of_the_images_is_the_mean(model: SequentialAutoEncoder, scenes: Scenes) -> None:
+    found = score(model, scenes)
+    assert found.segments is not None
+    assert found.mse == pytest.approx(found.per_image.mse.mean())
+    assert found.segments.fg_ari == pytest.approx(np.nanmean(found.per_image.fg_ari))
+
+
+def test_a_threshold_of_other_images_is_used_as_it_is(model: SequentialAutoEncoder, scenes: Scenes) -> None:
+    """F1: the threshold of the counts is chosen on `val`; `test` has no say in it."""
+    own, given = score(model, scenes), score(model, scenes, active_share=0.99)
+    assert own.segments is not None
+    assert given.segments is not None
+    assert given.segments.active_share == 0.99
+    assert scenes.counts is not None
+    assert given.segments.count_accuracy < own.segments.count_accuracy
+    assert given.segments.fg_ari == own.segments.fg_ari
+
+
+def test_progress_is_told_after_each_batch(model: SequentialAutoEncoder, scenes: Scenes) -> None:
+    told: list[tuple[int, int]] = []
+    score(model, scenes, progress=lambda done, count: told.append((done, count)))
+    assert told == [(50, 53), (53, 53)]
+
+
+def test_large_models_are_evaluated_a_few_images_at_a_time(
+    model: SequentialAutoEncoder, scenes: Scenes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = score(model, scenes, limit=7)
+    monkeypatch.setattr("seqae.evaluation.evaluate._BATCH_VALUES", 3 * 3 * 24 * 28 + 1)
+    told: list[int] = []
+    parts = score(model, scenes, limit=7, progress=lambda done, _: told.append(done))
+    assert told == [3, 6, 7]
+    assert parts.metrics() == pytest.approx(whole.metrics(), rel=1e-4)
+    monkeypatch.setattr("seqae.evaluation.evaluate._BATCH_VALUES", 1)
+    assert score(model, scenes, limit=2).mse == pytest.approx(score(model, scenes.first(2)).mse)
+
+
 def test_only_the_first_images_are_used(model: SequentialAutoEncoder, scenes: Scenes) -> None:
     assert score(model, scenes, limit=10) == score(model, scenes.first(10))
     assert score(model, scenes, limit=10).mse != score(model, scenes).mse
@@ -110,6 +161,8 @@ def test_images_without_masks_are_not_segmented(model: SequentialAutoEncoder, sc
     found = score(model, bare)
     assert found.segments is None
     assert found.mse == score(model, scenes).mse
+    assert found.metrics()["objective"] == pytest.approx(found.mse / found.empty_mse)
+    assert np.isnan(found.per_image.fg_ari).all()
     assert set(found.metrics()) == {"empty_mse", "mse", "objective", *(f"mse_step_{t}" for t in range(4))}
 
 
@@ -119,6 +172,8 @@ def test_metrics_are_flat_numbers(model: SequentialAutoEncoder, scenes: Scenes) 
     assert metrics["mse_step_2"] == found.step_mse[2]
     assert found.segments is not None
     assert metrics["fg_ari"] == found.segments.fg_ari
+    assert metrics["objective"] == pytest.approx(found.mse / found.empty_mse + 1 - found.segments.fg_ari)
+    assert not any("/" in name for name in metrics), "bare names: the caller knows the split"
     assert all(isinstance(value, float) and np.isfinite(value) for value in metrics.values())
 
 

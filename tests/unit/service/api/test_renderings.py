@@ -13,7 +13,7 @@ from seqae.reconstruction import AttentionStep, Reconstruction
 from service.api.renderings import render_reconstruction
 from service.schemas.models import MediaType, ReconstructionView
 
-VERSION = ModelVersion("seqae", "7", "run_7", "job_7", Path("x"), {"test_mse": 0.1}, is_champion=True)
+VERSION = ModelVersion("seqae", "7", "run_7", "job_7", Path("x"), {"test/mse": 0.1}, is_champion=True)
 STEP_ARRAYS = ("x", "y", "stride", "sigma", "gamma", "window", "source_window", "patch_read", "patch_written")
 
 
@@ -62,7 +62,7 @@ def test_json_tells_steps_in_pixels_of_the_picture_and_of_the_model(found: Recon
         "version": "7",
         "run_id": "run_7",
         "job_id": "job_7",
-        "metrics": {"test_mse": 0.1},
+        "metrics": {"test/mse": 0.1},
     }
     images = [np.asarray(Image.open(BytesIO(base64.b64decode(text)))) for text in (view.input, *view.frames)]
     assert [int(image[0, 0]) for image in images] == [200, 0, 10, 20]

@@ -22,7 +22,14 @@ from service.local.stack import Stack
 from service.schemas.jobs import ErrorView, JobView
 
 SPEC = TrainSpec(name="small", data=MnistScenesConfig(train_scenes=4, test_scenes=6))
-GOOD = {"empty_mse": 0.05, "test_mse": 0.004, "mse_step_0": 0.05, "mse_step_1": 0.004, "fg_ari": 0.95}
+GOOD = {
+    "test/empty_mse": 0.05,
+    "test/mse": 0.004,
+    "test/mse_step_0": 0.05,
+    "test/mse_step_1": 0.004,
+    "test/fg_ari": 0.95,
+    "val/fg_ari": 0.99,
+}
 
 
 def _job(state: State, metrics: dict[str, float] | None = None, error: str | None = None) -> JobView:
@@ -185,7 +192,9 @@ def _without(metric: str) -> dict[str, float]:
     return {name: value for name, value in GOOD.items() if name != metric}
 
 
-@pytest.mark.parametrize("metrics", [GOOD | {"test_mse": 0.0101}, GOOD | {"fg_ari": 0.89}, _without("fg_ari")])
+@pytest.mark.parametrize(
+    "metrics", [GOOD | {"test/mse": 0.0101}, GOOD | {"test/fg_ari": 0.89}, _without("test/fg_ari")]
+)
 def test_a_model_below_the_mark_is_told_and_fails(show: Show, metrics: dict[str, float]) -> None:
     shown = show([_job(State.SUCCEEDED, metrics)])
     assert shown.demo.run(SPEC, keep=False) == 1
@@ -197,7 +206,7 @@ def test_a_search_is_not_held_to_the_mark(show: Show) -> None:
     spec = demo_spec("bundled", tune=True)
     assert isinstance(spec, TuneSpec)
     small = spec.model_copy(update={"base": spec.base.model_copy(update={"data": SPEC.data})})
-    assert show([_job(State.SUCCEEDED, {**GOOD, "fg_ari": 0.2})]).demo.run(small, keep=False) == 0
+    assert show([_job(State.SUCCEEDED, {**GOOD, "test/fg_ari": 0.2})]).demo.run(small, keep=False) == 0
 
 
 def test_a_failed_job_fails_with_its_reason(show: Show) -> None:

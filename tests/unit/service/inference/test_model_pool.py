@@ -255,7 +255,7 @@ def test_a_version_whose_files_are_damaged_is_not_found(inference: ModelPool, tr
 def test_a_checkpoint_with_one_flipped_byte_is_not_loaded(tmp_path: Path) -> None:
     torch.manual_seed(0)
     path = tmp_path / "1"
-    checkpoint.save(path, SequentialAutoEncoder(CONFIG.model), CONFIG, iteration=1, metrics={"test_mse": 0.1})
+    checkpoint.save(path, SequentialAutoEncoder(CONFIG.model), CONFIG, iteration=1, metrics={"val/mse": 0.1})
     assert load_checkpoint(path).config == CONFIG
     weights = max(path.iterdir(), key=lambda file: file.stat().st_size)
     content = bytearray(weights.read_bytes())

@@ -8,7 +8,7 @@ def test_progress_evaluations_frames_and_notes_become_events_once(plane: Control
     job_id, driver = plane.running()
     driver.beat(10, loss=0.5)
     driver.folder.add_metrics(10, {"train/loss": 0.5})
-    driver.folder.add_metrics(10, {"test/mse": 0.02})
+    driver.folder.add_metrics(10, {"val/mse": 0.02})
     driver.folder.frames.mkdir()
     (driver.folder.frames / "10.png").write_bytes(b"png")
     driver.folder.add_note(NoteKind.WORKERS_LOST, "worker 1 died")

@@ -44,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("checkpoint") / "1"
     checkpoint.save(
-        path, with_random_writes(SequentialAutoEncoder(CONFIG.model)), CONFIG, iteration=1, metrics={"test_mse": 0.1}
+        path, with_random_writes(SequentialAutoEncoder(CONFIG.model)), CONFIG, iteration=1, metrics={"val/mse": 0.1}
     )
     return path
 
