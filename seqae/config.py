@@ -265,8 +265,8 @@ class ImagesConfig(Config):
     value."""
 
     annotations: str | None = Field(None, min_length=1, max_length=4096, pattern=NO_NULL)
-    """COCO instances JSON, for evaluation only; its path is treated as `path` is. Entries that can't be used are skipped,
-    counted and named; annotations of another size than the file's are scaled."""
+    """COCO instances JSON, for evaluation only; its path is treated as `path` is. Entries that can't be used are
+    skipped, counted and named; annotations of another size than the file's are scaled."""
 
     train_images: int = Field(40_000, ge=1, le=10_000_000)
     """At most so many images train; where fewer exist, one in eleven is kept for `val` and one in eleven for `test`."""
