@@ -1,6 +1,7 @@
 """Examples of requests and answers, by name, made of the wire models themselves; a test validates each."""
 
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from typing import Any
 
 from pydantic_core import to_jsonable_python
@@ -227,7 +228,7 @@ def _models() -> _Examples:
 
 def _registered(name: str, number: int, why: str) -> RegisteredModelView:
     promotion = PromotionView(promoted=True, reason=why, against=None, scores={"challenger": _METRICS})
-    version = VersionView(
+    made = VersionView(
         version=str(number),
         run_id="0a1b2c3d4e5f",
         job_id=_ID,
@@ -238,11 +239,11 @@ def _registered(name: str, number: int, why: str) -> RegisteredModelView:
     )
     return RegisteredModelView(
         name=name,
-        champion=version.version,
+        champion=made.version,
         challenger=None,
         previous=str(number - 1) if number > 1 else None,
-        versions=(version,),
-        history=(MoveView(version=version.version, who="", why=why, at=_AT + timedelta(minutes=3)),),
+        versions=(made,),
+        history=(MoveView(version=made.version, who="", why=why, at=_AT + timedelta(minutes=3)),),
     )
 
 
@@ -274,7 +275,7 @@ def _health() -> _Examples:
     none = PartStatus(ok=False, detail="there is no model yet", required=False)
     lost = PartStatus(ok=False, detail="the job database does not answer")
     return {
-        "alive": ("It does", Health(version="0.1.0")),
+        "alive": ("It does", Health(version=version("seqae"))),
         "ready": ("All parts work", Readiness(ready=True, parts=parts | {"model": served})),
         "no_model": ("A new installation", Readiness(ready=True, parts=parts | {"model": none})),
         "not_ready": (
