@@ -15,6 +15,7 @@ __all__ = [
     "OutOfMemoryError",
     "SpecUnreadable",
     "SubmissionRefused",
+    "TrackingRefused",
     "TrackingUnavailable",
     "WorkersLostError",
 ]
@@ -32,12 +33,19 @@ class TrackingUnavailable(Error):  # noqa: N818
     """The tracking server did not answer, or answered with a failure of its own. Try again later."""
 
 
+class TrackingRefused(Error):  # noqa: N818
+    """The tracking server answered, and does not take what a job sent; trying the same again won't help.
+
+    It concerns that job alone: the server works for the others.
+    """
+
+
 class NoModel(Error):  # noqa: N818
     """No registered model answers to what was asked for."""
 
 
 class NoRun(Error):  # noqa: N818
-    """The tracking server answers, and knows no such run: its database was lost or replaced."""
+    """The tracking server answers, and knows no such run: it was deleted, or the server's database was replaced."""
 
 
 class FolderError(Error):

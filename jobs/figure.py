@@ -4,8 +4,6 @@ The driver itself makes the figure, in seconds and on one core. The picture goes
 shows it, and with its caption and numbers to artifacts/, which go to the tracking server as they are.
 """
 
-import io
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -15,7 +13,8 @@ from jobs.directory.files import write_atomically
 from jobs.directory.layout import AttemptFolder
 from jobs.directory.records import Outcome, Phase, Progress, Result
 from jobs.driver import DriverContext, drive
-from jobs.figure_sources import find_material
+from jobs.evaluation.figure_files import write_figure
+from jobs.evaluation.model_sources import find_model
 from jobs.specs import FigureSpec
 from seqae.figures.figure import Figure, FigureName
 from seqae.figures.make import Material, make_figure
@@ -44,7 +43,7 @@ def _run(context: DriverContext) -> Result:
     _write_progress(context.attempt, Phase.DATA, 0)
     material = Material(context.cache_dir, context.data_dir)
     if spec.figure not in _NEEDS_NO_MODEL:
-        material = find_material(spec.model, context.folder.path.parent, context.tracking, material)
+        material = find_model(spec.model, context.folder.path.parent, context.tracking, material).material
     figure = make_figure(spec.figure, replace(material, data=spec.data), index=spec.index, seed=spec.seed)
     _write_figure(context.attempt, spec.figure, figure)
     _write_progress(context.attempt, Phase.FINALIZING, 1)
@@ -57,12 +56,7 @@ def _write_progress(attempt: AttemptFolder, phase: Phase, done: int) -> None:
 
 
 def _write_figure(attempt: AttemptFolder, name: FigureName, figure: Figure) -> None:
-    stream = io.BytesIO()
-    figure.image.save(stream, "PNG")
-    about = {"figure": name, "caption": figure.caption, "numbers": dict(figure.numbers)}
-    write_atomically(attempt.artifacts / f"figure-{name}.png", stream.getvalue())
-    write_atomically(attempt.artifacts / f"figure-{name}.json", json.dumps(about, indent=2) + "\n")
-    write_atomically(attempt.frames / "0.png", stream.getvalue())
+    write_atomically(attempt.frames / "0.png", write_figure(attempt, name, figure))
     attempt.add_metrics(0, {f"figure/{number}": value for number, value in figure.numbers.items()})
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "PromotionRecord",
     "RegisteredModel",
     "Registration",
+    "RunDetails",
     "RunRef",
     "RunStatus",
     "Submission",
@@ -110,7 +111,7 @@ class Submission:
 
     job_id: str
     attempt: int
-    kind: Literal["train", "tune", "figure"]
+    kind: Literal["train", "tune", "figure", "evaluate"]
     job_dir: Path
     """The job's folder, absolute, the same on every machine."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -171,6 +172,18 @@ class RunRef:
 
     run_id: str
     url: str
+
+
+@dataclass(frozen=True)
+class RunDetails:
+    """What a job's run shows beside its name and params."""
+
+    experiment: str | None = None
+    """Registered model that the run is about: its runs have an experiment of their own. None: the shared experiment."""
+    owner: str = ""
+    """Who submitted the job."""
+    config: str = ""
+    """The whole spec, as YAML."""
 
 
 @dataclass(frozen=True)
@@ -274,10 +287,13 @@ class Registration:
 class Tracking(Protocol):
     """Runs and registered models on the tracking server.
 
-    Every method may raise TrackingUnavailable, and one that is given a run's id NoRun.
+    Every method may raise TrackingUnavailable, one that sends something of a job TrackingRefused, and one that is given
+    a run's id NoRun, also where the run was deleted.
     """
 
-    def create_run(self, job_id: str, name: str, kind: str, params: Mapping[str, Any]) -> RunRef:
+    def create_run(
+        self, job_id: str, name: str, kind: str, params: Mapping[str, Any], details: RunDetails | None = None
+    ) -> RunRef:
         """The run of a job; it is made only once: a second call for the same job returns the same run."""
 
     def create_trial_run(self, parent_run_id: str, trial: int, params: Mapping[str, Any]) -> RunRef:

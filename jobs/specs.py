@@ -5,13 +5,14 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from seqae.config import NO_NULL, Config, DataConfig, ImagesConfig, TrainConfig, field_error
 from seqae.figures.figure import FigureName
 
 __all__ = [
     "AnySpec",
+    "EvaluateSpec",
     "FigureSpec",
     "FloatRange",
     "JobSpec",
@@ -22,7 +23,10 @@ __all__ = [
     "TuneSpec",
     "WorkerRange",
     "job_spec",
+    "makes_model",
     "model_name",
+    "named_model",
+    "varied_fields",
 ]
 
 
@@ -82,7 +86,26 @@ class ScalingConfig(Config):
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
 
 
-ModelName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+_MODEL_NAME = r"[a-z0-9][a-z0-9._-]{0,99}"
+
+
+def _means_something_else(name: str) -> bool:
+    """Whether a selector is a version, a job's id or an alias, so that it can't be a model's name."""
+    return name.isdecimal() or name.startswith("job_") or name in ("champion", "challenger", "previous")
+
+
+def _check_model_name(name: str) -> str:
+    if _means_something_else(name):
+        raise ValueError("means a version, a job or an alias where a model is asked for; take another name")
+    return name
+
+
+ModelName = Annotated[
+    str,
+    Field(min_length=1, max_length=100, pattern=r"^[a-z0-9][a-z0-9._-]*$"),
+    AfterValidator(_check_model_name),
+]
+"""Name of a registered model."""
 
 
 class TrainSpec(TrainConfig):
@@ -235,8 +258,8 @@ class FigureSpec(Config):
     """Number of the figure in the paper, 4 to 10, or "sample" for scenes drawn from a variational model."""
 
     model: str = Field("champion", min_length=1, max_length=4096, pattern=NO_NULL)
-    """A job's id, "champion", a version in the registry, or the absolute path of a checkpoint's folder. 5 and 9 plot a
-    record of training, so they need one that comes from a job here; 4 needs none at all."""
+    """As in an evaluation: see `EvaluateSpec.model`. 5 and 9 plot a record of training, so they need a model that comes
+    from a job here; 4 needs none at all."""
 
     data: DataConfig | None = None
     """Images to look at; those that the model was trained on when left out."""
@@ -251,6 +274,60 @@ class FigureSpec(Config):
     def scaling(self) -> ScalingConfig:
         """What it asks of the cluster: its driver makes it, on one core."""
         return ScalingConfig()
+
+
+class EvaluateSpec(Config):
+    """A job that evaluates a model that was trained on test images, on those of its own config or on others."""
+
+    kind: Literal["evaluate"]
+    name: Name
+    model: str = Field("champion", min_length=1, max_length=4096, pattern=NO_NULL)
+    """NAME, NAME@champion, NAME@challenger or NAME/VERSION of the registry; of the default model also "champion" or a
+    version; a job's id; or a checkpoint's folder, as a path below the folder of all jobs."""
+
+    data: DataConfig | None = None
+    """Images to evaluate on; those that the model was trained for when left out."""
+
+    scenes: int | None = Field(None, ge=1, le=1_000_000)
+    """At most so many of the first test images; all when left out."""
+
+    figures: tuple[FigureName, ...] = Field((), max_length=8)
+    """Figures of the paper to make of the model as well; see `FigureSpec.figure`."""
+
+    index: int = Field(0, ge=0, le=1_000_000)
+    """Which image the figures show, counted from 0."""
+
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    """Of what is random in a figure: t-SNE, samples."""
+
+    @property
+    def scaling(self) -> ScalingConfig:
+        """What it asks of the cluster: its driver evaluates, on one core."""
+        return ScalingConfig()
+
+
+def named_model(selector: str) -> str | None:
+    """The registered model that a selector names; None where it is a job's id, a folder, or of the default model."""
+    name = re.fullmatch(rf"({_MODEL_NAME})(?:@[a-z]+|/[0-9]+)?", selector)
+    if name is None or _means_something_else(name[1]):
+        return None
+    return name[1]
+
+
+def varied_fields(space: SearchSpace) -> dict[str, FloatRange | tuple[int, ...]]:
+    """What a search varies, by the dotted name of the field in a trial's spec."""
+    fields: dict[str, FloatRange | tuple[int, ...] | None] = {
+        "loss.alpha_region": space.alpha_region,
+        "loss.alpha_mseot": space.alpha_mseot,
+        "model.coder.bottleneck": space.bottleneck,
+        "model.attention.kernel_size": space.kernel_size,
+    }
+    return {name: values for name, values in fields.items() if values}
+
+
+def makes_model(kind: str) -> bool:
+    """Whether jobs of a kind end with a model, which is to be registered."""
+    return kind in ("train", "tune")
 
 
 def model_name(spec: "TrainSpec | TuneSpec") -> str:
@@ -271,11 +348,14 @@ def _kind(given: Any) -> str:
 
 
 JobSpec = Annotated[
-    Annotated[TrainSpec, Tag("train")] | Annotated[TuneSpec, Tag("tune")] | Annotated[FigureSpec, Tag("figure")],
+    Annotated[TrainSpec, Tag("train")]
+    | Annotated[TuneSpec, Tag("tune")]
+    | Annotated[FigureSpec, Tag("figure")]
+    | Annotated[EvaluateSpec, Tag("evaluate")],
     Discriminator(_kind),
 ]
 
-AnySpec = TrainSpec | TuneSpec | FigureSpec
+AnySpec = TrainSpec | TuneSpec | FigureSpec | EvaluateSpec
 """A spec that was parsed."""
 
 job_spec: TypeAdapter[AnySpec] = TypeAdapter(JobSpec)

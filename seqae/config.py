@@ -259,10 +259,14 @@ class ImagesConfig(Config):
     """Tells this kind of data from `mnist_scenes`."""
 
     path: str = Field(min_length=1, max_length=4096, pattern=NO_NULL)
-    """Folder with images below it; relative paths start at the data folder (SEQAE_DATA_DIR)."""
+    """Folder with images below it. Relative paths start at the data folder (SEQAE_DATA_DIR); what lies outside of that
+    and of the further roots (SEQAE_DATA_ROOTS), links followed, is refused. Files are known by suffix or first bytes;
+    those that can't be read are skipped and named. Grey of 16 bits is 0..65,535, floats are 0..1, whatever the largest
+    value."""
 
     annotations: str | None = Field(None, min_length=1, max_length=4096, pattern=NO_NULL)
-    """COCO instances JSON, for evaluation only; relative paths start at the data folder too."""
+    """COCO instances JSON, for evaluation only; its path is treated as `path` is. Entries that can't be used are
+    skipped, counted and named; annotations of another size than the file's are scaled."""
 
     train_images: int = Field(40_000, ge=1, le=10_000_000)
     """At most so many images train; where fewer exist, one in eleven is kept for `val` and one in eleven for `test`."""

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 
 from jobs.backends.mlflow import MlflowTracking
 from jobs.backends.ray import RayLauncher
+from seqae.errors import Error
 from service.app import create_app
 from service.db.store import Store
 from service.settings import Settings
@@ -86,7 +87,12 @@ def main() -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # What it retries is logged once, by the caller, when all tries have failed.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
-    run(Settings())
+    try:
+        settings = Settings.from_environment()
+    except Error as error:
+        logging.getLogger(__name__).error("%s", error)
+        return 1
+    run(settings)
     return 0
 
 

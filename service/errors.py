@@ -231,6 +231,11 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
             "submission-refused",
             "The cluster answered, and refuses the submission; trying the same again won't help",
         ),
+        jobs.TrackingRefused: ProblemType(
+            500,
+            "tracking-refused",
+            "The tracking server answered, and does not take what a job sent; trying the same again won't help",
+        ),
         jobs.FolderError: ProblemType(500, "folder", "A file of a job's folder is missing or can't be read"),
         jobs.NoRun: ProblemType(
             500, "no-run", "The tracking server answers, and knows no such run: its database was lost or replaced"

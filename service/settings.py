@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from seqae.errors import Error
 
 __all__ = ["ReconcilerSettings", "Settings"]
 
@@ -95,6 +98,32 @@ class ReconcilerSettings(BaseModel):
     progress_event_every: float = Field(2.0, ge=0)
     """Progress becomes an event at most this often."""
 
+    # --- what grows on the disk
+
+    disk_sweep_every: float = Field(600.0, gt=0)
+    """Time between two sweeps of what grows on the disk."""
+
+    data_cache_bytes: int = Field(50_000_000_000, ge=0)
+    """Built data sets take no more; over it the longest unused ones are removed. Those of live jobs always stay."""
+
+    data_cache_days: float = Field(30.0, gt=0, le=36_500)
+    """A built data set that no job has used for so many days is removed; it is built again when it is needed."""
+
+    model_cache_bytes: int = Field(10_000_000_000, ge=0)
+    """Models downloaded from MLflow take no more; over it the longest unused ones are removed, but for four."""
+
+    max_film_strips: int = Field(500, ge=2)
+    """A run keeps no more film strips, an even choice of them, once MLflow has them."""
+
+    max_log_bytes: int = Field(100_000_000, ge=10_000)
+    """A log that is longer loses its beginning, so that half of this is left."""
+
+    max_events: int = Field(20_000, ge=100)
+    """A job keeps no more events besides its transitions, the newest ones."""
+
+    deleted_events_days: float = Field(90.0, gt=0, le=36_500)
+    """Events of a deleted job are kept for so many days."""
+
     @property
     def longest_wait(self) -> float:
         """No job is left alone for longer, in seconds; one that is to be has been put off by a clock set back since."""
@@ -115,6 +144,10 @@ class Settings(ReconcilerSettings, BaseSettings):
 
     data_dir: Path | None = None
     """Folder with data of the user's own: MNIST's files, images, COCO. Specs name paths below it."""
+
+    data_roots: tuple[Path, ...] = ()
+    """Further folders that specs may name paths in (JSON list in the environment). What lies outside of them and of
+    `data_dir`, links followed, is refused."""
 
     host: str = "127.0.0.1"
     """Address that this process listens on."""
@@ -173,8 +206,12 @@ class Settings(ReconcilerSettings, BaseSettings):
     max_spec_bytes: int = Field(64_000, ge=1024)
     """Largest body without an image. Validating a body holds up every other request, hence the low limit."""
 
-    max_image_pixels: int = Field(50_000_000, ge=1)
-    """Larger images are refused by their header, before anything is decoded."""
+    max_image_pixels: int = Field(16_000_000, ge=1, le=500_000_000)
+    """Larger images are refused by their header, before anything is decoded. Each of the two decoders may take 32 bytes
+    of memory for each of these pixels, and 256 MB."""
+
+    decode_seconds: float = Field(4.0, gt=0, le=600)
+    """CPU time that decoding one image may take; then it is refused."""
 
     body_timeout: float = Field(60.0, gt=0)
     """Longest wait for a body with an image to arrive."""
@@ -197,7 +234,7 @@ class Settings(ReconcilerSettings, BaseSettings):
     """At most so many requests wait; the next one is told to come back later."""
 
     inference_timeout: float = Field(60.0, gt=0)
-    """Longest wait for an answer of the model."""
+    """Longest wait for an answer of the model, the decoding of the image included."""
 
     inference_models: int = Field(2, ge=1)
     """At most so many models besides the champion stay loaded, those asked for by version or job id."""
@@ -212,6 +249,21 @@ class Settings(ReconcilerSettings, BaseSettings):
     lookup_timeout: float = Field(10.0, gt=0)
     """Longest wait for the registry, and for a model that it names to be loaded."""
 
+    @classmethod
+    def from_environment(cls) -> Self:
+        """The settings that the `SEQAE_*` variables make.
+
+        Raises:
+            Error: some of them can't be; one line names each of these variables, and quotes no value.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            problems = error.errors(include_input=False, include_url=False)
+            raise Error("; ".join(f"{_variable(problem['loc'])}{problem['msg']}" for problem in problems)) from error
+        except SettingsError as error:
+            raise Error(f"a SEQAE_ variable can't be read: {error}") from error
+
     @model_validator(mode="after")
     def _deliveries_are_signed(self) -> Self:
         if self.webhook_urls and self.webhook_secret is None:
@@ -223,6 +275,11 @@ class Settings(ReconcilerSettings, BaseSettings):
     def _absolute(cls, path: Path | None) -> Path | None:
         # Workers on the cluster have other working directories.
         return None if path is None else path.expanduser().absolute()
+
+    @field_validator("data_roots")
+    @classmethod
+    def _absolute_roots(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(root.expanduser().absolute() for root in roots)
 
     @property
     def database(self) -> str:
@@ -238,3 +295,7 @@ class Settings(ReconcilerSettings, BaseSettings):
     def cache_dir(self) -> Path:
         """Folder of built data sets, shared by all jobs."""
         return self.home / "data"
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return f"SEQAE_{str(location[0]).upper()}: " if location else ""

@@ -9,7 +9,7 @@ from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control, Failure, Outcome, Phase, Progress, Result
 from jobs.errors import ErrorClass
 from jobs.interfaces import ProcessState, submission_id
-from jobs.specs import job_spec
+from jobs.specs import job_spec, makes_model
 from seqae.checkpoints import manifest
 from service.db.store import Store
 from service.job_state import State
@@ -111,9 +111,9 @@ class FakeDriver:
         mse: float = 0.01,
     ) -> None:
         """Writes the result, after a checkpoint and its test if there is a model to register; exits if `leave`."""
-        makes_model = outcome == Outcome.SUCCEEDED and self.job_folder.read_spec().kind != "figure"
-        checkpoint = self.checkpoint(100) if makes_model else None
-        if makes_model:
+        has_model = outcome == Outcome.SUCCEEDED and makes_model(self.job_folder.read_spec().kind)
+        checkpoint = self.checkpoint(100) if has_model else None
+        if has_model:
             self.folder.write_report(make_report(mse))
         self.folder.write_result(
             Result(

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from jobs.backends.mlflow import MlflowTracking
-from jobs.backends.provenance import flat_params
+from jobs.backends.mlflow_experiments import search_runs
+from jobs.backends.provenance import changed_params, run_details
 from jobs.backends.ray import RayLauncher
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control, Phase
@@ -15,7 +16,19 @@ from jobs.interfaces import RunRef, Submission, submission_id
 from jobs.specs import AnySpec, job_spec
 from tests.daemons import Daemons, wait_until
 
-__all__ = ["ClusterJob", "Services"]
+__all__ = ["ClusterJob", "Services", "run_id_of", "trial_runs"]
+
+
+def run_id_of(url: str | None) -> str:
+    """The run's id in the address of its page."""
+    assert url is not None
+    return url.rpartition("/")[2].partition("?")[0]
+
+
+def trial_runs(tracking: MlflowTracking, run_id: str) -> list[Any]:
+    """Runs of the trials of a search, as a real MLflow server has them."""
+    experiment = tracking._client.get_run(run_id).info.experiment_id
+    return search_runs(tracking._client, [experiment], f"tags.`mlflow.parentRunId` = '{run_id}'")
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,8 @@ class Services:
         parsed = job_spec.validate_python(spec)
         folder = self.folder(job_id)
         folder.write_spec(parsed)
-        run = self.tracking.create_run(job_id, parsed.name, parsed.kind, flat_params(parsed))
+        details = run_details(parsed, "")
+        run = self.tracking.create_run(job_id, parsed.name, parsed.kind, changed_params(parsed), details)
         return ClusterJob(self, job_id, parsed, folder, run)
 
 

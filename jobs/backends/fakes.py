@@ -21,6 +21,7 @@ from jobs.interfaces import (
     PromotionRecord,
     RegisteredModel,
     Registration,
+    RunDetails,
     RunRef,
     RunStatus,
     Submission,
@@ -152,6 +153,7 @@ class FakeRun:
     """The search's run, of a trial's."""
     shipped: list[Path] = field(default_factory=list)
     """The job folders that were shipped to it, one entry a call."""
+    details: RunDetails = field(default_factory=RunDetails)
 
 
 class FakeTracking:
@@ -170,11 +172,13 @@ class FakeTracking:
         self.history: dict[str, list[PromotionRecord]] = {}
         """Moves of the champion's alias by model, oldest first."""
 
-    def create_run(self, job_id: str, name: str, kind: str, params: Mapping[str, Any]) -> RunRef:
+    def create_run(
+        self, job_id: str, name: str, kind: str, params: Mapping[str, Any], details: RunDetails | None = None
+    ) -> RunRef:
         """See `jobs.interfaces.Tracking.create_run`."""
         self._answer()
         run_id = f"run-{job_id}"
-        self.runs.setdefault(run_id, FakeRun(job_id, name, kind, dict(params)))
+        self.runs.setdefault(run_id, FakeRun(job_id, name, kind, dict(params), details=details or RunDetails()))
         return RunRef(run_id, f"http://mlflow.invalid/#/experiments/1/runs/{run_id}")
 
     def create_trial_run(self, parent_run_id: str, trial: int, params: Mapping[str, Any]) -> RunRef:

@@ -1,21 +1,26 @@
-"""MLflow behind the `Tracking` protocol: runs, metrics and artifacts; models through `jobs.backends.mlflow_registry`.
+"""MLflow behind the `Tracking` protocol: runs here, models in `jobs.backends.mlflow_registry`.
 
-What is sent is a projection of the job folders, so everything here may be repeated, late, or done by someone else.
+What is sent is a projection of the job folders, so everything here may be repeated, late, or done by someone else. No
+id of an experiment is kept: in MLflow's pages a person may delete, restore and rename anything at any time.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from jobs.backends.mlflow_client import JOB_TAG, create_unless_exists, import_mlflow, mapped_errors, new_client
+from jobs.backends.mlflow_client import JOB_TAG, mapped_errors, new_client
+from jobs.backends.mlflow_experiments import Experiments, run_path, search_runs, table_path
 from jobs.backends.mlflow_registry import ModelRegistry
-from jobs.backends.provenance import provenance
+from jobs.backends.mlflow_shipping import Shipper, read_shipped
+from jobs.backends.provenance import SEARCH, provenance
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import EvaluationReport, MetricRow, NoteKind, Shipped, TrialRow, TrialState
-from jobs.interfaces import ModelVersion, OpenRun, RegisteredModel, Registration, RunRef, RunStatus
+from jobs.directory.records import EvaluationReport, TrialRow, TrialState
+from jobs.errors import NoRun, TrackingRefused
+from jobs.interfaces import ModelVersion, OpenRun, RegisteredModel, Registration, RunDetails, RunRef, RunStatus
 
 if TYPE_CHECKING:
     import mlflow
@@ -24,8 +29,8 @@ __all__ = ["MlflowTracking"]
 
 _KIND_TAG = "seqae.kind"
 _TRIAL_TAG = "seqae.trial"
-_DATASET_TAG = "seqae.dataset"
 _PARENT_TAG = "mlflow.parentRunId"
+_CONFIG_FILE = "config.yaml"
 
 # A trial that the search stopped early has not failed.
 _TRIAL_STATUS = {
@@ -34,10 +39,9 @@ _TRIAL_STATUS = {
     TrialState.FAILED: RunStatus.FAILED,
 }
 
-# The server's own limits on one call.
-_MAX_METRICS = 1000
-_MAX_PARAMS = 100
 _MAX_PARAM_LENGTH = 6000
+_MAX_NAME_LENGTH = 200
+"""Characters of a run's name that people can still read in a table."""
 
 
 class MlflowTracking:
@@ -47,7 +51,7 @@ class MlflowTracking:
         url: of the server.
         cache_dir: downloaded models are kept here.
         public_url: where people's browsers reach the server, when that is not `url`.
-        experiment: all runs are made in this one.
+        experiment: runs that are about no registered model are made in this one; older releases made all in it.
         default_model: what `champion` means; empty: the model that was promoted last.
         new_client: makes the client; for tests.
     """
@@ -70,118 +74,128 @@ class MlflowTracking:
 
     # Runs
 
-    def create_run(self, job_id: str, name: str, kind: str, params: Mapping[str, Any]) -> RunRef:
+    def create_run(
+        self, job_id: str, name: str, kind: str, params: Mapping[str, Any], details: RunDetails | None = None
+    ) -> RunRef:
         """See `jobs.interfaces.Tracking.create_run`."""
-        tags = {JOB_TAG: job_id, _KIND_TAG: kind, **provenance()}
-        return self._find_or_create_run(
-            f"tags.`{JOB_TAG}` = '{job_id}'", lambda run: _PARENT_TAG not in run.data.tags, name, tags, params
-        )
+        about = details or RunDetails()
+        tags = {
+            JOB_TAG: job_id,
+            _KIND_TAG: kind,
+            "mlflow.source.type": "JOB",
+            "mlflow.source.name": f"jobs.{kind}",
+            **({"mlflow.user": about.owner} if about.owner else {}),
+            **provenance(),
+        }
+        with mapped_errors():
+            experiment = self._experiments.ensure(about.experiment)
+            query = f"tags.`{JOB_TAG}` = '{job_id}'"
+            everywhere = sorted({experiment, *self._experiments.ids()})
+            found = [run for run in search_runs(self._client, everywhere, query) if _PARENT_TAG not in run.data.tags]
+            tags["mlflow.note.content"] = _note(job_id, experiment)
+            run = found[0] if found else self._new_run(experiment, _run_name(name, job_id), tags)
+            # Sent for a run that was found too: a crash may have come between.
+            self._log_params(run, params)
+            if about.config:
+                self._client.log_text(run.info.run_id, about.config, _CONFIG_FILE)
+        return self._ref(run)
 
     def create_trial_run(self, parent_run_id: str, trial: int, params: Mapping[str, Any]) -> RunRef:
         """See `jobs.interfaces.Tracking.create_trial_run`."""
-        tags = {_PARENT_TAG: parent_run_id, _TRIAL_TAG: str(trial), **provenance()}
-        query = f"tags.`{_PARENT_TAG}` = '{parent_run_id}' and tags.`{_TRIAL_TAG}` = '{trial}'"
-        return self._find_or_create_run(query, lambda _: True, f"trial {trial}", tags, params)
+        with self._errors_of(parent_run_id):
+            return self._ref(self._trial_run(self._active_run(parent_run_id), trial, params))
 
     def close_run(self, run_id: str, status: RunStatus) -> None:
         """See `jobs.interfaces.Tracking.close_run`."""
-        with mapped_errors():
-            children = self._search(f"tags.`{_PARENT_TAG}` = '{run_id}' and attributes.status = 'RUNNING'")
-            for run in [*children, self._client.get_run(run_id)]:
-                if run.info.status == "RUNNING":
-                    self._client.set_terminated(run.info.run_id, status.value)
+        with self._errors_of(run_id):
+            run = self._active_run(run_id)
+            query = f"tags.`{_PARENT_TAG}` = '{run_id}' and attributes.status = 'RUNNING'"
+            for each in [*search_runs(self._client, [run.info.experiment_id], query), run]:
+                if each.info.status == "RUNNING":
+                    self._client.set_terminated(each.info.run_id, status.value)
 
     def open_runs(self) -> list[OpenRun]:
         """See `jobs.interfaces.Tracking.open_runs`."""
         with mapped_errors():
-            runs = self._search("attributes.status = 'RUNNING'")
+            runs = search_runs(self._client, self._experiments.ids(), "attributes.status = 'RUNNING'")
         own = (run for run in runs if JOB_TAG in run.data.tags and _PARENT_TAG not in run.data.tags)
         return [OpenRun(run.info.run_id, run.data.tags[JOB_TAG]) for run in own]
-
-    def _find_or_create_run(
-        self, query: str, matches: Callable[[Any], bool], name: str, tags: dict[str, str], params: Mapping[str, Any]
-    ) -> RunRef:
-        with mapped_errors():
-            found = [run for run in self._search(query) if matches(run)]
-            run = found[0] if found else self._client.create_run(self._experiment, tags=tags, run_name=name)
-            new_param = import_mlflow().entities.Param
-            entities = [new_param(key, str(value)[:_MAX_PARAM_LENGTH]) for key, value in params.items()]
-            # Sent for a run that was found too: a crash may have come between, and the same params again are harmless.
-            for start in range(0, len(entities), _MAX_PARAMS):
-                self._client.log_batch(run.info.run_id, params=entities[start : start + _MAX_PARAMS])
-        run_id = str(run.info.run_id)
-        return RunRef(run_id, f"{self._public_url}/#/experiments/{self._experiment}/runs/{run_id}")
-
-    def _search(self, query: str) -> list[Any]:
-        found: list[Any] = []
-        token = None
-        while True:
-            page = self._client.search_runs([self._experiment], query, max_results=1000, page_token=token)
-            found.extend(page)
-            token = page.token
-            if not token:
-                return found
-
-    # Shipping
 
     def ship(self, job_dir: Path, run_id: str) -> None:
         """See `jobs.interfaces.Tracking.ship`."""
         folder = JobFolder(job_dir)
-        self._ship_folder(folder, run_id)
-        for index, row in folder.trials().items():
-            trial = folder.trial(index)
-            if row.state is not TrialState.PENDING and trial.read_shipped().closed_below != run_id:
-                self._ship_trial(trial, row, run_id)
-
-    def _ship_trial(self, trial: JobFolder, row: TrialRow, parent_run_id: str) -> None:
-        run_id = self.create_trial_run(parent_run_id, row.trial, row.params).run_id
-        self._ship_folder(trial, run_id)
-        if row.is_over:
-            self.close_run(run_id, _TRIAL_STATUS[row.state])
-            shipped = trial.read_shipped()
-            shipped.closed_below = parent_run_id
-            trial.write_shipped(shipped)
-
-    def _ship_folder(self, folder: JobFolder, run_id: str) -> None:
         # Two shippers of one folder would each send what the other has not yet recorded as sent.
-        with FileLock(folder.path / "shipped.lock"), mapped_errors():
-            shipped = folder.read_shipped()
-            if shipped.run_id not in (None, run_id):
-                # The server had lost the run, and this is the one that was made in its place: it has nothing yet.
-                shipped = Shipped()
-            shipped.run_id = run_id
-            self._ship_metrics(folder, run_id, shipped)
-            self._ship_files(folder, run_id, shipped)
-            if shipped.dataset is None and (dataset := _dataset(folder)):
-                self._client.set_tag(run_id, _DATASET_TAG, dataset)
-                shipped.dataset = dataset
-                folder.write_shipped(shipped)
+        with FileLock(job_dir / "shipped.lock"), self._errors_of(run_id):
+            run = self._active_run(run_id)
+            kind = run.data.tags.get(_KIND_TAG, "")
+            self._shipper.ship(folder, run, kind)
+            rows = folder.trials()
+            for index, row in rows.items():
+                trial = folder.trial(index)
+                if row.state is not TrialState.PENDING and read_shipped(trial).closed_below != run_id:
+                    self._ship_trial(trial, row, run)
+            if rows:
+                self._shipper.ship_trials(folder, run, list(rows.values()))
 
-    def _ship_metrics(self, folder: JobFolder, run_id: str, shipped: Shipped) -> None:
-        for rows in _batches(folder.history(after=shipped.steps)):
-            self._client.log_batch(run_id, metrics=_metric_entities(rows))
-            for row in rows:
-                shipped.steps.update(dict.fromkeys(row.metrics, row.step))
-            folder.write_shipped(shipped)
+    def _ship_trial(self, trial: JobFolder, row: TrialRow, parent: Any) -> None:
+        run = self._trial_run(parent, row.trial, row.params)
+        with FileLock(trial.path / "shipped.lock"):
+            self._shipper.ship(trial, run, "train")
+            if row.is_over:
+                if run.info.status == "RUNNING":
+                    self._client.set_terminated(run.info.run_id, _TRIAL_STATUS[row.state].value)
+                shipped = read_shipped(trial)
+                shipped.closed_below = parent.info.run_id
+                trial.write_shipped(shipped)
 
-    def _ship_files(self, folder: JobFolder, run_id: str, shipped: Shipped) -> None:
-        for step, path in _new_frames(folder, shipped.frames):
-            self._log_frame(run_id, step, path)
-            shipped.frames = step
-            folder.write_shipped(shipped)
-        for path in _new_artifacts(folder, shipped.artifacts):
-            self._client.log_artifact(run_id, str(path))
-            shipped.artifacts.append(path.name)
-            folder.write_shipped(shipped)
+    def _trial_run(self, parent: Any, trial: int, drawn: Mapping[str, Any]) -> Any:
+        """The run of a trial, in the experiment of its search, with the search's params and what it drew; made once."""
+        parent_id, experiment = parent.info.run_id, parent.info.experiment_id
+        query = f"tags.`{_PARENT_TAG}` = '{parent_id}' and tags.`{_TRIAL_TAG}` = '{trial}'"
+        found = search_runs(self._client, [experiment], query)
+        run = found[0] if found else None
+        if run is None:
+            owner = parent.data.tags.get("mlflow.user")
+            tags = {
+                _PARENT_TAG: parent_id,
+                _TRIAL_TAG: str(trial),
+                "mlflow.source.type": "JOB",
+                "mlflow.source.name": "jobs.tune",
+                **({"mlflow.user": owner} if owner else {}),
+                **provenance(),
+            }
+            run = self._new_run(experiment, _trial_name(trial, drawn), tags)
+        common = {key: value for key, value in parent.data.params.items() if not key.startswith(SEARCH)}
+        self._log_params(run, {**common, **drawn})
+        return run
 
-    def _log_frame(self, run_id: str, step: int, path: Path) -> None:
-        from PIL import Image
+    def _new_run(self, experiment_id: str, name: str, tags: Mapping[str, str]) -> Any:
+        return self._client.create_run(experiment_id, tags=dict(tags), run_name=name)
 
-        # MLflow names images at random: the list of them tells whether a crash came between sending and recording it.
-        sent = (item.path for item in self._client.list_artifacts(run_id, "images"))
-        if not any(f"+step+{step}+" in name for name in sent):
-            with Image.open(path) as image:
-                self._client.log_image(run_id, image, key="frames", step=step)
+    def _log_params(self, run: Any, params: Mapping[str, Any]) -> None:
+        self._shipper.log_params(run, {name: str(value)[:_MAX_PARAM_LENGTH] for name, value in params.items()})
+
+    def _ref(self, run: Any) -> RunRef:
+        run_id = str(run.info.run_id)
+        return RunRef(run_id, self._public_url + run_path(run.info.experiment_id, run_id))
+
+    def _active_run(self, run_id: str) -> Any:
+        """A run as the server has it. Raises: NoRun where it was deleted; MLflow's own errors."""
+        run = self._client.get_run(run_id)
+        if run.info.lifecycle_stage == "deleted":
+            raise NoRun(f"the run {run_id} was deleted in MLflow")
+        return run
+
+    @contextmanager
+    def _errors_of(self, run_id: str) -> Iterator[None]:
+        """Maps errors of calls about a run: what the server refuses because the run was deleted meanwhile is NoRun."""
+        try:
+            with mapped_errors():
+                yield
+        except TrackingRefused:
+            with mapped_errors():
+                self._active_run(run_id)
+            raise
 
     # Models
 
@@ -195,7 +209,8 @@ class MlflowTracking:
         report: EvaluationReport | None,
     ) -> Registration:
         """See `jobs.interfaces.Tracking.register`."""
-        with mapped_errors():
+        with self._errors_of(run_id):
+            self._active_run(run_id)
             return self._registry.register(job_id, run_id, model, checkpoint_dir, metrics, report)
 
     def resolve(self, selector: str) -> ModelVersion:
@@ -229,45 +244,25 @@ class MlflowTracking:
         return ModelRegistry(self._client, self._default_model, self._cache_dir)
 
     @cached_property
-    def _experiment(self) -> str:
-        """Id of the experiment, which is made when it is missing."""
-        found = self._client.get_experiment_by_name(self._experiment_name)
-        if found is None:
-            create_unless_exists(lambda: self._client.create_experiment(self._experiment_name))
-            found = self._client.get_experiment_by_name(self._experiment_name)
-        return str(found.experiment_id)
+    def _experiments(self) -> Experiments:
+        return Experiments(self._client, self._experiment_name)
+
+    @cached_property
+    def _shipper(self) -> Shipper:
+        return Shipper(self._client)
 
 
-def _batches(rows: Iterator[MetricRow]) -> Iterator[list[MetricRow]]:
-    """Rows in lists of as many points as one call may send."""
-    batch: list[MetricRow] = []
-    size = 0
-    for row in rows:
-        if size + len(row.metrics) > _MAX_METRICS:
-            yield batch
-            batch, size = [], 0
-        batch.append(row)
-        size += len(row.metrics)
-    if batch:
-        yield batch
+def _run_name(name: str, job_id: str) -> str:
+    """Tells runs apart whose jobs have the same name: with the beginning of the id, by which commands find the job."""
+    return f"{name[:_MAX_NAME_LENGTH]} ({job_id.removeprefix('job_')[:6]})"
 
 
-def _metric_entities(rows: Sequence[MetricRow]) -> list[Any]:
-    metric = import_mlflow().entities.Metric
-    return [metric(name, value, int(row.time * 1000), row.step) for row in rows for name, value in row.metrics.items()]
+def _trial_name(trial: int, drawn: Mapping[str, Any]) -> str:
+    """Tells trials apart by what they drew."""
+    values = (f"{name.rpartition('.')[2]}={value:.4g}" for name, value in drawn.items())
+    return f"trial {trial}: {', '.join(values)}"[:_MAX_NAME_LENGTH] if drawn else f"trial {trial}"
 
 
-def _new_frames(folder: JobFolder, after: int) -> list[tuple[int, Path]]:
-    found = {step: attempt.frames / f"{step}.png" for attempt in folder.attempts() for step in attempt.frame_steps()}
-    return sorted((step, path) for step, path in found.items() if step > after)
-
-
-def _new_artifacts(folder: JobFolder, sent: Sequence[str]) -> list[Path]:
-    """Those of the newest attempt that has one of that name. Writers of artifacts put them there whole."""
-    found = {path.name: path for attempt in folder.attempts() for path in attempt.artifacts.glob("[!.]*")}
-    return [path for name, path in sorted(found.items()) if name not in sent]
-
-
-def _dataset(folder: JobFolder) -> str | None:
-    notes = (note for attempt in folder.attempts() for note in attempt.notes())
-    return next((note.text for note in notes if note.kind is NoteKind.DATA), None)
+def _note(job_id: str, experiment_id: str) -> str:
+    table = table_path(experiment_id).removeprefix("/")
+    return f"Job `{job_id}`. [Compare it with the other runs of this model]({table})"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from jobs.errors import NoRun, TrackingUnavailable
+from jobs.errors import NoRun, TrackingRefused, TrackingUnavailable
 
 if TYPE_CHECKING:
     import mlflow
@@ -17,6 +17,15 @@ JOB_TAG = "seqae.job_id"
 """Tag of runs and of model versions: the job that made them."""
 
 _IMPORTING = threading.Lock()
+
+_REFUSALS = frozenset(
+    {"ALREADY_EXISTS", "BAD_REQUEST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "RESOURCE_CONFLICT"}
+)
+"""Error codes of a server that works, and does not take what it was sent. A server that asks for a login or does not
+know its own address works for nobody, so that is an outage."""
+
+_HTTP_REFUSALS = frozenset({400, 404, 409, 413, 422})
+"""Likewise, statuses of the part of the server that stores files."""
 
 
 def import_mlflow() -> Any:
@@ -52,7 +61,8 @@ def mapped_errors() -> Iterator[None]:
     """Turns errors of MLflow and of the connection to it into those of `jobs.errors`.
 
     Raises:
-        NoRun: the server knows no such run.
+        NoRun: the server does not know the run, or whatever else was asked for.
+        TrackingRefused: the server works, and does not take what it was sent.
         TrackingUnavailable: anything else went wrong.
     """
     import requests
@@ -61,9 +71,17 @@ def mapped_errors() -> Iterator[None]:
         yield
     except (import_mlflow().exceptions.MlflowException, requests.RequestException) as error:
         text = f"the tracking server: {error}"
-        if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+        code = getattr(error, "error_code", None)
+        if code == "RESOURCE_DOES_NOT_EXIST":
             raise NoRun(text) from error
+        if code in _REFUSALS or _http_status(error) in _HTTP_REFUSALS:
+            raise TrackingRefused(text) from error
         raise TrackingUnavailable(text) from error
+
+
+def _http_status(error: Exception) -> int | None:
+    """Status of the answer that an error of `requests` is about; MLflow's own errors have a code instead."""
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def none_if_unknown(get: Callable[[], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Provenance of a run: its settings as flat params, the code's commit, the packages' versions."""
+"""Provenance of a run: its settings as params and as a file, the code's commit, the packages' versions."""
 
 import subprocess
 from functools import cache
@@ -6,15 +6,57 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from seqae.config import Config
+import yaml
 
-__all__ = ["flat_params", "provenance"]
+from jobs.interfaces import RunDetails
+from jobs.specs import AnySpec, TrainSpec, TuneSpec, model_name, named_model, varied_fields
+
+__all__ = ["SEARCH", "changed_params", "provenance", "run_details"]
+
+SEARCH = "search."
+"""Starts the names of params that are of a search, not of its trials."""
+
+_LABELS = {"kind", "name", "register_as"}
+"""Fields that name a job and decide nothing."""
 
 _PACKAGES = ("seqae", "torch", "torchvision", "numpy", "ray", "mlflow-skinny")
 
 
-def flat_params(spec: Config) -> dict[str, Any]:
-    """The fields of a spec, nested names joined by dots, such as "model.attention.kernel_size"."""
+def changed_params(spec: AnySpec) -> dict[str, Any]:
+    """The fields of a spec that are not at their defaults, nested names joined by dots, as in "model.steps".
+
+    The fields of a search's base have the names that they have in its trials, and its own have SEARCH before them. What
+    the search varies is left out, since it is each trial's own.
+    """
+    fields = spec.model_dump(mode="json", exclude_defaults=True, exclude=_LABELS)
+    if isinstance(spec, TuneSpec):
+        base = spec.base.model_dump(mode="json", exclude_defaults=True, exclude=_LABELS)
+        varied = varied_fields(spec.space)
+        flat = {name: value for name, value in _flat(base).items() if name not in varied}
+        own = {name: value for name, value in fields.items() if name != "base"}
+        return flat | {f"{SEARCH}{name}": value for name, value in _flat(own).items()}
+    return _flat(fields)
+
+
+def run_details(spec: AnySpec, owner: str) -> RunDetails:
+    """What the run of a job shows beside its name and params.
+
+    Args:
+        spec: of the job.
+        owner: who submitted it.
+    """
+    config = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return RunDetails(experiment=_model_of(spec), owner=owner, config=config)
+
+
+def _model_of(spec: AnySpec) -> str | None:
+    """The registered model that a job is about; None where only the registry knows."""
+    if isinstance(spec, TrainSpec | TuneSpec):
+        return model_name(spec)
+    return named_model(spec.model)
+
+
+def _flat(fields: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
 
     def add(prefix: str, value: Any) -> None:
@@ -24,7 +66,7 @@ def flat_params(spec: Config) -> dict[str, Any]:
         else:
             flat[prefix] = value
 
-    add("", spec.model_dump(mode="json"))
+    add("", fields)
     return flat
 
 

@@ -9,6 +9,7 @@ The control plane and an attempt on the cluster communicate by these files, whic
     attempts/<n>/
         progress.json        heartbeat
         metrics.jsonl        one row a step, append-only
+        data.json            the data set that the attempt works on
         notes.jsonl          things worth an event: a damaged checkpoint skipped, workers lost
         trials.jsonl         a search's trials, one row whenever one changes
         frames/<step>.png    film strip at each evaluation; a figure job's figure
@@ -28,6 +29,7 @@ from pathlib import Path
 from jobs.directory.files import append_record, read_record, read_records, write_atomically
 from jobs.directory.records import (
     Control,
+    DatasetRecord,
     EvaluationReport,
     MetricRow,
     Note,
@@ -72,6 +74,14 @@ class AttemptFolder:
     def write_progress(self, progress: Progress) -> None:
         """Replaces progress.json."""
         write_atomically(self.path / "progress.json", progress.model_dump_json(by_alias=True))
+
+    def read_data(self) -> DatasetRecord | None:
+        """The data set that the attempt works on, once it is known. Raises: FolderError."""
+        return read_record(self.path / "data.json", DatasetRecord)
+
+    def write_data(self, record: DatasetRecord) -> None:
+        """Replaces data.json."""
+        write_atomically(self.path / "data.json", record.model_dump_json())
 
     def read_report(self) -> EvaluationReport | None:
         """The evaluation on the test images, if there is one. Raises: FolderError."""

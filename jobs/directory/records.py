@@ -17,6 +17,7 @@ from jobs.errors import ErrorClass
 __all__ = [
     "Control",
     "CrossEvaluation",
+    "DatasetRecord",
     "EvaluationReport",
     "Failure",
     "MetricRow",
@@ -106,6 +107,8 @@ class Phase(StrEnum):
     STARTING = "starting"
     DATA = "data"
     TRAINING = "training"
+    EVALUATING = "evaluating"
+    """An evaluation job looks at its images."""
     FINALIZING = "finalizing"
 
 
@@ -197,6 +200,29 @@ class NoteKind(StrEnum):
     """The attempt stops because a newer one exists."""
     DATA = "data"
     """Which data the attempt trains on, in words."""
+    FIGURE_LEFT_OUT = "figure_left_out"
+    """A figure can't be made of the model that is evaluated."""
+
+
+class DatasetRecord(_Record):
+    """data.json: the data set that an attempt works on."""
+
+    name: str
+    """Short, for people: the kind of scenes, or the folder's name."""
+    source: str
+    """In words: which digits or which folder, and how many files were skipped."""
+    location: str
+    """The folder as the spec has it; of scenes that are made, what makes them."""
+    checksum: str
+    """Of all content; equal for equal data."""
+    test_checksum: str
+    """Of the test images alone; equal where results compare."""
+    train: int
+    """How many images train."""
+    val: int
+    """How many images the choices are made on."""
+    test: int
+    """How many images the results are of."""
 
 
 class PerImageScores(_Record):
@@ -288,7 +314,11 @@ class Shipped(_Record):
     """Step of the last film strip."""
     artifacts: list[str] = Field(default_factory=list)
     """Names of the files of artifacts/."""
+    trials: str | None = None
+    """SHA-256 of the table of trials."""
     dataset: str | None = Field(None, alias="seqae.dataset")
     """The data set in words, as it was set for a tag."""
+    data: str | None = None
+    """Checksum of the data set that was named as the run's."""
     closed_below: str | None = None
     """Of a trial that is over: the run of the search below which its own run has been closed."""

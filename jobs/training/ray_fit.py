@@ -9,6 +9,7 @@ from jobs.directory.records import NoteKind, Result
 from jobs.error_classes import classify, out_of_memory_kills
 from jobs.errors import ErrorClass, FencedError, OutOfMemoryError, WorkersLostError
 from jobs.specs import ScalingConfig, WorkerRange
+from jobs.training.log_lines import log_to_standard_error
 from jobs.training.worker import DistributedContext, TrainingTask, train
 
 __all__ = ["fit"]
@@ -88,6 +89,7 @@ def _train_on_worker(config: dict[str, Any]) -> Result:
     from ray import train as ray_train
     from ray.train.torch import get_device
 
+    log_to_standard_error()
     context = ray_train.get_context()
     device = str(get_device()) if config["gpus"] > 0 else "cpu"
     return train(config["task"], DistributedContext(context.get_world_rank(), context.get_world_size(), device))

@@ -13,6 +13,7 @@ from jobs.directory.records import NoteKind, Outcome, Result, Want
 from jobs.errors import FencedError
 from jobs.specs import SelectionMetric, TrainSpec, model_name
 from jobs.training.checkpoints import CheckpointManager
+from jobs.training.data_record import write_data_record
 from jobs.training.final_test import evaluate_on_test, write_report
 from jobs.training.metrics_writer import MetricsWriter
 from seqae.checkpoints.manifest import verify
@@ -93,7 +94,7 @@ def train(
     trainer = Trainer(spec, data, device=distributed.device, rank=distributed.rank, world=distributed.world, wrap=wrap)
     _resume(trainer, rank_zero, distributed)
     if rank_zero:
-        rank_zero.attempt.add_note(NoteKind.DATA, data.source)
+        write_data_record(rank_zero.attempt, data, spec.data)
         rank_zero.metrics_writer.write_start(trainer)
     want, evaluated = Want.RUN, False
     for event in trainer.run():

@@ -10,12 +10,14 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from jobs.directory.records import NoteKind, Outcome, Phase, Result
+from jobs.directory.records import Outcome, Phase, Result
 from jobs.driver import DriverContext
 from jobs.errors import FencedError, WorkersLostError
 from jobs.specs import ScalingConfig, TuneSpec, model_name
 from jobs.training.checkpoints import CheckpointManager
+from jobs.training.data_record import write_data_record
 from jobs.training.final_test import evaluate_on_test, write_report
+from jobs.training.log_lines import log_to_standard_error
 from jobs.training.worker import TrainingTask
 from jobs.tuning.trial_table import TrialTable
 from jobs.tuning.trial_worker import TrialRun, run_trial
@@ -62,7 +64,7 @@ def search(context: DriverContext, spec: TuneSpec) -> Result:
     trial_table = TrialTable(spec, context.folder, context.attempt)
     # Once here, rather than by all first trials at the same time.
     data = load_data(spec.base.data, spec.base.model, context.cache_dir, context.data_dir)
-    context.attempt.add_note(NoteKind.DATA, data.source)
+    write_data_record(context.attempt, data, spec.base.data)
     _run_tuner(context, spec, trial_table)
     return _result(context, spec, trial_table, data)
 
@@ -106,6 +108,7 @@ def _run_trial(config: dict[str, Any]) -> None:
     """What Ray Tune calls in the process of each trial."""
     from ray import tune
 
+    log_to_standard_error()
     run_trial(config["run"], tune.report)
 
 
@@ -220,11 +223,13 @@ def _result(context: DriverContext, spec: TuneSpec, trial_table: TrialTable, dat
         checkpoint, data, progress=lambda _done, _count: trial_table.write_progress(Phase.FINALIZING)
     )
     test = with_split(final.metrics(), "test")
-    context.attempt.add_metrics(final.iteration, test)
+    metrics = modern(manifest.metrics) | test | {"best_trial": float(best.trial)}
+    # The search's own run shows what the best trial's does.
+    context.attempt.add_metrics(final.iteration, metrics)
     write_report(context.attempt, model_name(spec), data, final)
     return Result(
         outcome=Outcome.SUCCEEDED,
-        metrics=modern(manifest.metrics) | test | {"best_trial": float(best.trial)},
+        metrics=metrics,
         checkpoint=str(checkpoint.relative_to(context.folder.path)),
         iterations=manifest.iteration,
         evaluation_set=data.test_checksum,

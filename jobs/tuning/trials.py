@@ -6,7 +6,7 @@ import numpy as np
 
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Outcome, TrialRow, TrialState
-from jobs.specs import FloatRange, SelectionMetric, TrainSpec, TuneSpec
+from jobs.specs import FloatRange, SelectionMetric, TrainSpec, TuneSpec, varied_fields
 
 __all__ = ["params_of", "row_of", "trial_spec", "winner"]
 
@@ -17,18 +17,11 @@ def params_of(spec: TuneSpec, trial: int) -> dict[str, int | float]:
     Drawn here rather than by Tune, so that a search that is taken up again goes on with the same trials.
     """
     rng = np.random.default_rng((spec.seed, trial))
-    space = spec.space
-    fields: dict[str, FloatRange | tuple[int, ...] | None] = {
-        "loss.alpha_region": space.alpha_region,
-        "loss.alpha_mseot": space.alpha_mseot,
-        "model.coder.bottleneck": space.bottleneck,
-        "model.attention.kernel_size": space.kernel_size,
-    }
     drawn: dict[str, int | float] = {}
-    for name, values in fields.items():
+    for name, values in varied_fields(spec.space).items():
         if isinstance(values, FloatRange):
             drawn[name] = float(np.exp(rng.uniform(np.log(values.low), np.log(values.high))))
-        elif values:
+        else:
             drawn[name] = int(rng.choice(values))
     return drawn
 

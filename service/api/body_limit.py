@@ -8,8 +8,9 @@ import asyncio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from seqae.errors import Error
 from service.api.problems import describe, render
-from service.errors import BodyTooLargeError
+from service.errors import BodyTooLargeError, MediaTypeError
 
 __all__ = ["BodyLimit"]
 
@@ -18,7 +19,7 @@ _DRAIN_BYTES = 100_000_000
 
 
 class BodyLimit:
-    """ASGI middleware that answers 413 to bodies over a limit.
+    """ASGI middleware that answers 413 to bodies over a limit, and 415 to compressed ones.
 
     Args:
         app: what it guards.
@@ -38,7 +39,13 @@ class BodyLimit:
             return
         limit = self._exceptions.get(scope["path"], self._default)
         error = BodyTooLargeError(f"the body is larger than {limit:,} bytes")
-        declared = Headers(scope=scope).get("content-length", "")
+        headers = Headers(scope=scope)
+        encoding = headers.get("content-encoding", "").strip().lower()
+        if encoding not in ("", "identity"):
+            compressed = MediaTypeError("the body is compressed (Content-Encoding); send it as it is")
+            await _refuse(scope, receive, send, compressed)
+            return
+        declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:
             await _refuse(scope, receive, send, error)
             return
@@ -73,7 +80,7 @@ class BodyLimit:
             await _refuse(scope, receive, send, error)
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, error: BodyTooLargeError) -> None:
+async def _refuse(scope: Scope, receive: Receive, send: Send, error: Error) -> None:
     response = render(describe(scope["path"], error), {"Connection": "close"})
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})

@@ -31,6 +31,17 @@ SPECS: dict[str, Example] = {
             "trials": 8,
         },
     },
+    "evaluate": {
+        "summary": "Evaluate a registered model",
+        "description": "The champion of a model, on scenes that are more crowded than those it was trained on.",
+        "value": {
+            "kind": "evaluate",
+            "name": "crowded",
+            "model": "seqae-mnist_scenes@champion",
+            "data": {"kind": "mnist_scenes", "min_digits": 4, "max_digits": 6},
+            "figures": [6, 7],
+        },
+    },
     "figure": {
         "summary": "Make a figure of the paper",
         "description": "Figure 6 of the paper, with the model that is served.",

@@ -10,12 +10,13 @@ from jobs.directory.records import Control, Result, Want
 from jobs.directory.stored_specs import parse_spec
 from jobs.errors import ErrorClass, NoRun, TrackingUnavailable
 from jobs.interfaces import RunStatus, submission_id
-from jobs.specs import TrainSpec, TuneSpec, model_name
+from jobs.specs import TrainSpec, TuneSpec, makes_model, model_name
 from seqae.checkpoints.manifest import verify
 from seqae.errors import CheckpointError
 from service.db.changes import JobChanges
 from service.db.models import JobRow
 from service.db.store import NewEvent
+from service.disk.removal import remove_job
 from service.job_state import AttemptOutcome, Desired, EventType, State
 from service.reconciler.context import Delay, ReconcilerContext
 from service.reconciler.liveness import read_records
@@ -34,7 +35,7 @@ def finalize(context: ReconcilerContext, job: JobRow) -> Delay:
         end_job(context, job, State.CANCELLED)
         return None
     result, _ = read_records(context.attempt_folder(job))
-    if result is None or (result.checkpoint is None and job.kind != "figure"):
+    if result is None or (result.checkpoint is None and makes_model(job.kind)):
         _lose_result(context, job, "its result names no model")
         return None
     job = ensure_run(context, job)
@@ -143,7 +144,9 @@ def clean_up(context: ReconcilerContext, job: JobRow) -> Delay:
             return context.settings.reconcile_every
     save_driver_log(context, job)
     close_run(context, job, job.state)
-    context.store.update(job, cleaned_up=True)
+    cleaned = context.store.update(job, cleaned_up=True)
+    if cleaned.delete_requested:
+        remove_job(context.store, context.jobs_dir, context.cache_dir, cleaned)
     return None
 
 

@@ -2,11 +2,11 @@
 
 import logging
 
-from jobs.backends.provenance import flat_params
+from jobs.backends.provenance import changed_params, run_details
 from jobs.directory.records import Shipped
 from jobs.directory.stored_specs import parse_spec
 from jobs.errors import NoRun, SpecUnreadable
-from jobs.interfaces import RunStatus
+from jobs.interfaces import RunDetails, RunStatus
 from service.db.models import JobRow
 from service.job_state import State
 from service.reconciler.context import ReconcilerContext
@@ -28,11 +28,12 @@ def ensure_run(context: ReconcilerContext, job: JobRow) -> JobRow:
     if job.mlflow_run_id is not None:
         return job
     try:
-        params = flat_params(parse_spec(job.spec, job.spec_version))
+        spec = parse_spec(job.spec, job.spec_version)
+        params, details = changed_params(spec), run_details(spec, job.owner)
     except SpecUnreadable as error:
         log.warning("job %s: its run has no parameters: %s", job.id, error)
-        params = {}
-    run = context.tracking.create_run(job.id, job.name, job.kind, params)
+        params, details = {}, RunDetails(owner=job.owner)
+    run = context.tracking.create_run(job.id, job.name, job.kind, params, details)
     return context.store.update(job, mlflow_run_id=run.run_id, mlflow_url=run.url)
 
 

@@ -10,6 +10,7 @@ from service.schemas.jobs import PromotionView
 
 __all__ = [
     "Box",
+    "Invert",
     "MediaType",
     "ModelRef",
     "ModelStatus",
@@ -33,6 +34,17 @@ class MediaType(StrEnum):
     """A film strip."""
     NPZ = "application/x-npz"
     """Arrays, for NumPy."""
+
+
+class Invert(StrEnum):
+    """Whether black and white are exchanged before the model sees a picture."""
+
+    FALSE = "false"
+    """The picture is taken as it is."""
+    TRUE = "true"
+    """They are exchanged."""
+    AUTO = "auto"
+    """They are exchanged where the picture's border is bright and the model was trained on a black background."""
 
 
 class ModelRef(Schema):
@@ -180,3 +192,11 @@ class ReconstructionView(Schema):
     """The writes, in order: T of them."""
     error: tuple[float, ...]
     """Mean squared error of each frame, T + 1 of them; intensities are 0..1."""
+    explained: float | None = None
+    """Share of the picture that was rebuilt: 1 - last error / error of an empty canvas. 1 is all, 0 nothing, below 0
+    worse than nothing; None for a black picture."""
+    inverted: bool = False
+    """Whether black and white were exchanged, see the parameter `invert`."""
+    warnings: tuple[str, ...] = ()
+    """What speaks against trusting the answer, in words: little was explained, much was cropped off, or the picture
+    looks unlike the training data. Other media types have it as a JSON list in the header `Seqae-Warnings`."""

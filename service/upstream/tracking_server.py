@@ -6,7 +6,16 @@ from typing import Any
 
 from jobs.directory.records import EvaluationReport
 from jobs.errors import TrackingUnavailable
-from jobs.interfaces import ModelVersion, OpenRun, RegisteredModel, Registration, RunRef, RunStatus, Tracking
+from jobs.interfaces import (
+    ModelVersion,
+    OpenRun,
+    RegisteredModel,
+    Registration,
+    RunDetails,
+    RunRef,
+    RunStatus,
+    Tracking,
+)
 from service.clock import Clock
 from service.upstream.circuit_breaker import CircuitBreaker
 
@@ -26,9 +35,11 @@ class TrackingServer:
         self._tracking = tracking
         self._breaker = CircuitBreaker(TrackingUnavailable, clock, rest)
 
-    def create_run(self, job_id: str, name: str, kind: str, params: Mapping[str, Any]) -> RunRef:
+    def create_run(
+        self, job_id: str, name: str, kind: str, params: Mapping[str, Any], details: RunDetails | None = None
+    ) -> RunRef:
         """See `Tracking.create_run`."""
-        return self._breaker.call(lambda: self._tracking.create_run(job_id, name, kind, params))
+        return self._breaker.call(lambda: self._tracking.create_run(job_id, name, kind, params, details))
 
     def create_trial_run(self, parent_run_id: str, trial: int, params: Mapping[str, Any]) -> RunRef:
         """See `Tracking.create_trial_run`."""

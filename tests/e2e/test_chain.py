@@ -84,7 +84,7 @@ def _answer(http: httpx.Client, address: str, **params: str) -> Any:
 
 def _run_id(mlflow_url: str | None) -> str:
     assert mlflow_url is not None
-    return mlflow_url.rpartition("/")[2]
+    return mlflow_url.rpartition("/")[2].partition("?")[0]
 
 
 def _pid(stack: Stack, name: DaemonName) -> int:

@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from jobs.backends.mlflow import MlflowTracking
-from jobs.backends.provenance import flat_params
+from jobs.backends.provenance import changed_params, run_details
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import Shipped, TrialRow, TrialState
-from jobs.errors import NoModel, NoRun, TrackingUnavailable
-from jobs.interfaces import RunStatus
+from jobs.directory.records import DatasetRecord, Outcome, Result, Shipped, TrialRow, TrialState
+from jobs.errors import NoModel, NoRun, TrackingRefused, TrackingUnavailable
+from jobs.interfaces import RunDetails, RunStatus
 from jobs.specs import job_spec
 from seqae.checkpoints import manifest
 from tests.daemons import Daemons
 from tests.reports import make_report
+from tests.services import run_id_of, trial_runs
 
 pytestmark = pytest.mark.timeout(540)
 
@@ -53,15 +55,22 @@ def _checkpoint(path: Path) -> Path:
     return path
 
 
-def test_a_run_is_made_once_with_all_params(own: MlflowTracking, job_id: str, tiny: dict[str, Any]) -> None:
-    params = flat_params(job_spec.validate_python(tiny))
-    run = own.create_run(job_id, "tiny", "train", params)
-    assert own.create_run(job_id, "tiny", "train", params) == run
-    found = own._client.get_run(run.run_id).data
-    assert found.params == {name: str(value) for name, value in params.items()}
-    assert found.tags["seqae.job_id"] == job_id
-    assert found.tags["seqae.version.torch"]
-    assert run.url.endswith(f"/runs/{run.run_id}")
+def test_a_run_is_made_once_with_its_params_and_its_config(
+    own: MlflowTracking, job_id: str, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    spec = job_spec.validate_python(tiny | {"register_as": f"model-{job_id}"})
+    params, details = changed_params(spec), run_details(spec, "ann")
+    run = own.create_run(job_id, "tiny", "train", params, details)
+    assert own.create_run(job_id, "tiny", "train", params, details) == run
+    found = own._client.get_run(run.run_id)
+    assert found.data.params == {name: str(value) for name, value in params.items()}
+    assert found.data.tags["seqae.job_id"] == job_id
+    assert found.data.tags["seqae.version.torch"]
+    assert found.info.user_id == "ann"
+    assert own._client.get_experiment(found.info.experiment_id).name == f"model-{job_id}"
+    config = own._client.download_artifacts(run.run_id, "config.yaml", str(tmp_path))
+    assert yaml.safe_load(Path(config).read_text()) == spec.model_dump(mode="json")
+    assert run_id_of(run.url) == run.run_id
 
 
 def test_more_than_a_batch_is_shipped_whole(own: MlflowTracking, job_id: str, folder: JobFolder) -> None:
@@ -112,7 +121,7 @@ def test_a_run_made_in_place_of_a_lost_one_gets_everything(own: MlflowTracking, 
         own.ship(folder.path, run.run_id)
         own.ship(folder.path, run.run_id)
         assert _steps(own, run.run_id, "loss") == [1]
-        (trial,) = own._search(f"tags.`mlflow.parentRunId` = '{run.run_id}'")
+        (trial,) = trial_runs(own, run.run_id)
         assert _steps(own, trial.info.run_id, "val/mse") == [4]
         assert trial.info.status == "FINISHED"
 
@@ -129,15 +138,15 @@ def test_a_search_has_a_run_for_each_trial(own: MlflowTracking, job_id: str, fol
     own.ship(folder.path, run.run_id)
 
     def trials() -> dict[str, str]:
-        found = own._search(f"tags.`mlflow.parentRunId` = '{run.run_id}'")
+        found = trial_runs(own, run.run_id)
         assert all(_steps(own, child.info.run_id, "val/mse") == [4] for child in found)
         return {child.data.params["model.coder.bottleneck"]: child.info.status for child in found}
 
     assert trials() == {"0": "FINISHED", "1": "KILLED", "2": "RUNNING"}
-    assert [open_.job_id for open_ in own.open_runs()] == [job_id]
+    assert job_id in [open_.job_id for open_ in own.open_runs()]
     own.close_run(run.run_id, RunStatus.KILLED)
     assert trials() == {"0": "FINISHED", "1": "KILLED", "2": "KILLED"}
-    assert own.open_runs() == []
+    assert job_id not in [open_.job_id for open_ in own.open_runs()]
 
 
 def test_a_closed_run_stays_as_it_is(own: MlflowTracking, job_id: str) -> None:
@@ -196,6 +205,106 @@ def test_a_run_that_the_server_lost(own: MlflowTracking, folder: JobFolder) -> N
         own.ship(folder.path, "0" * 32)
     with pytest.raises(NoRun):
         own.close_run("0" * 32, RunStatus.KILLED)
+
+
+# --- what a person does in MLflow's pages
+
+
+def test_a_run_that_a_person_deleted(own: MlflowTracking, job_id: str, folder: JobFolder) -> None:
+    """A2: it is unknown to whoever sends to it, closes it or registers its model, and another is made in its place."""
+    folder.attempt(1).add_metrics(1, {"loss": 1.0})
+    run = own.create_run(job_id, "x", "train", {})
+    own._client.delete_run(run.run_id)
+    for call in (
+        lambda: own.ship(folder.path, run.run_id),
+        lambda: own.close_run(run.run_id, RunStatus.KILLED),
+        lambda: own.create_trial_run(run.run_id, 0, {}),
+        lambda: own.register(job_id, run.run_id, job_id, folder.path, {}, None),
+    ):
+        with pytest.raises(NoRun):
+            call()
+    assert job_id not in [open_.job_id for open_ in own.open_runs()]
+    another = own.create_run(job_id, "x", "train", {})
+    assert another.run_id != run.run_id
+    own.ship(folder.path, another.run_id)
+    assert _steps(own, another.run_id, "loss") == [1]
+
+
+def test_a_trials_run_that_a_person_deleted_is_made_again(own: MlflowTracking, job_id: str, folder: JobFolder) -> None:
+    """A2: and that of the search stays."""
+    folder.attempt(1).add_trial(TrialRow(trial=0, state=TrialState.RUNNING, params={}))
+    folder.trial(0).attempt(1).add_metrics(4, {"val/mse": 0.1})
+    run = own.create_run(job_id, "x", "tune", {})
+    own.ship(folder.path, run.run_id)
+    (trial,) = trial_runs(own, run.run_id)
+    own._client.delete_run(trial.info.run_id)
+    own.ship(folder.path, run.run_id)
+    (another,) = trial_runs(own, run.run_id)
+    assert _steps(own, another.info.run_id, "val/mse") == [4]
+
+
+def test_what_the_server_does_not_take_is_no_outage(own: MlflowTracking, job_id: str, folder: JobFolder) -> None:
+    """A2: it is the error of the job that sent it."""
+    run = own.create_run(job_id, "x", "train", {})
+    folder.attempt(1).add_metrics(1, {"what? is this": 1.0})
+    with pytest.raises(TrackingRefused):
+        own.ship(folder.path, run.run_id)
+
+
+def test_an_experiment_that_a_person_deleted(own: MlflowTracking, job_id: str, folder: JobFolder) -> None:
+    """A4: its runs are unknown; whoever makes the next one restores it, and finds the runs that were in it."""
+    details = RunDetails(experiment=f"model-{job_id}")
+    run = own.create_run(job_id, "x", "train", {}, details)
+    client = own._client
+    client.delete_experiment(client.get_run(run.run_id).info.experiment_id)
+    with pytest.raises(NoRun):
+        own.ship(folder.path, run.run_id)
+    assert own.create_run(job_id, "x", "train", {}, details) == run
+    own.ship(folder.path, run.run_id)
+
+
+def test_an_experiment_that_a_person_renamed(own: MlflowTracking, job_id: str, folder: JobFolder) -> None:
+    """A4: the runs in it are found there, and the next one has an experiment of the model's name again."""
+    details = RunDetails(experiment=f"model-{job_id}")
+    run = own.create_run(job_id, "x", "train", {}, details)
+    client = own._client
+    experiment = client.get_run(run.run_id).info.experiment_id
+    client.rename_experiment(experiment, f"renamed-{job_id}")
+    assert own.create_run(job_id, "x", "train", {}, details) == run
+    assert (
+        client.get_run(own.create_run(f"{job_id}_2", "x", "train", {}, details).run_id).info.experiment_id != experiment
+    )
+    own.close_run(run.run_id, RunStatus.FINISHED)
+    assert client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_a_run_shows_its_data_set_and_a_search_its_trials(
+    own: MlflowTracking, job_id: str, folder: JobFolder, tmp_path: Path
+) -> None:
+    attempt = folder.attempt(1)
+    sizes = {"train": 80, "val": 10, "test": 10}
+    record = {"name": "coco", "source": "100 images", "location": "coco", "checksum": "c" * 64, "test_checksum": "t"}
+    attempt.write_data(DatasetRecord.model_validate(record | sizes))
+    for trial, error in enumerate((0.2, 0.1)):
+        state, params = TrialState.SUCCEEDED, {"model.coder.bottleneck": 4 * (trial + 1)}
+        attempt.add_trial(TrialRow(trial=trial, state=state, params=params, metrics={"val/mse": error}))
+    run = own.create_run(job_id, "x", "tune", {"data.train_scenes": 64, "search.trials": 2})
+    own.ship(folder.path, run.run_id)
+    attempt.write_result(Result(outcome=Outcome.SUCCEEDED, metrics={"best_trial": 1.0}))
+    for _ in range(2):
+        own.ship(folder.path, run.run_id)
+    found = own._client.get_run(run.run_id)
+    (used,) = found.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("coco", "c" * 16)
+    assert found.data.params == {"data.train_scenes": "64", "search.trials": "2", "model.coder.bottleneck": "8"}
+    table = json.loads(Path(own._client.download_artifacts(run.run_id, "trials.json", str(tmp_path))).read_text())
+    assert [row[table["columns"].index("val/mse")] for row in table["data"]] == [0.2, 0.1]
+    for trial, child in enumerate(sorted(trial_runs(own, run.run_id), key=lambda child: str(child.info.run_name))):
+        assert child.info.run_name == f"trial {trial}: bottleneck={4 * (trial + 1)}"
+        assert child.data.params == {"data.train_scenes": "64", "model.coder.bottleneck": str(4 * (trial + 1))}
+
+
+# --- an outage
 
 
 def test_the_curve_is_whole_after_the_server_was_away(

@@ -12,7 +12,7 @@ from seqae.checkpoints import checkpoint
 from service.client import Client
 from service.job_state import State
 from tests.daemons import wait_until
-from tests.services import Services
+from tests.services import Services, run_id_of, trial_runs
 
 pytestmark = pytest.mark.timeout(540)
 
@@ -44,7 +44,7 @@ def test_two_trials(services: Services, tiny: dict[str, Any]) -> None:
 
     services.tracking.ship(job.folder.path, job.run.run_id)
     services.tracking.ship(job.folder.path, job.run.run_id)
-    children = services.tracking._search(f"tags.`mlflow.parentRunId` = '{job.run.run_id}'")
+    children = trial_runs(services.tracking, job.run.run_id)
     assert sorted(child.data.params["loss.alpha_mseot"] for child in children) == sorted(
         str(row.params["loss.alpha_mseot"]) for row in rows.values()
     )
@@ -58,7 +58,7 @@ def test_two_trials(services: Services, tiny: dict[str, Any]) -> None:
 def _trial_curves(services: Services, run_id: str) -> dict[str, list[int]]:
     """Evaluated steps of each trial's run, by the run's name."""
     client = services.tracking._client
-    children = services.tracking._search(f"tags.`mlflow.parentRunId` = '{run_id}'")
+    children = trial_runs(services.tracking, run_id)
     assert all(child.info.status in ("FINISHED", "KILLED") for child in children)
     names = [child.info.run_name for child in children]
     assert len(set(names)) == len(names)
@@ -148,7 +148,7 @@ def test_a_retry_of_a_search_keeps_its_finished_trials(
     for number in rows.keys() - done.keys():
         assert attempts[number][-1] == 1, "it trained here"
         assert rows[number].epoch > 0
-    run_id = str(ended.mlflow_url).rpartition("/")[2]
+    run_id = run_id_of(ended.mlflow_url)
     for steps in _trial_curves(services, run_id).values():
         assert steps == list(range(20, max(steps) + 1, 20))
 

@@ -8,7 +8,16 @@ import pytest
 from pydantic import ValidationError
 
 from jobs.directory.layout import JobFolder
-from jobs.specs import FigureSpec, SelectionMetric, TrainSpec, TuneSpec, job_spec
+from jobs.specs import (
+    EvaluateSpec,
+    FigureSpec,
+    SelectionMetric,
+    TrainSpec,
+    TuneSpec,
+    job_spec,
+    makes_model,
+    model_name,
+)
 
 
 def _train(workers: Any, batch: int = 8) -> dict[str, Any]:
@@ -166,3 +175,38 @@ def test_whole_floats_are_integers() -> None:
     spec = job_spec.validate_python({"name": "a", "schedule": {"batch_size": 2e2, "epochs": 3}})
     assert isinstance(spec, TrainSpec)
     assert (spec.schedule.batch_size, spec.schedule.epochs) == (200, 3.0)
+
+
+@pytest.mark.parametrize("name", ["digits", "seqae-mnist_scenes", "a.b-c_d"])
+def test_a_result_is_registered_under_the_name_that_the_spec_gives(name: str) -> None:
+    spec = job_spec.validate_python({"name": "a", "register_as": name})
+    assert isinstance(spec, TrainSpec)
+    assert model_name(spec) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["champion", "challenger", "previous", "12", "job_0a1b2c3d4e5f", "A", "a/b", "a@b", ""]
+)
+def test_a_models_name_is_no_other_selector(name: str) -> None:
+    """F1: where a model is asked for, these mean an alias, a version or a job."""
+    with pytest.raises(ValidationError, match="register_as"):
+        job_spec.validate_python({"name": "a", "register_as": name})
+
+
+def test_an_evaluation_names_a_model_and_perhaps_other_images() -> None:
+    spec = job_spec.validate_python({"kind": "evaluate", "name": "e", "data": {"max_digits": 2}, "figures": [7]})
+    assert isinstance(spec, EvaluateSpec)
+    assert (spec.model, spec.scenes, spec.figures, spec.scaling.max_workers) == ("champion", None, (7,), 1)
+    assert job_spec.validate_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize(
+    "fields", [{"scenes": 0}, {"figures": [3]}, {"model": ""}, {"scaling": {}}, {"checkpoint": "x"}]
+)
+def test_other_evaluations_are_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(fields))):
+        job_spec.validate_python({"kind": "evaluate", "name": "e"} | fields)
+
+
+def test_only_training_and_searches_make_models() -> None:
+    assert [kind for kind in ("train", "tune", "figure", "evaluate") if makes_model(kind)] == ["train", "tune"]

@@ -83,6 +83,11 @@ ANSWERS: dict[type[Error], tuple[int, str, str]] = {
         "submission-refused",
         "The cluster answered, and refuses the submission; trying the same again won't help",
     ),
+    jobs.errors.TrackingRefused: (
+        500,
+        "tracking-refused",
+        "The tracking server answered, and does not take what a job sent; trying the same again won't help",
+    ),
     jobs.errors.FolderError: (500, "folder", "A file of a job's folder is missing or can't be read"),
     jobs.errors.NoRun: (
         500,

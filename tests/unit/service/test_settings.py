@@ -34,3 +34,10 @@ def test_the_environment_is_read_when_it_is_built(monkeypatch: pytest.MonkeyPatc
 def test_webhooks_need_a_secret() -> None:
     with pytest.raises(ValidationError, match="SEQAE_WEBHOOK_SECRET"):
         Settings(webhook_urls=("http://a",))
+
+
+def test_further_roots_are_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """D1: where specs may name paths besides the data folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEQAE_DATA_ROOTS", '["/mnt/disk", "here"]')
+    assert Settings().data_roots == (Path("/mnt/disk"), tmp_path / "here")

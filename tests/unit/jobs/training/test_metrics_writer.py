@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 
 from jobs.directory.layout import JobFolder
@@ -70,3 +72,19 @@ def test_a_metric_that_is_not_a_number_is_left_out(folder: JobFolder) -> None:
     metrics_writer = MetricsWriter(folder, folder.attempt(1), workers=1)
     metrics_writer._add_row(1, {"val/fg_ari": float("nan"), "val/mse": 0.5})
     assert [row.metrics for row in folder.history()] == [{"val/mse": 0.5}]
+
+
+def test_each_row_has_a_line_in_the_log(folder: JobFolder, caplog: pytest.LogCaptureFixture) -> None:
+    """F3: a log shows how training goes, by the names that the numbers have everywhere."""
+    caplog.set_level(logging.INFO, logger="jobs")
+    writer = MetricsWriter(folder, folder.attempt(1), workers=1)
+    for iteration in range(1, 31):
+        writer.write_progress(_report(iteration, epoch=iteration / 100), log_every=10)
+    writer.write_test(30, {"test/mse": 0.25, "test/fg_ari": float("nan"), "test/mse_step_1": 0.5})
+    lines = [record.message for record in caplog.records]
+    assert [line.partition("  ")[0] for line in lines] == [
+        *(f"iteration {iteration}/100" for iteration in (10, 20, 30)),
+        "iteration 30",
+    ]
+    assert lines[0] == ("iteration 10/100  epoch 0.10  train/loss 1.00000  train/mse 1.00000  1 images/s  ETA 1 s")
+    assert lines[-1] == "iteration 30  test/mse 0.25000"

@@ -17,11 +17,11 @@ class Seqae:
         self._url = url
         self._cwd = cwd
 
-    def __call__(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    def __call__(self, *arguments: str, typed: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "service.cli.main", *arguments],
             cwd=self._cwd,
-            env={"PATH": "/usr/bin:/bin", "SEQAE_URL": self._url, "COLUMNS": "200"},
+            env={"PATH": "/usr/bin:/bin", "HOME": str(self._cwd), "SEQAE_URL": self._url, **environment},
             input=typed,
             capture_output=True,
             text=True,

@@ -107,11 +107,12 @@ def test_a_run_that_mlflow_has_lost_is_made_again_and_gets_everything(plane: Con
     assert [version.job_id for version in plane.tracking.versions] == [job_id]
 
 
-def test_a_figure_succeeds_without_a_model(plane: ControlPlane) -> None:
-    job_id = plane.service.submit(job_spec.validate_python({"kind": "figure", "name": "f", "figure": 4})).id
+@pytest.mark.parametrize("spec", [{"kind": "figure", "figure": 4}, {"kind": "evaluate", "model": "digits/3"}])
+def test_a_figure_and_an_evaluation_succeed_without_a_model(plane: ControlPlane, spec: dict[str, object]) -> None:
+    job_id = plane.service.submit(job_spec.validate_python(spec | {"name": "f"})).id
     plane.until(job_id, State.STARTING)
     driver = plane.driver(job_id)
-    assert plane.launcher.submissions[driver.name].kind == "figure"
+    assert plane.launcher.submissions[driver.name].kind == spec["kind"]
     driver.finish()
     plane.until(job_id, State.SUCCEEDED)
     assert plane.service.get(job_id).model is None

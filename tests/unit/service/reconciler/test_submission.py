@@ -53,7 +53,11 @@ def test_the_driver_gets_its_run_and_the_environment(plane: ControlPlane) -> Non
     assert submission.environment["SEQAE_RUN_ID"] == f"run-{job_id}"
     assert submission.job_dir == plane.jobs_dir / job_id
     assert driver.job_folder.read_spec().name == "scenes"
-    assert plane.tracking.runs[f"run-{job_id}"].params["model.steps"] == 6
+    run = plane.tracking.runs[f"run-{job_id}"]
+    assert "model.steps" not in run.params, "what is at its default"
+    assert run.details.experiment == "seqae-mnist_scenes"
+    assert run.details.owner == plane.service.get(job_id).owner
+    assert "steps: 6" in run.details.config
 
 
 def test_mlflow_down_at_submission_only_delays(plane: ControlPlane) -> None:

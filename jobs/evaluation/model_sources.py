@@ -1,7 +1,7 @@
-"""Sources of a figure: the model that its spec names, and the record of that model's training."""
+"""Sources of models: what a spec names is found among the jobs or in the registry, with the record of its training."""
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,38 +14,56 @@ from jobs.specs import TrainSpec
 from seqae.figures.figure import Curve
 from seqae.figures.make import CURVES, Material
 
-__all__ = ["find_material", "material_of"]
+__all__ = ["ModelSource", "find_model", "material_of"]
 
 
-def find_material(model: str, jobs_dir: Path, tracking: Tracking | None, base: Material) -> Material:
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that was found."""
+
+    label: str
+    """What it is, once and for all: NAME/VERSION, a job's id, or a checkpoint's folder as it was given."""
+    material: Material
+
+
+def find_model(model: str, jobs_dir: Path, tracking: Tracking | None, base: Material) -> ModelSource:
     """The model that a spec names, and its record of training where that is here.
 
     Args:
-        model: see `FigureSpec.model`.
-        jobs_dir: folder with a folder for each job.
-        tracking: asked for registered models; without it only jobs and folders are found.
+        model: see `EvaluateSpec.model`.
+        jobs_dir: folder with a folder for each job. No other folder is looked into, or told of.
+        tracking: asked for registered models; without it only jobs and their checkpoints are found.
         base: what is known already.
 
     Raises:
         NoModel: nothing answers to that name.
         TrackingUnavailable: the registry does not answer.
     """
-    path = Path(model)
-    if path.is_absolute():
-        if (path / "spec.json").is_file():
-            return material_of(JobFolder(path), base)
-        if path.is_dir():
-            return replace(base, checkpoint=path)
-        raise NoModel(f"there is no folder {model}")
-    is_name = model.isascii() and model.replace("_", "").isalnum()
-    if is_name and (jobs_dir / model / "spec.json").is_file():
-        return material_of(JobFolder(jobs_dir / model), base)
+    folder = _folder_below(jobs_dir, model)
+    if folder is not None:
+        if (folder / "spec.json").is_file():
+            return ModelSource(folder.name, material_of(JobFolder(folder), base))
+        if (folder / "manifest.json").is_file():
+            return ModelSource(model, replace(base, checkpoint=folder))
+    if Path(model).is_absolute():
+        raise NoModel(f"{model!r} is no job and no checkpoint in the folder of all jobs")
     if tracking is None:
         raise NoModel(f"{model!r} is no job here, and no registry was named")
     found = tracking.resolve(model)
     job = jobs_dir / found.job_id
     known = material_of(JobFolder(job), base) if (job / "spec.json").is_file() else base
-    return replace(known, checkpoint=found.path)
+    return ModelSource(found.key.label, replace(known, checkpoint=found.path))
+
+
+def _folder_below(jobs_dir: Path, name: str) -> Path | None:
+    """The folder of a name or path, if it lies below that of all jobs, links resolved."""
+    try:
+        path = (jobs_dir / name).resolve()
+        inside = path != jobs_dir.resolve() and path.is_relative_to(jobs_dir.resolve()) and path.is_dir()
+    except (OSError, RuntimeError, ValueError):
+        # Too long, a loop of links, or a character that no path has.
+        return None
+    return path if inside else None
 
 
 def material_of(job: JobFolder, base: Material) -> Material:

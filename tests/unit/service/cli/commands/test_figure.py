@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from jobs.directory.layout import JobFolder
-from jobs.specs import FigureSpec, TrainSpec
+from jobs.specs import EvaluateSpec, FigureSpec, TrainSpec
 from seqae.errors import Error, FigureError
 from service.cli.main import app
 from service.scheduling import estimates as estimate
@@ -72,8 +72,10 @@ def test_what_a_figure_lacks_is_told(tmp_path: Path) -> None:
         run("7", "--home", tmp_path, "-o", tmp_path / "7.png")
 
 
-def test_a_figure_job_asks_for_one_core_and_trains_nothing() -> None:
-    spec = FigureSpec(kind="figure", name="f", figure=6)
+@pytest.mark.parametrize(
+    "spec", [FigureSpec(kind="figure", name="f", figure=6), EvaluateSpec(kind="evaluate", name="f", model="digits/3")]
+)
+def test_a_figure_or_evaluation_job_asks_for_one_core_and_trains_nothing(spec: FigureSpec | EvaluateSpec) -> None:
     needs = demand(spec)
     assert (needs.workers, needs.cpus, needs.gpus) == (1, 1, 0)
     assert (estimate.images(spec), estimate.iterations(spec), estimate.seconds(spec, needs, ())) == (0, 0, None)

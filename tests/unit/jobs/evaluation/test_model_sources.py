@@ -1,5 +1,6 @@
-"""Where a figure finds a model and the record of its training."""
+"""Where a figure and an evaluation find a model and the record of its training."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from jobs.backends.fakes import FakeTracking
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Outcome, Result, TrialRow, TrialState
 from jobs.errors import NoModel
-from jobs.figure_sources import find_material, material_of
+from jobs.evaluation.model_sources import find_model, material_of
 from jobs.specs import TuneSpec
 from seqae.figures.make import Material
 
@@ -18,7 +19,7 @@ def test_a_jobs_best_model_and_its_record_are_found(trained: JobFolder, base: Ma
     assert result is not None
     assert result.checkpoint is not None
     for name in ("job_trained", str(trained.path)):
-        found = find_material(name, trained.path.parent, None, base)
+        found = find_model(name, trained.path.parent, None, base).material
         assert found.checkpoint == trained.path / result.checkpoint
         assert found.curves["val/mse"].iterations.tolist() == [4, 8, 12]
         assert found.config is not None
@@ -56,16 +57,42 @@ def test_a_registered_model_is_found_with_the_record_of_its_job(trained: JobFold
     elsewhere = tracking.create_run("job_elsewhere", "tiny", "train", {})
     tracking.register("job_elsewhere", elsewhere.run_id, "m", Path("/models/2"), {}, None)
     for selector, path, curves in (("champion", "/models/1", 3), ("2", "/models/2", 0)):
-        found = find_material(selector, trained.path.parent, tracking, base)
+        source = find_model(selector, trained.path.parent, tracking, base)
+        assert source.label == f"m/{Path(path).name}"
+        found = source.material
         assert found.checkpoint == Path(path)
         assert len(found.curves) == curves
 
 
-def test_a_folder_is_taken_for_a_checkpoint(base: Material, tmp_path: Path) -> None:
-    assert find_material(str(tmp_path), tmp_path, None, base).checkpoint == tmp_path
+def test_a_checkpoint_is_found_by_its_path_below_the_jobs(trained: JobFolder, base: Material) -> None:
+    (path, *_) = trained.checkpoint_paths()
+    relative = str(path.relative_to(trained.path.parent))
+    for name in (str(path), relative):
+        found = find_model(name, trained.path.parent, None, base)
+        assert (found.label, found.material.checkpoint) == (name, path)
 
 
-@pytest.mark.parametrize("model", ["/nowhere/at/all", "champion", "../job_trained", "job_trained/attempts"])
+@pytest.mark.parametrize(
+    "model",
+    ["/nowhere/at/all", "/etc", "champion", "../job_trained", "job_trained/attempts", ".", "", "x" * 3000, "a\0b"],
+)
 def test_what_is_nowhere_is_an_error(model: str, trained: JobFolder, base: Material) -> None:
-    with pytest.raises(NoModel, match=model):
-        find_material(model, trained.path.parent, None, base)
+    with pytest.raises(NoModel):
+        find_model(model, trained.path.parent, None, base)
+
+
+def test_nothing_is_told_of_folders_elsewhere(trained: JobFolder, base: Material, tmp_path: Path) -> None:
+    """D1: neither whether they exist nor what is in them, through a link neither; a checkpoint there is not used."""
+    (path, *_) = trained.checkpoint_paths()
+    outside = tmp_path / "outside"
+    shutil.copytree(path, outside)
+    jobs_dir = tmp_path / "jobs"
+    jobs_dir.mkdir()
+    (jobs_dir / "link").symlink_to(outside)
+    errors = []
+    for model in (str(outside), str(tmp_path / "missing"), str(jobs_dir / "link"), "../outside", "link"):
+        with pytest.raises(NoModel) as error:
+            find_model(model, jobs_dir, None, base)
+        errors.append(str(error.value).replace(model, "X"))
+    assert len(set(errors[:3])) == 1
+    assert len(set(errors[3:])) == 1
