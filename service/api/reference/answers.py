@@ -8,6 +8,7 @@ from pydantic_core import to_jsonable_python
 
 from jobs.specs import job_spec
 from service.job_state import Desired, State
+from service.schemas.disk import DiskPart, DiskView, JobDisk, OwnerDisk
 from service.schemas.health import Health, PartStatus, Readiness
 from service.schemas.jobs import (
     AttemptView,
@@ -47,7 +48,7 @@ _REASON = "better than seqae-mnist_scenes/2 by more than the standard error of t
 
 def examples() -> dict[str, dict[str, Any]]:
     """OpenAPI example objects, for the document's `components/examples`."""
-    found = {**_jobs(), **_other_answers_of_jobs(), **_models(), **_reconstructions(), **_health()}
+    found = {**_jobs(), **_other_answers_of_jobs(), **_models(), **_reconstructions(), **_service()}
     return {
         name: {"summary": summary, "value": to_jsonable_python(value, by_alias=True)}
         for name, (summary, value) in found.items()
@@ -268,13 +269,35 @@ def _reconstructions() -> _Examples:
     }
 
 
-def _health() -> _Examples:
+def _service() -> _Examples:
+    disk = DiskView(
+        home="/home/ada/.seqae",
+        total_bytes=250_000_000_000,
+        free_bytes=71_000_000_000,
+        parts=(DiskPart(kind="jobs", bytes=81_000_000, files=120, newest=_AT),),
+        owners=(OwnerDisk(owner="ada", jobs=1, bytes=81_000_000),),
+        jobs=(
+            JobDisk(
+                id=_ID,
+                name="digits",
+                owner="ada",
+                state=State.SUCCEEDED,
+                bytes=81_000_000,
+                checkpoint_bytes=79_000_000,
+                film_strip_bytes=1_900_000,
+                log_bytes=100_000,
+            ),
+        ),
+        measured_at=_AT,
+    )
     works = PartStatus(ok=True, detail="answers")
     served = PartStatus(ok=True, detail="serves seqae-mnist_scenes/3", required=False)
     parts = {"database": works, "cluster": PartStatus(ok=True, detail="1 machine, 2 CPUs, 0 GPUs"), "mlflow": works}
     none = PartStatus(ok=False, detail="there is no model yet", required=False)
     lost = PartStatus(ok=False, detail="the job database does not answer")
     return {
+        "disk": ("A stack that has been used", disk),
+        "disk_new": ("A new one", disk.model_copy(update={"parts": (), "owners": (), "jobs": ()})),
         "alive": ("It does", Health(version=version("seqae"))),
         "ready": ("All parts work", Readiness(ready=True, parts=parts | {"model": served})),
         "no_model": ("A new installation", Readiness(ready=True, parts=parts | {"model": none})),
