@@ -62,6 +62,7 @@ bench: $(INSTALLED_DEV)  ## one table of speeds; writes bench.json
 
 docs: $(INSTALLED_DEV)  ## write the pages that are made from the code
 	$(BIN)/python -m tests.settings_page
+	$(BIN)/python -m service.cli.reference > docs/cli.md
 
 constraints: $(INSTALLED_DEV)  ## write the versions that are installed now into deploy/constraints.txt
 	@{ grep '^#' deploy/constraints.txt; $(BIN)/pip freeze --all --exclude-editable | grep -E '^[A-Za-z0-9_.-]+==' | grep -v '^pip=='; } > .venv/constraints
