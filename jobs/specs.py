@@ -280,7 +280,11 @@ class EvaluateSpec(Config):
     """A job that evaluates a model that was trained on test images, on those of its own config or on others."""
 
     kind: Literal["evaluate"]
+    """What the job does: it evaluates."""
+
     name: Name
+    """What people call the job; it need not be unique."""
+
     model: str = Field("champion", min_length=1, max_length=4096, pattern=NO_NULL)
     """NAME, NAME@champion, NAME@challenger or NAME/VERSION of the registry; of the default model also "champion" or a
     version; a job's id; or a checkpoint's folder, as a path below the folder of all jobs."""

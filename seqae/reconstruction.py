@@ -50,7 +50,7 @@ class Reconstruction:
 
     def _repr_png_(self) -> bytes:
         """The film strip, which Jupyter shows for an object with this method."""
-        # Drawing knows these records, so they meet it only here.
+        # Only here, so that whoever wants the records alone needs no PIL.
         from seqae.rendering import frames
 
         return frames.png(np.asarray(frames.filmstrip(self)))

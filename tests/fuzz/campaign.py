@@ -34,12 +34,17 @@ class Result:
     """Kind of case, and outcome, of every server error and hang."""
     tracebacks: Counter[str] = field(default_factory=Counter)
     """In the server's log, by their last line."""
-    growth: int = 0
-    """Bytes by which the server's resident memory grew."""
+    memory: list[int] = field(default_factory=list)
+    """The server's resident memory in bytes: after the warm-up, after each tenth of the cases, and at the end."""
     slowest: float = 0.0
     """Seconds of the slowest answer."""
     survived: bool = True
     """Whether the server still runs and answers."""
+
+    @property
+    def growth(self) -> int:
+        """Bytes by which the server's memory grew from the warm-up to the end."""
+        return self.memory[-1] - self.memory[0] if self.memory else 0
 
     def count(self, verdict: Verdict) -> int:
         """How many cases ended so."""
@@ -65,7 +70,7 @@ def campaign(server: ServerProcess, cases: int, seed: int, seconds: float) -> Re
     result, sender = Result(), Sender(server.url)
     try:
         warm_up(server.url)
-        before = server.memory()
+        result.memory.append(server.memory())
         deadline = time.monotonic() + seconds
         for kind, case in _cases(server, cases, seed):
             if result.cases >= cases or time.monotonic() > deadline or not server.lives:
@@ -78,8 +83,11 @@ def campaign(server: ServerProcess, cases: int, seed: int, seconds: float) -> Re
             result.slowest = max(result.slowest, outcome.seconds)
             if outcome.verdict is not Verdict.FINE:
                 result.failures.append((kind, outcome))
+            if result.cases % max(1, cases // 10) == 0 and server.lives:
+                result.memory.append(server.memory())
         result.survived = server.lives and _answers(server.url)
-        result.growth = server.memory() - before if server.lives else 0
+        if server.lives:
+            result.memory.append(server.memory())
         result.tracebacks = server.tracebacks()
     finally:
         sender.close()

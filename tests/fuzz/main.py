@@ -43,6 +43,7 @@ def _show(result: Result, log: Path) -> None:
         counts = ", ".join(f"{status or 'closed'} x {number}" for status, number in sorted(of_kind.items(), key=str))
         print(f"{kind}: {counts}")
     print(f"slowest answer: {result.slowest:.2f} s")
+    print("memory over time: " + ", ".join(f"{size / 1_000_000:.0f}" for size in result.memory) + " MB")
     for kind, outcome in result.failures[:_SHOWN]:
         print(
             f"{outcome.verdict} ({kind}, {outcome.status}, {outcome.seconds:.1f} s): {outcome.detail}\n  {outcome.case}"
@@ -50,7 +51,12 @@ def _show(result: Result, log: Path) -> None:
     for line, number in result.tracebacks.most_common():
         print(f"{number} x in the server's log: {line}")
     if result.tracebacks or not result.survived:
-        print(log.read_text(errors="replace")[-6000:])
+        print(_without_warnings(log.read_text(errors="replace"))[-6000:])
+
+
+def _without_warnings(log: str) -> str:
+    """The log without what odd requests are expected to leave there."""
+    return "\n".join(line for line in log.splitlines() if " WARNING " not in line)
 
 
 if __name__ == "__main__":

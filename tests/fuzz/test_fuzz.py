@@ -55,7 +55,7 @@ def test_what_counts_as_a_server_error(status: int, path: str, media_type: str, 
 
 def test_the_last_line_counts_what_was_found() -> None:
     found = [("raw", Outcome(Verdict.HANG)), ("specs", Outcome(Verdict.SERVER_ERROR)), ("raw", Outcome(Verdict.HANG))]
-    result = Result(cases=7, failures=found, growth=12_400_000)
+    result = Result(cases=7, failures=found, memory=[5_000_000, 17_400_000])
     assert result.last_line == "fuzz: 7 cases, 1 server errors, 2 hangs, +12 MB"
 
 

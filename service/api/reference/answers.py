@@ -1,13 +1,15 @@
 """Examples of requests and answers, by name, made of the wire models themselves; a test validates each."""
 
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
 from jobs.specs import job_spec
 from service.job_state import Desired, State
-from service.schemas.health import Health, PartStatus, Readiness
+from service.schemas.disk import DiskPart, DiskView, JobDisk, OwnerDisk
+from service.schemas.health import Health, PartStatus, Readiness, Works
 from service.schemas.jobs import (
     AttemptView,
     ErrorView,
@@ -46,7 +48,7 @@ _REASON = "better than seqae-mnist_scenes/2 by more than the standard error of t
 
 def examples() -> dict[str, dict[str, Any]]:
     """OpenAPI example objects, for the document's `components/examples`."""
-    found = {**_jobs(), **_other_answers_of_jobs(), **_models(), **_reconstructions(), **_health()}
+    found = {**_jobs(), **_other_answers_of_jobs(), **_models(), **_reconstructions(), **_service()}
     return {
         name: {"summary": summary, "value": to_jsonable_python(value, by_alias=True)}
         for name, (summary, value) in found.items()
@@ -227,7 +229,7 @@ def _models() -> _Examples:
 
 def _registered(name: str, number: int, why: str) -> RegisteredModelView:
     promotion = PromotionView(promoted=True, reason=why, against=None, scores={"challenger": _METRICS})
-    version = VersionView(
+    made = VersionView(
         version=str(number),
         run_id="0a1b2c3d4e5f",
         job_id=_ID,
@@ -238,11 +240,11 @@ def _registered(name: str, number: int, why: str) -> RegisteredModelView:
     )
     return RegisteredModelView(
         name=name,
-        champion=version.version,
+        champion=made.version,
         challenger=None,
         previous=str(number - 1) if number > 1 else None,
-        versions=(version,),
-        history=(MoveView(version=version.version, who="", why=why, at=_AT + timedelta(minutes=3)),),
+        versions=(made,),
+        history=(MoveView(version=made.version, who="", why=why, at=_AT + timedelta(minutes=3)),),
     )
 
 
@@ -267,18 +269,47 @@ def _reconstructions() -> _Examples:
     }
 
 
-def _health() -> _Examples:
+def _service() -> _Examples:
+    disk = DiskView(
+        home="/home/ada/.seqae",
+        total_bytes=250_000_000_000,
+        free_bytes=71_000_000_000,
+        parts=(DiskPart(kind="jobs", bytes=81_000_000, files=120, newest=_AT),),
+        owners=(OwnerDisk(owner="ada", jobs=1, bytes=81_000_000),),
+        jobs=(
+            JobDisk(
+                id=_ID,
+                name="digits",
+                owner="ada",
+                state=State.SUCCEEDED,
+                bytes=81_000_000,
+                checkpoint_bytes=79_000_000,
+                film_strip_bytes=1_900_000,
+                log_bytes=100_000,
+            ),
+        ),
+        measured_at=_AT,
+    )
     works = PartStatus(ok=True, detail="answers")
     served = PartStatus(ok=True, detail="serves seqae-mnist_scenes/3", required=False)
-    parts = {"database": works, "cluster": PartStatus(ok=True, detail="1 machine, 2 CPUs, 0 GPUs"), "mlflow": works}
+    parts = {
+        "database": works,
+        "disk": PartStatus(ok=True, detail="81.0 GB are free"),
+        "cluster": PartStatus(ok=True, detail="1 machine, 2 CPUs, 0 GPUs", required=False),
+        "mlflow": PartStatus(ok=True, detail="answers", required=False),
+    }
+    all_of_it = Works(accept_jobs=True, run_jobs=True, reconstruct=True)
+    jobs_alone = Works(accept_jobs=True, run_jobs=True)
     none = PartStatus(ok=False, detail="there is no model yet", required=False)
-    lost = PartStatus(ok=False, detail="the job database does not answer")
+    lost = PartStatus(ok=False, detail="does not answer")
     return {
-        "alive": ("It does", Health(version="0.1.0")),
-        "ready": ("All parts work", Readiness(ready=True, parts=parts | {"model": served})),
-        "no_model": ("A new installation", Readiness(ready=True, parts=parts | {"model": none})),
+        "disk": ("A stack that has been used", disk),
+        "disk_new": ("A new one", disk.model_copy(update={"parts": (), "owners": (), "jobs": ()})),
+        "alive": ("It does", Health(version=version("seqae"))),
+        "ready": ("All parts work", Readiness(ready=True, works=all_of_it, parts=parts | {"model": served})),
+        "no_model": ("A new installation", Readiness(ready=True, works=jobs_alone, parts=parts | {"model": none})),
         "not_ready": (
             "The database is away",
-            Readiness(ready=False, parts=parts | {"database": lost, "model": served}),
+            Readiness(ready=False, works=Works(reconstruct=True), parts=parts | {"database": lost, "model": served}),
         ),
     }

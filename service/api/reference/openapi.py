@@ -138,6 +138,11 @@ _PROBLEMS: dict[str, tuple[str, str, Error]] = {
     ),
     "slow_body": ("The body does not come", "/reconstruct", SlowBodyError("the body did not arrive in time")),
     "conflict": ("It has ended", "/jobs/job_4f7k2m9q1x3z", ConflictError("the job is CANCELLED, and stays so")),
+    "key_reused": (
+        "The same key with another spec",
+        "/jobs",
+        ConflictError("this Idempotency-Key was used for another request"),
+    ),
     "no_previous": (
         "There is none before",
         "/models/seqae-x:rollback",
@@ -187,6 +192,8 @@ def _problems_of(path: str, status: int) -> tuple[str, ...]:
     match path, status:
         case "/jobs" | "/jobs:validate", 422:
             return (_INVALID, "spec_refused")
+        case "/jobs", 409:
+            return ("key_reused",)
         case "/jobs", 400:
             return ("malformed_body", "bad_cursor")
         case "/reconstruct", 422:

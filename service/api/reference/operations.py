@@ -75,6 +75,7 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
         "POST /models:rollback": Operation(
             "roll_back_default_model", "Go back to the champion before, of the model served by default", ("models",)
         ),
+        "GET /disk": Operation("show_disk", "Show what is kept on the disk", ("disk", "disk_new")),
         "GET /healthz": Operation("get_liveness", "Ask whether the process lives", ("alive",)),
         "GET /readyz": Operation("get_readiness", "Ask whether the service can do its work", ("ready", "no_model")),
     }
@@ -95,6 +96,7 @@ TAGS: Mapping[str, str] = MappingProxyType(
     {
         "jobs": "Training, searches, figures and evaluations: submit them, follow them, change them.",
         "models": "Registered models: which version is served and why, and reconstruction of images with them.",
+        "service": "What the service keeps.",
         "health": "For load balancers and people who look after the service.",
     }
 )
