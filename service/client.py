@@ -18,7 +18,7 @@ from service.errors import ApiError
 from service.schemas.disk import DiskView
 from service.schemas.health import Readiness
 from service.schemas.jobs import END_OF_EVENTS, AttemptView, Event, FrameList, JobView, Page, Validation
-from service.schemas.models import MediaType, ModelStatus, ReconstructionView, RegisteredModelView
+from service.schemas.models import Invert, MediaType, ModelStatus, ReconstructionView, RegisteredModelView
 from service.schemas.problems import Problem
 
 __all__ = ["Client"]
@@ -255,29 +255,48 @@ class Client:
         path = f"/models/{_segment(name)}:rollback"
         return _parse(self._call("POST", path, json={"why": why}, headers=_owner(owner)), RegisteredModelView)
 
-    def reconstruct(self, image: bytes | Path, *, model: str = "champion") -> ReconstructionView:
+    def reconstruct(
+        self, image: bytes | Path, *, model: str = "champion", invert: Invert = Invert.FALSE
+    ) -> ReconstructionView:
         """Reconstructs an image, step by step.
 
         Args:
             image: an image file, or its content.
             model: "champion", NAME, NAME@champion, NAME@challenger, NAME/VERSION, or a job's id.
+            invert: whether black and white are exchanged before the model sees it.
         """
-        return _parse(self._reconstruct(image, model, MediaType.JSON), ReconstructionView)
+        return _parse(self._reconstruct(image, MediaType.JSON, model, invert), ReconstructionView)
 
-    def render(self, image: bytes | Path, media_type: MediaType, *, model: str = "champion") -> bytes:
+    def render(
+        self,
+        image: bytes | Path,
+        media_type: MediaType,
+        *,
+        model: str = "champion",
+        invert: Invert = Invert.FALSE,
+        on_warning: Callable[[str], None] | None = None,
+    ) -> bytes:
         """Reconstructs an image, as a file.
 
         Args:
             image: an image file, or its content.
             media_type: of the file.
             model: "champion", NAME, NAME@champion, NAME@challenger, NAME/VERSION, or a job's id.
+            invert: whether black and white are exchanged before the model sees it.
+            on_warning: called with each thing that speaks against trusting the answer.
         """
-        return self._reconstruct(image, model, media_type).content
+        response = self._reconstruct(image, media_type, model, invert)
+        if on_warning is not None:
+            for warning in _warnings(response):
+                on_warning(warning)
+        return response.content
 
-    def _reconstruct(self, image: bytes | Path, model: str, media_type: MediaType) -> httpx.Response:
+    def _reconstruct(self, image: bytes | Path, media_type: MediaType, model: str, invert: Invert) -> httpx.Response:
         content = image.read_bytes() if isinstance(image, Path) else image
         files = {"file": ("image", content, "application/octet-stream")}
-        return self._call("POST", "/reconstruct", files=files, params={"model": model}, headers={"Accept": media_type})
+        # A service of the release before does not know `invert`, and its answer is the same without it.
+        params = {"model": model} if invert is Invert.FALSE else {"model": model, "invert": invert.value}
+        return self._call("POST", "/reconstruct", files=files, params=params, headers={"Accept": media_type})
 
     # --- the service itself
 
@@ -413,6 +432,14 @@ def _parse(response: httpx.Response, view: type[ViewT]) -> ViewT:
         place = "/".join(map(str, first["loc"])) or "the answer"
         expectation = f"{_shown(response.url)} does not answer as this version of seqae expects"
         raise ApiError(f"{expectation}: {place}: {first['msg']}") from error
+
+
+def _warnings(response: httpx.Response) -> tuple[str, ...]:
+    """What the service says against trusting a reconstruction; nothing where the header is not as expected."""
+    try:
+        return TypeAdapter(tuple[str, ...]).validate_json(response.headers.get("Seqae-Warnings", "[]"))
+    except ValidationError:
+        return ()
 
 
 def _refusal(response: httpx.Response) -> ApiError:

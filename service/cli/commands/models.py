@@ -1,7 +1,7 @@
 """Verbs of models: `models`, `promote`, `rollback`, `reconstruct` and `evaluate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -137,12 +137,15 @@ def reconstruct(
     image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An image of any size and kind.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="A .gif, .png (film strip), .npz or .json file.")],
     model: Annotated[str, typer.Option(help="`champion`, NAME, NAME@challenger, NAME/VERSION, or a job.")] = "champion",
+    invert: Annotated[
+        Literal["false", "true", "auto"], typer.Option(help="Exchange black and white first; auto: if it looks so.")
+    ] = "false",
     home: HomeOption = None,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let a model rebuild an image, step by step."""
-    from service.schemas.models import MediaType
+    """Let a model rebuild an image, step by step. What speaks against trusting the result is said, too."""
+    from service.schemas.models import Invert, MediaType
 
     media_types = {".gif": MediaType.GIF, ".png": MediaType.PNG, ".npz": MediaType.NPZ, ".json": MediaType.JSON}
     media_type = media_types.get(out.suffix.lower())
@@ -151,11 +154,15 @@ def reconstruct(
     content = read_file(image, _MOST_IMAGE_BYTES)
     with connect(home, url) as client:
         model = resolve_model(client, model)
-        write_file(out, client.render(content, media_type, model=model))
+        warnings: list[str] = []
+        made = client.render(content, media_type, model=model, invert=Invert(invert), on_warning=warnings.append)
+    write_file(out, made)
     if as_json:
-        print_json({"file": str(out), "model": model})
-    else:
-        typer.echo(str(out))
+        print_json({"file": str(out), "model": model, "warnings": warnings})
+        return
+    typer.echo(str(out))
+    for warning in warnings:
+        typer.echo(f"note: {printable(warning)}", err=True)
 
 
 def evaluate(

@@ -109,14 +109,21 @@ def test_what_is_no_version_is_told(text: str, run: Run, service: FakeService) -
 
 def test_a_picture_is_rebuilt_by_the_model_that_is_named(run: Run, service: FakeService, tmp_path: Path) -> None:
     service.jobs = [make_job(1)]
-    service.answers["POST /reconstruct"] = lambda request: httpx.Response(200, content=request.headers["accept"])
+    service.answers["POST /reconstruct"] = lambda request: httpx.Response(
+        200, content=request.headers["accept"], headers={"Seqae-Warnings": '["much was cropped"]'}
+    )
     image, out = tmp_path / "a.png", tmp_path / "new" / "b.gif"
     image.write_bytes(b"picture")
-    assert run("reconstruct", str(image), "-o", str(out), "--model", "seqae/3").stdout == f"{out}\n"
+    done = run("reconstruct", str(image), "-o", str(out), "--model", "seqae/3")
+    assert (done.stdout, done.stderr) == (f"{out}\n", "note: much was cropped\n")
     assert out.read_text() == "image/gif"
-    assert service.requests[-1].url.params["model"] == "seqae/3"
+    assert dict(service.requests[-1].url.params) == {"model": "seqae/3"}
+    run("reconstruct", str(image), "-o", str(out), "--invert", "auto")
+    assert dict(service.requests[-1].url.params) == {"model": "champion", "invert": "auto"}
     plain = run("reconstruct", str(image), "-o", str(out), "--model", "latest", "--json").stdout
-    assert json.loads(plain) == {"file": str(out), "model": make_job(1).id}
+    assert json.loads(plain) == {"file": str(out), "model": make_job(1).id, "warnings": ["much was cropped"]}
+    service.answers["POST /reconstruct"] = lambda _: httpx.Response(200, headers={"Seqae-Warnings": "no list"})
+    assert run("reconstruct", str(image), "-o", str(out)).stderr == ""
 
 
 def test_a_model_is_evaluated_by_a_job(run: Run, service: FakeService, tmp_path: Path) -> None:
