@@ -116,7 +116,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> FakeService:
     def make(**options: Any) -> httpx.Client:
         return real(**options | {"transport": httpx.MockTransport(fake)})
 
-    monkeypatch.setattr("service.client.httpx.Client", make)
+    monkeypatch.setattr("service.connection.httpx.Client", make)
     monkeypatch.setattr("service.client.time.sleep", lambda _: None)
     return fake
 
