@@ -41,6 +41,8 @@ class MetricsWriter:
         self._folder = folder
         self._attempt = attempt
         self._progress = Progress(time=time.time(), last_progress_at=time.time(), phase=Phase.DATA, workers=workers)
+        # Trials of a search print into one log.
+        self._label = f"trial {folder.path.name}  " if folder.path.parent.name == "trials" else ""
         self._written_at = 0.0
         self._epoch: int | None = None
         self._write()
@@ -73,7 +75,7 @@ class MetricsWriter:
         stride = max(1, report.iterations // (_MAX_ROWS * log_every)) * log_every
         if report.iteration % stride == 0 or report.iteration == report.iterations:
             self._add_row(report.iteration, _training_row(report))
-            logger.info("%s", describe_report(report))
+            logger.info("%s%s", self._label, describe_report(report))
         if self._epoch is not None and int(report.epoch) > self._epoch:
             self._close_epoch(self._epoch)
             self._epoch = int(report.epoch)
@@ -87,7 +89,7 @@ class MetricsWriter:
         """Writes an evaluation: its row, its film strip, and the newest error in the heartbeat."""
         scores = with_split(evaluation.metrics(), "val")
         self._add_row(evaluation.iteration, scores | {"val/epoch": evaluation.epoch})
-        logger.info("%s", describe_metrics(evaluation.iteration, scores))
+        logger.info("%s%s", self._label, describe_metrics(evaluation.iteration, scores))
         strips = film_strips(Reconstructor(trainer.model, trainer.config), trainer.data.val)
         write_atomically(self._attempt.frames / f"{evaluation.iteration}.png", strips)
         self._progress.val_mse = evaluation.mse
@@ -111,7 +113,7 @@ class MetricsWriter:
             metrics: by their names with `test/` before them.
         """
         self._add_row(iteration, metrics)
-        logger.info("%s", describe_metrics(iteration, metrics))
+        logger.info("%s%s", self._label, describe_metrics(iteration, metrics))
 
     def _close_epoch(self, epoch: int) -> None:
         """Adds the mean loss of an epoch's rows."""

@@ -125,3 +125,11 @@ def test_each_row_has_a_line_in_the_log(folder: JobFolder, caplog: pytest.LogCap
     ]
     assert lines[0] == ("iteration 10/100  epoch 0.10  train/loss 1.00000  train/mse 1.00000  1 images/s  ETA 1 s")
     assert lines[-1] == "iteration 30  test/mse 0.25000"
+
+
+def test_lines_of_a_search_name_the_trial(folder: JobFolder, caplog: pytest.LogCaptureFixture) -> None:
+    """F3, F7: trials print into one log."""
+    caplog.set_level(logging.INFO, logger="jobs")
+    trial = folder.trial(3)
+    MetricsWriter(trial, trial.attempt(1), workers=1).write_test(30, {"test/mse": 0.25})
+    assert [record.message for record in caplog.records] == ["trial 3  iteration 30  test/mse 0.25000"]
