@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from jobs.backends.loopback import loopback_unproxied
 from jobs.backends.mlflow import MlflowTracking
 from jobs.directory.layout import AttemptFolder, JobFolder
 from jobs.directory.records import Failure, NoteKind, Outcome, Phase, Progress, Result
@@ -65,6 +66,7 @@ def drive(work: Callable[[DriverContext], Result], argv: Sequence[str] | None = 
         The exit status: 0 whenever the result file tells the rest.
     """
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, datefmt=LOG_TIME)
+    os.environ.update(loopback_unproxied(os.environ))
     context = _parse_context(argv)
     _handle_sigterm()
     background = _BackgroundTasks(context)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from service.api.body_limit import BodyLimit
 from service.api.dependencies import AppContext
 from service.api.problems import install
 from service.api.reference.openapi import documented
+from service.api.request_guard import RequestGuard
+from service.api.responses import HeadRequests, SecurityHeaders
 from service.api.routes import disk, events, health, jobs, models
 from service.db.outbox import Outbox
 from service.db.store import Store
@@ -32,7 +35,8 @@ from service.webhook_sender import WebhookSender
 
 __all__ = ["create_app"]
 
-_PAGE = Path(__file__).parent / "static" / "index.html"
+_STATIC = Path(__file__).parent / "static"
+_PAGE = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css"}
 _STOP_SECONDS = 4.0
 
 _DESCRIPTION = """Trains, tracks and serves an attentive sequential auto-encoder.
@@ -81,17 +85,32 @@ def create_app(
         lifespan=_lifespan(context, _workers(context)),
     )
     app.state.context = context
-    app.add_middleware(BodyLimit, default=settings.max_spec_bytes, exceptions={"/reconstruct": settings.max_body_bytes})
+    _guard(app, settings)
     install(app)
     for routes in (jobs, events, models, disk, health):
         app.include_router(routes.router)
     app.openapi = lambda: documented(app)  # type: ignore[method-assign]
-    app.add_api_route("/", _page, include_in_schema=False)
+    for address, name in _PAGE.items():
+        app.add_api_route(address, partial(_file, name), include_in_schema=False)
     return app
 
 
-def _page() -> FileResponse:
-    return FileResponse(_PAGE, headers={"Cache-Control": "no-cache"})
+def _guard(app: FastAPI, settings: Settings) -> None:
+    """Adds what looks at each request before the routes do; the last one is the first to see it."""
+    app.add_middleware(
+        BodyLimit,
+        default=settings.max_spec_bytes,
+        exceptions={"/reconstruct": settings.max_body_bytes},
+        seconds=settings.body_timeout,
+        most_held=settings.max_held_bytes,
+    )
+    app.add_middleware(HeadRequests)
+    app.add_middleware(RequestGuard, allowed_hosts=(settings.host, *settings.allowed_hosts))
+    app.add_middleware(SecurityHeaders)
+
+
+def _file(name: str) -> FileResponse:
+    return FileResponse(_STATIC / name, headers={"Cache-Control": "no-cache"})
 
 
 def _drivers_environment(settings: Settings) -> dict[str, str]:

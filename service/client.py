@@ -48,7 +48,10 @@ class Client:
         self.url = _shown(parsed)
         # A proxy from the environment is right for a service elsewhere, and wrong for one on this machine.
         local = parsed.host in ("127.0.0.1", "localhost", "::1")
-        self._http = httpx.Client(base_url=parsed, timeout=timeout, transport=transport, trust_env=not local)
+        try:
+            self._http = httpx.Client(base_url=parsed, timeout=timeout, transport=transport, trust_env=not local)
+        except (ImportError, ValueError) as error:
+            raise ApiError(f"the environment's proxy can't be used: {error}") from error
 
     def close(self) -> None:
         """Closes the connections."""

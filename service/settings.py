@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -200,6 +201,20 @@ class Settings(ReconcilerSettings, BaseSettings):
 
     # --- the HTTP edge
 
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that this service is reached by, besides `localhost`, loopback addresses and `host` (JSON list in the
+    environment): "name" with any port, "name:port", "*.domain", or "*" for all. Requests to other names are refused,
+    and so is a request that changes something and comes from a web page of another origin."""
+
+    max_connections: int = Field(1_000, ge=16)
+    """Open connections. One more closes one that waits for its request."""
+
+    head_timeout: float = Field(15.0, gt=0)
+    """Longest wait for the head of a request, from its first byte, or from the begin of a connection."""
+
+    send_timeout: float = Field(60.0, gt=0)
+    """A client that takes nothing of its answer for so long is cut off."""
+
     max_body_bytes: int = Field(20_000_000, ge=1024)
     """Largest body with an image; other bodies are limited to `max_spec_bytes`."""
 
@@ -214,7 +229,14 @@ class Settings(ReconcilerSettings, BaseSettings):
     """CPU time that decoding one image may take; then it is refused."""
 
     body_timeout: float = Field(60.0, gt=0)
-    """Longest wait for a body with an image to arrive."""
+    """Longest wait for a body to arrive, from the end of its request's head."""
+
+    max_held_bytes: int = Field(400_000_000, ge=1_000_000)
+    """Bodies of all requests in progress hold so many bytes together; larger ones than `max_spec_bytes` are refused
+    beyond that."""
+
+    min_free_bytes: int = Field(50_000_000, ge=0)
+    """With less room on the disk of `home`, the process is not ready."""
 
     # --- reconstruction inside this process
 
@@ -270,6 +292,22 @@ class Settings(ReconcilerSettings, BaseSettings):
             raise ValueError("SEQAE_WEBHOOK_URLS needs SEQAE_WEBHOOK_SECRET, which signs the deliveries")
         return self
 
+    @field_validator("home", mode="before")
+    @classmethod
+    def _named(cls, home: object) -> object:
+        # An empty path would be the current folder.
+        if home == "":
+            raise ValueError("is empty: name a folder")
+        return home
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names_only(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not host or any(sign in host for sign in "/@?# "):
+                raise ValueError(f"{host!r} is no host: give a name, with or without a port, and no scheme")
+        return hosts
+
     @field_validator("home", "data_dir", "ray_token_file")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
@@ -283,8 +321,9 @@ class Settings(ReconcilerSettings, BaseSettings):
 
     @property
     def database(self) -> str:
-        """URL of the job database."""
-        return self.database_url or f"sqlite:///{self.home / 'control' / 'jobs.db'}"
+        """SQLAlchemy URL of the job database."""
+        # SQLAlchemy takes the path apart by ? and turns %20 into a blank, so it is quoted.
+        return self.database_url or f"sqlite:///{quote(str(self.home / 'control' / 'jobs.db'))}"
 
     @property
     def jobs_dir(self) -> Path:

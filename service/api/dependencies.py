@@ -32,9 +32,12 @@ class AppContext:
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: streams end then, instead of holding it up."""
     reconstructing: int = 0
-    """Requests for the model in progress; touched by the event loop only."""
+    """Requests for the model whose body has arrived; touched by the event loop only."""
     lookups: anyio.CapacityLimiter | None = None
     """Bounds how many threads ask the model registry at once."""
+
+    readiness_problems: dict[str, str] = field(default_factory=dict)
+    """By part, what was wrong when it was looked at last; each is logged once."""
 
     async def closes_within(self, seconds: float) -> bool:
         """Waits so long, or until the server begins to stop; whether it does."""

@@ -29,7 +29,7 @@ from service.cli.progress import PipeConsole, follow
 from service.client import Client
 from service.errors import ApiError
 from service.job_state import State
-from service.local.daemons import DaemonName
+from service.local.home import DaemonName
 from service.local.processes import shielded
 from service.local.stack import Stack, api_url
 from service.schemas.jobs import JobView

@@ -9,7 +9,7 @@ from pydantic_core import to_jsonable_python
 from jobs.specs import job_spec
 from service.job_state import Desired, State
 from service.schemas.disk import DiskPart, DiskView, JobDisk, OwnerDisk
-from service.schemas.health import Health, PartStatus, Readiness
+from service.schemas.health import Health, PartStatus, Readiness, Works
 from service.schemas.jobs import (
     AttemptView,
     ErrorView,
@@ -292,17 +292,24 @@ def _service() -> _Examples:
     )
     works = PartStatus(ok=True, detail="answers")
     served = PartStatus(ok=True, detail="serves seqae-mnist_scenes/3", required=False)
-    parts = {"database": works, "cluster": PartStatus(ok=True, detail="1 machine, 2 CPUs, 0 GPUs"), "mlflow": works}
+    parts = {
+        "database": works,
+        "disk": PartStatus(ok=True, detail="81.0 GB are free"),
+        "cluster": PartStatus(ok=True, detail="1 machine, 2 CPUs, 0 GPUs", required=False),
+        "mlflow": PartStatus(ok=True, detail="answers", required=False),
+    }
+    all_of_it = Works(accept_jobs=True, run_jobs=True, reconstruct=True)
+    jobs_alone = Works(accept_jobs=True, run_jobs=True)
     none = PartStatus(ok=False, detail="there is no model yet", required=False)
-    lost = PartStatus(ok=False, detail="the job database does not answer")
+    lost = PartStatus(ok=False, detail="does not answer")
     return {
         "disk": ("A stack that has been used", disk),
         "disk_new": ("A new one", disk.model_copy(update={"parts": (), "owners": (), "jobs": ()})),
         "alive": ("It does", Health(version=version("seqae"))),
-        "ready": ("All parts work", Readiness(ready=True, parts=parts | {"model": served})),
-        "no_model": ("A new installation", Readiness(ready=True, parts=parts | {"model": none})),
+        "ready": ("All parts work", Readiness(ready=True, works=all_of_it, parts=parts | {"model": served})),
+        "no_model": ("A new installation", Readiness(ready=True, works=jobs_alone, parts=parts | {"model": none})),
         "not_ready": (
             "The database is away",
-            Readiness(ready=False, parts=parts | {"database": lost, "model": served}),
+            Readiness(ready=False, works=Works(reconstruct=True), parts=parts | {"database": lost, "model": served}),
         ),
     }

@@ -1,6 +1,7 @@
 """Routes of models: `POST /reconstruct`, and which models are served."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, TypeVar
@@ -17,11 +18,11 @@ from seqae.errors import Error
 from service.api.dependencies import AppContext, ContextDep
 from service.api.media_types import choose_media_type
 from service.api.picture_checks import check, inverted, warnings_header
-from service.api.problems import problem_responses
+from service.api.problems import problem_responses, without_addresses
 from service.api.renderings import model_ref, render_reconstruction
 from service.api.uploads import REQUEST_BODY, Upload, decode, read_upload
 from service.db.store import NewEvent
-from service.errors import ConflictError, ModelNotFoundError, ModelTimeoutError, OverloadedError, SlowBodyError
+from service.errors import ConflictError, ModelNotFoundError, ModelTimeoutError, OverloadedError
 from service.inference.decoder_pool import DecodedPicture
 from service.inference.model_pool import LoadedModel, ModelPool
 from service.job_state import EventType
@@ -38,6 +39,8 @@ from service.schemas.models import (
 )
 
 __all__ = ["router"]
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["models"])
 
@@ -84,8 +87,9 @@ async def reconstruct(
     """
     media_type = choose_media_type(accept)
     inference = _inference(context)
+    # Not counted while its body comes in: slow ones would keep all others out.
+    upload = await read_upload(request)
     with _admitted(context):
-        upload = await _receive(request, context)
         try:
             async with asyncio.timeout(context.settings.inference_timeout):
                 loaded, picture = await _find_and_decode(context, inference, model, upload)
@@ -219,11 +223,12 @@ def _inference(context: AppContext) -> ModelPool:
 
 async def _status(context: AppContext) -> ModelStatus:
     inference = _inference(context)
-    detail = inference.detail
+    detail = without_addresses(inference.detail)
     try:
         registered = await _ask(context, context.tracking.models)
     except (TrackingUnavailable, OverloadedError) as error:
-        registered, detail = [], f"{detail}; the registry does not answer: {error}"
+        log.warning("the registry does not answer: %s", error)
+        registered, detail = [], f"{detail}; the registry does not answer"
     champion, previous = inference.champion, inference.previous
     return ModelStatus(
         champion=model_ref(champion.version) if champion else None,
@@ -264,7 +269,7 @@ def _version_view(version: VersionInfo) -> VersionView:
 
 @contextmanager
 def _admitted(context: AppContext) -> Iterator[None]:
-    """Counts a request before its body is read, so that waiting bodies can't fill the memory."""
+    """Counts a request whose body is there: so many may wait for the model."""
     most = context.settings.inference_queue
     if context.reconstructing >= most:
         raise OverloadedError(f"{most} requests wait for the model already")
@@ -273,11 +278,3 @@ def _admitted(context: AppContext) -> Iterator[None]:
         yield
     finally:
         context.reconstructing -= 1
-
-
-async def _receive(request: Request, context: AppContext) -> Upload:
-    try:
-        async with asyncio.timeout(context.settings.body_timeout):
-            return await read_upload(request)
-    except TimeoutError as error:
-        raise SlowBodyError("the body did not arrive in time") from error

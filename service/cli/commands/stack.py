@@ -23,6 +23,9 @@ def up(
     port: PortOption = None,
     mlflow_port: MlflowPortOption = None,
     ray_port: RayPortOption = None,
+    takeover: Annotated[
+        bool, typer.Option("--takeover", help="Start although the home's stack ran on a host that is gone for good.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Start MLflow, Ray and the control plane, or whichever of them does not run."""
@@ -30,7 +33,7 @@ def up(
 
     Settings.from_environment()  # what the control plane would not start with is said before anything starts
     stack = _stack(home, data_dir, port, mlflow_port, ray_port, quiet=as_json)
-    stack.up()
+    stack.up(takeover=takeover)
     if as_json:
         _print_status(stack)
     else:
@@ -99,11 +102,11 @@ def _stack(
     *,
     quiet: bool = False,
 ) -> "Stack":
-    from service.local.daemons import PortName
+    from service.local.ports import PortName
     from service.local.stack import Stack
 
     given = {PortName.API: port, PortName.MLFLOW: mlflow_port, PortName.RAY: ray_port}
-    ports = {name: number for name, number in given.items() if number}
+    ports = {name: number for name, number in given.items() if number is not None}
     return Stack(find_home(home), data_dir, ports, say=partial(typer.echo, err=quiet))
 
 

@@ -233,3 +233,11 @@ def test_waiting_for_an_unknown_job_fails_at_once(api: Client) -> None:
     with pytest.raises(ApiError) as unknown:
         api.wait("job_000000000000")
     assert unknown.value.status == 404
+
+
+def test_a_proxy_that_can_not_be_used_is_said_and_not_needed_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """B9: a service on this machine is never reached through one."""
+    monkeypatch.setenv("ALL_PROXY", "strange://127.0.0.1:9")
+    Client("http://127.0.0.1:8400").close()
+    with pytest.raises(ApiError, match="proxy can't be used"):
+        Client("http://elsewhere.example:8400")

@@ -106,3 +106,23 @@ def test_without_a_stack_it_says_how_to_start_one(tmp_path: Path) -> None:
 def test_an_unknown_verb_or_option_is_a_usage_error(seqae: Seqae) -> None:
     assert seqae("frobnicate").returncode == 2
     assert seqae("jobs", "--frobnicate").returncode == 2
+
+
+@pytest.mark.parametrize("verb", ["up", "down", "status", "jobs"])
+def test_an_empty_home_is_refused(verb: str, tmp_path: Path) -> None:
+    """B10: it would be the current folder, and `up` would start a stack in it."""
+    command = [sys.executable, "-m", "service.cli.main", verb, "--home", ""]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "seqae: --home is empty; name a folder, or leave it out\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("port", ["0", "99999", "-5"])
+def test_a_port_that_is_none_is_refused(port: str, tmp_path: Path) -> None:
+    """B4: in a line; `--port 0` was once ignored."""
+    command = [sys.executable, "-m", "service.cli.main", "up", "--home", "home", f"--port={port}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "1<=x<=65535" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
