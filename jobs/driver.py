@@ -19,8 +19,8 @@ from jobs.directory.records import Failure, NoteKind, Outcome, Phase, Progress, 
 from jobs.error_classes import classify
 from jobs.errors import ErrorClass, FencedError, FolderError, NoRun, TrackingRefused, TrackingUnavailable
 from jobs.interfaces import Tracking
+from jobs.log_lines import LOG_FORMAT, LOG_TIME
 from jobs.periodic_thread import PeriodicThread
-from jobs.training.log_lines import LOG_FORMAT, LOG_TIME
 
 __all__ = ["DriverContext", "connect", "drive"]
 

@@ -30,7 +30,7 @@ def _run(context: DriverContext) -> Result:
         data_dir=context.data_dir,
     )
     result = fit(task, spec.scaling)
-    compare_with_champion(context, result)
+    compare_with_champion(context, result, spec.scaling)
     return result
 
 

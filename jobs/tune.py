@@ -22,7 +22,7 @@ def _run(context: DriverContext) -> Result:
     if not isinstance(spec, TuneSpec):
         raise TypeError(f"{context.folder.path}: not a search")
     result = search(context, spec)
-    compare_with_champion(context, result)
+    compare_with_champion(context, result, spec.base.scaling)
     return result
 
 

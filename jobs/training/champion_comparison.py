@@ -5,17 +5,21 @@ own model on the champion's. The promotion rule (`jobs.promotion`) reads what is
 """
 
 import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from jobs.directory.layout import AttemptFolder
 from jobs.directory.records import CrossEvaluation, PerImageScores, Result
 from jobs.driver import DriverContext
-from jobs.errors import NoModel, TrackingUnavailable
+from jobs.errors import NoModel, NoRun, TrackingRefused, TrackingUnavailable
 from jobs.interfaces import CHAMPION, ModelVersion
+from jobs.specs import ScalingConfig
 from jobs.training.final_test import evaluate_on_test, per_image_scores
 from seqae.checkpoints import checkpoint
-from seqae.config import ModelConfig
+from seqae.config import DataConfig, MnistScenesConfig, ModelConfig, TrainConfig
 from seqae.data.cache import load_data
 from seqae.errors import Error
 
@@ -23,8 +27,13 @@ __all__ = ["compare_with_champion"]
 
 logger = logging.getLogger(__name__)
 
+_BEAT_INTERVAL = 1.0
 
-def compare_with_champion(context: DriverContext, result: Result) -> None:
+_FAILURES = (Error, OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
+"""What another release's, a damaged or a foreign model and its data can make fail."""
+
+
+def compare_with_champion(context: DriverContext, result: Result, scaling: ScalingConfig) -> None:
     """Adds the comparison to test.json, if there is a champion that was tested on other images.
 
     Nothing that goes wrong here fails the job: what is missing is said in the record's `note`.
@@ -32,46 +41,47 @@ def compare_with_champion(context: DriverContext, result: Result) -> None:
     Args:
         context: of the driver whose attempt has ended.
         result: of the attempt.
+        scaling: of the workers that have ended; their cores are free now.
     """
-    report = context.attempt.read_report()
-    if report is None or result.checkpoint is None or context.tracking is None:
-        return
     try:
+        report = context.attempt.read_report()
+        if report is None or result.checkpoint is None or context.tracking is None or context.is_fenced():
+            return
         champion = context.tracking.resolve(f"{report.model_name}@{CHAMPION}")
+        if champion.run_id == context.run_id or champion.test_checksum == report.test_checksum:
+            return
+        torch.set_num_threads(max(1, int(scaling.cpus_per_worker)))
+        cross = _cross_evaluate(context, context.folder.path / result.checkpoint, champion)
+        if not context.is_fenced():
+            context.attempt.write_report(report.model_copy(update={"against": cross}))
     except NoModel:
         return
-    except TrackingUnavailable as error:
+    except (TrackingUnavailable, TrackingRefused, NoRun) as error:
         logger.warning("the champion is not known, and is not compared with: %s", error)
-        return
-    if champion.test_checksum != report.test_checksum:
-        own = context.folder.path / result.checkpoint
-        torch.set_num_threads(1)  # the workers may have the other cores
-        cross = _cross_evaluate(context, own, champion)
-        context.attempt.write_report(report.model_copy(update={"against": cross}))
+    except _FAILURES:
+        logger.exception("the model is not compared with the champion")
 
 
 def _cross_evaluate(context: DriverContext, own: Path, champion: ModelVersion) -> CrossEvaluation:
+    beat = _beater(context.attempt)
     notes: list[str] = []
     scores: PerImageScores | None = None
     on_its_images: dict[str, dict[str, float]] = {}
+    fits = False
     try:
-        theirs = checkpoint.read_config(champion.path)
-        mine = checkpoint.read_config(own)
+        theirs, mine = checkpoint.read_config(champion.path), checkpoint.read_config(own)
         fits = _shape(theirs.model) == _shape(mine.model)
         if fits:
-            data = load_data(mine.data, mine.model, context.cache_dir, context.data_dir)
-            scores = per_image_scores(evaluate_on_test(champion.path, data))
+            data = load_data(mine.data, mine.model, context.cache_dir, context.data_dir, lambda *_: beat())
+            scores = per_image_scores(evaluate_on_test(champion.path, data, progress=lambda *_: beat()))
         else:
             notes.append(f"its images are of {_shape(theirs.model)}, and this model's of {_shape(mine.model)}")
-    except (Error, OSError, RuntimeError, ValueError) as error:
-        fits = False
+    except _FAILURES as error:
         notes.append(f"the champion could not be evaluated on these images: {_first_line(error)}")
     if fits:
         try:
-            data = load_data(theirs.data, theirs.model, context.cache_dir, context.data_dir)
-            for who, path in (("champion", champion.path), ("challenger", own)):
-                on_its_images[who] = per_image_scores(evaluate_on_test(path, data)).metrics
-        except (Error, OSError, RuntimeError, ValueError) as error:
+            on_its_images = _on_its_images(context, theirs, own, champion, beat)
+        except _FAILURES as error:
             notes.append(f"nothing could be evaluated on the champion's images: {_first_line(error)}")
     for note in notes:
         logger.warning("%s: %s", champion.key.label, note)
@@ -85,9 +95,44 @@ def _cross_evaluate(context: DriverContext, own: Path, champion: ModelVersion) -
     )
 
 
+def _on_its_images(
+    context: DriverContext, theirs: TrainConfig, own: Path, champion: ModelVersion, beat: Callable[[], None]
+) -> dict[str, dict[str, float]]:
+    """Metrics of both models on the champion's test images."""
+    data = load_data(_test_only(theirs.data), theirs.model, context.cache_dir, context.data_dir, lambda *_: beat())
+    return {
+        who: per_image_scores(evaluate_on_test(path, data, progress=lambda *_: beat())).metrics
+        for who, path in (("champion", champion.path), ("challenger", own))
+    }
+
+
+def _test_only(data: DataConfig) -> DataConfig:
+    """The same test images with as few others as can be: scenes are made one by one, and the others are not needed."""
+    if isinstance(data, MnistScenesConfig):
+        return data.model_copy(update={"train_scenes": 1, "val_scenes": 1})
+    return data
+
+
+def _beater(attempt: AttemptFolder) -> Callable[[], None]:
+    """What tells, once in a while, that the work moves on."""
+    beaten_at = 0.0
+
+    def beat() -> None:
+        nonlocal beaten_at
+        if time.monotonic() - beaten_at < _BEAT_INTERVAL:
+            return
+        beaten_at = time.monotonic()
+        progress = attempt.read_progress()
+        if progress is not None:
+            progress.time = progress.last_progress_at = time.time()
+            attempt.write_progress(progress)
+
+    return beat
+
+
 def _shape(model: ModelConfig) -> str:
     return f"{model.width} x {model.height} x {model.channels}"
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0][:500]

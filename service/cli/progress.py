@@ -52,7 +52,7 @@ def follow(client: Client, job_id: str, console: Console | None = None) -> JobVi
     console = console or PipeConsole()
     columns = (
         TextColumn("{task.description:<10}", markup=False),
-        BarColumn(),
+        BarColumn(bar_width=20),
         TextColumn("{task.fields[text]}", markup=False),
         TimeElapsedColumn(),
     )

@@ -111,7 +111,9 @@ class _Writer:
     def _options(self, field: Schema) -> list[dict[str, Any]]:
         """The schemas of which a value must meet one."""
         several = field.get("oneOf") or field.get("anyOf")
-        return [_resolved(one, self._definitions) for one in several] if several else [dict(field)]
+        if not several:
+            return [dict(field)]
+        return [option for one in several for option in self._options(_resolved(one, self._definitions))]
 
     def _option_of(self, options: list[dict[str, Any]], value: Any) -> dict[str, Any] | None:
         """The option of an object that a value is of; None where it is no object."""

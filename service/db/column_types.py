@@ -159,13 +159,13 @@ class Json(TypeDecorator[Any]):
 
 
 class JsonObject(Json):
-    """A JSON object. Anything else is read as an empty one."""
+    """A JSON object, as it is; see `wire_safe` for what may be in it. Anything else is read as an empty one."""
 
     cache_ok = True
 
     def from_json(self, plain: Any) -> Any:
         """The object."""
-        return wire_safe(plain) if isinstance(plain, dict) else {}
+        return plain if isinstance(plain, dict) else {}
 
 
 class Numbers(Json):
@@ -177,7 +177,7 @@ class Numbers(Json):
         """The numbers."""
         if not isinstance(plain, dict):
             return None
-        named = {name: _as_number(value) for name, value in wire_safe(plain).items()}
+        named = {wire_safe(name): _as_number(value) for name, value in plain.items()}
         return {name: value for name, value in named.items() if value is not None}
 
 
@@ -225,4 +225,5 @@ def wire_safe(value: Any, depth: int = 0) -> Any:
 
 
 def _as_number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    safe = None if isinstance(value, bool) else wire_safe(value)
+    return float(safe) if isinstance(safe, int | float) else None

@@ -1,8 +1,8 @@
 """Pool of processes that decode uploaded pictures, within limits of memory and time.
 
-Two processes, each with one picture at a time. Every picture goes to the quick one first, which looks at its header and
-decodes what is little work. What is more work, or turns out to be, goes to the other one, the least work first. So
-pictures that are made to be hard hold up each other, and not the usual ones.
+Two processes, each with one picture at a time. Every picture goes to the quick one first, the smallest file first; it
+looks at the header and decodes what is little work. What is more work, or turns out to be, goes to the other one, the
+least work first. So pictures that are made to be hard hold up each other, and not the usual ones.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ class DecoderPool:
         work = float("inf")
         if len(data) <= _QUICK_BYTES:
             order = self._order(model, min(_QUICK_SECONDS, self._seconds), _QUICK_WORK)
-            answer, pixels = await self._quick.decode(order, data, 0.0)
+            answer, pixels = await self._quick.decode(order, data, float(len(data)))
             if answer.kind not in (AnswerKind.TOO_MUCH_WORK, AnswerKind.KILLED):
                 return _picture(answer, pixels, model)
             work = answer.work or work

@@ -26,6 +26,8 @@ from seqae.data.preprocess import fit, orientation
 __all__ = ["Answer", "AnswerKind", "Order", "main", "read_message", "write_message"]
 
 _HEADER = struct.Struct(">II")
+_TEXT_FORMATS = (b"P1", b"P2", b"P3")  # read by a loop in Python
+_TEXT_WORK = 20.0  # pixels a byte
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Answer:
     """Of the picture as it is shown, in its own pixels."""
     height: int = 0
     work: float = 0.0
-    """Pixels that are to be decoded, counted again for each scan of a progressive JPEG."""
+    """Pixels that are to be decoded, counted again for each scan of a JPEG; as many as take as long as its text."""
 
 
 def write_message(stream: IO[bytes], head: Order | Answer, data: bytes = b"") -> None:
@@ -153,6 +155,8 @@ def _answer(order: Order, data: bytes) -> tuple[Answer, bytes]:
             reason = f"is {width} x {height} pixels, more than {order.max_pixels:,}"
             return Answer(AnswerKind.REFUSED, reason=reason), b""
         work = float(width * height * max(1, jpeg_scans(data) if image.format in ("JPEG", "MPO") else 1))
+        if data[:2] in _TEXT_FORMATS:
+            work += len(data) * _TEXT_WORK
         if work > order.most_work:
             return Answer(AnswerKind.TOO_MUCH_WORK, work=work), b""
         pixels: np.ndarray = fit(image, order.height, order.width, order.channels)

@@ -58,6 +58,8 @@ def _publish(context: ReconcilerContext, job: JobRow, result: Result) -> None:
         raise NoRun(f"job {job.id} has no run")
     checkpoint = None if result.checkpoint is None else folder / result.checkpoint
     if checkpoint is not None:
+        if not checkpoint.resolve().is_relative_to(folder.resolve()):
+            raise CheckpointError("it lies outside of the job's folder")
         verify(checkpoint)
     save_driver_log(context, job)
     context.tracking.ship(folder, run_id)

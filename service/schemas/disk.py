@@ -13,9 +13,9 @@ class DiskPart(Schema):
     kind: str
     """jobs, data caches, downloaded models, database, deleted jobs, or a folder's own name."""
     bytes: int
-    """What they take, in bytes."""
+    """What its files take."""
     files: int
-    """How many they are."""
+    """How many there are."""
     quota_bytes: int | None = None
     """Over it the longest unused is removed; None: it has no quota of its own."""
     newest: datetime | None = None
@@ -26,32 +26,32 @@ class JobDisk(Schema):
     """What a job's folder takes."""
 
     id: str
-    """Of the job."""
+    """The job's id, which is its folder's name."""
     name: str
-    """What people call it."""
+    """What people call the job; empty: there is no such job in this database."""
     owner: str
-    """Who submitted it; empty if nobody was named."""
+    """Who the job belongs to."""
     state: str
     """Empty: there is no such job in this database."""
     bytes: int
-    """Size of its folder, in bytes."""
+    """All that is in its folder."""
     checkpoint_bytes: int
-    """Of that its checkpoints, in bytes."""
+    """Of that its checkpoints, over all attempts and trials."""
     film_strip_bytes: int
-    """Of that its film strips, in bytes."""
+    """Of that its film strips."""
     log_bytes: int
-    """Of that its logs, in bytes."""
+    """Of that what its drivers have printed."""
 
 
 class OwnerDisk(Schema):
     """What the jobs of one owner take."""
 
     owner: str
-    """Who submitted the jobs; empty for those of nobody."""
+    """Who the jobs belong to; empty: nobody was named."""
     jobs: int
-    """How many they are."""
+    """How many of them have a folder."""
     bytes: int
-    """Size of all their folders, in bytes."""
+    """What these folders take."""
 
 
 class DiskView(Schema):
@@ -60,14 +60,14 @@ class DiskView(Schema):
     home: str
     """Folder of everything the stack keeps."""
     total_bytes: int
-    """Size of the disk that the home is on, in bytes."""
+    """Size of the disk that the home is on."""
     free_bytes: int
-    """What is left of it, in bytes."""
+    """What is left of it."""
     parts: tuple[DiskPart, ...]
-    """By kind, largest first."""
+    """Largest first."""
     owners: tuple[OwnerDisk, ...]
-    """By owner, largest first."""
+    """Largest first."""
     jobs: tuple[JobDisk, ...]
     """The largest, at most a hundred."""
     measured_at: datetime
-    """When (UTC)."""
+    """When this was seen; it is measured once a minute at most."""

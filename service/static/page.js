@@ -34,6 +34,7 @@ function row(job) {
   const state = tr.appendChild(make("td", job.state, job.state === "FAILED" ? { class: "bad" } : {}));
   if (job.attempt > 1) state.append(make("span", ` attempt ${job.attempt}`, { class: "dim" }));
   if (job.error) state.append(make("div", job.error.message, { class: "dim" }));
+  else if (job.waiting) state.append(make("div", `waits for ${job.waiting.for}: ${job.waiting.missing}`, { class: "dim" }));
   const progress = tr.appendChild(make("td", undefined, { class: "number" }));
   if (p && p.iterations) {
     progress.append(make("progress", undefined, { value: p.iteration, max: p.iterations }));

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from seqae.errors import Error
 from service.db.store import Store
 from service.settings import Settings
 
@@ -74,3 +75,25 @@ def test_further_roots_are_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEQAE_DATA_ROOTS", '["/mnt/disk", "here"]')
     assert Settings().data_roots == (Path("/mnt/disk"), tmp_path / "here")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SEQAE_MAX_RETRIES", "secret"),
+        ("SEQAE_WEBHOOK_URLS", "secret"),
+        ("SEQAE_PORT", "99999"),
+        ("SEQAE_RECONCILE", "?"),
+    ],
+)
+def test_a_variable_that_can_not_be_is_named_in_a_line(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F4: the control plane ended in a traceback of pydantic; values may be secrets."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(Error) as refused:
+        Settings.from_environment()
+    message = str(refused.value)
+    assert variable.lower() in message.lower() or variable.removeprefix("SEQAE_").lower() in message
+    assert "\n" not in message
+    assert value not in message

@@ -32,12 +32,14 @@ def test_an_older_spec_goes_through_each_migration_once(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(stored_specs, "SPEC_VERSION", 3)
     monkeypatch.setattr(stored_specs, "MIGRATIONS", MappingProxyType({1: renamed, 2: next_seed}))
+    stored_specs._parse.cache_clear()
     for version, stored, seed in ((None, {"title": "a"}, 2), (1, {"title": "a"}, 2), (2, {"name": "a", "seed": 5}, 6)):
         spec = parse_spec(stored, version)
         assert isinstance(spec, TrainSpec)
         assert (spec.name, spec.seed) == ("a", seed)
     with pytest.raises(SpecUnreadable, match="migrated"):
         parse_spec({"name": "a"}, 1)
+    stored_specs._parse.cache_clear()
 
 
 @pytest.mark.parametrize(
