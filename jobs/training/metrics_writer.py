@@ -11,7 +11,7 @@ from jobs.directory.files import write_atomically
 from jobs.directory.layout import AttemptFolder, JobFolder
 from jobs.directory.records import Phase, Progress
 from jobs.evaluation.film_strips import film_strips
-from jobs.log_lines import describe_metrics, describe_report
+from jobs.training.log_lines import describe_metrics, describe_report
 from seqae import training
 from seqae.evaluation.evaluate import Evaluation
 from seqae.evaluation.names import with_split
