@@ -145,6 +145,17 @@ class _Connection(H11Protocol):
         super().on_response_complete()
         self._watch()
 
+    def send_400_response(self, msg: str) -> None:
+        """Answers bytes that are no HTTP; whatever works on the request that they belong to must not answer as well."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self._close()
+                return
+        super().send_400_response(msg)
+
     def timeout_keep_alive_handler(self) -> None:
         """Closes a connection that was idle for too long."""
         super().timeout_keep_alive_handler()

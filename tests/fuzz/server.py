@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +37,12 @@ class ServerProcess:
         return self.process.poll() is None
 
     def memory(self) -> int:
-        """Resident memory, in bytes."""
-        return int(psutil.Process(self.process.pid).memory_info().rss)
+        """Resident memory of the server and of its decoders, in bytes."""
+        server, total = psutil.Process(self.process.pid), 0
+        for process in [server, *server.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                total += int(process.memory_info().rss)
+        return total
 
     def tracebacks(self) -> Counter[str]:
         """Tracebacks in its log, by their last line: what nobody expected, even where no answer shows it."""

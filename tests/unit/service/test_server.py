@@ -176,3 +176,19 @@ def test_connections_leave_room_for_other_files(make_app: MakeApp, settings: Set
     """E3: databases and logs need files as well, however many connections were asked for."""
     config = ServerConfig(make_app(), settings.model_copy(update={"max_connections": 10**9}))
     assert 16 <= config.max_connections < resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/jobs", "/reconstruct", "/jobs/job_000000000000/cancel"])
+def test_a_body_that_is_no_http_is_answered_once(
+    client: httpx.Client, stack: ExitStack, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    """Found by fuzzing: the app answered too, which left a traceback in the log."""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    for _ in range(5):
+        connection = _connect(stack, client)
+        connection.sendall(head + b"zz\r\n")
+        received = _rest(connection)
+        assert received[:13] == b"HTTP/1.1 400 "
+        assert received.count(b"HTTP/1.1") == 1
+    assert client.get("/healthz").status_code == 200  # what was in progress has been logged by now
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
