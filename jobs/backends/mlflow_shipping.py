@@ -32,9 +32,10 @@ _DATASET_TAG = "seqae.dataset"
 _IMAGES_TAG = "mlflow.loggedImages"
 _TABLES_TAG = "mlflow.loggedArtifacts"
 
-_FRAME_KEYS = {"figure": "figure", "evaluate": "test/film_strip"}
-_FILM_STRIP = "val/film_strip"
-"""Name of the film strips of a training run; MLflow shows them in the section of what stands before the slash."""
+_FRAME_KEYS = {"figure": "canvas/figure", "evaluate": "canvas/test"}
+_FILM_STRIP = "canvas/val"
+"""Name of the film strips of a training run. MLflow shows them in the section of what stands before the slash; of all
+sections this one comes first."""
 _PREVIEW_SIDE = 1024
 """Pixels of the longer side of the small copy that MLflow shows in its charts."""
 

@@ -327,7 +327,7 @@ def test_film_strips_are_sent_at_a_constant_cost_under_names_that_mlflow_reads(
     small, first, _, second = run.images
     assert first.removesuffix(".png") == small.removesuffix("+compressed.webp")
     key, *rest = first.split("+")
-    assert (key, rest[:2], second.split("+")[2]) == ("val~film_strip", ["step", "20"], "40")
+    assert (key, rest[:2], second.split("+")[2]) == ("canvas~val", ["step", "20"], "40")
     assert rest[2] == "timestamp"
     assert rest[3].isdecimal()
     assert run.tags["mlflow.loggedImages"] == "True"
