@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit slow chaos bench constraints clean
+.PHONY: help demo test lint unit slow chaos fuzz bench docs constraints clean
 
 # The first interpreter that is new enough; `make PYTHON=/path/to/python demo` picks another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -54,8 +54,15 @@ slow: $(INSTALLED_DEV)  ## the tests that take minutes
 chaos: $(INSTALLED_DEV)  ## the tests that kill real processes for minutes
 	$(PYTEST) -m chaos -s
 
+fuzz: $(INSTALLED_DEV)  ## 10,000 requests that nobody would send, against a server of its own
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.main
+
 bench: $(INSTALLED_DEV)  ## one table of speeds; writes bench.json
 	$(BIN)/python -m tests.benchmarks.main
+
+docs: $(INSTALLED_DEV)  ## write the pages that are made from the code
+	$(BIN)/python -m tests.settings_page
+	$(BIN)/python -m service.cli.reference > docs/cli.md
 
 constraints: $(INSTALLED_DEV)  ## write the versions that are installed now into deploy/constraints.txt
 	@{ grep '^#' deploy/constraints.txt; $(BIN)/pip freeze --all --exclude-editable | grep -E '^[A-Za-z0-9_.-]+==' | grep -v '^pip=='; } > .venv/constraints

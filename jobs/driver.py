@@ -12,12 +12,14 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from jobs.backends.loopback import loopback_unproxied
 from jobs.backends.mlflow import MlflowTracking
 from jobs.directory.layout import AttemptFolder, JobFolder
 from jobs.directory.records import Failure, NoteKind, Outcome, Phase, Progress, Result
 from jobs.error_classes import classify
 from jobs.errors import ErrorClass, FencedError, FolderError, NoRun, TrackingRefused, TrackingUnavailable
 from jobs.interfaces import Tracking
+from jobs.log_lines import LOG_FORMAT, LOG_TIME
 from jobs.periodic_thread import PeriodicThread
 
 __all__ = ["DriverContext", "connect", "drive"]
@@ -63,7 +65,8 @@ def drive(work: Callable[[DriverContext], Result], argv: Sequence[str] | None = 
     Returns:
         The exit status: 0 whenever the result file tells the rest.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, datefmt=LOG_TIME)
+    os.environ.update(loopback_unproxied(os.environ))
     context = _parse_context(argv)
     _handle_sigterm()
     background = _BackgroundTasks(context)
@@ -78,7 +81,9 @@ def drive(work: Callable[[DriverContext], Result], argv: Sequence[str] | None = 
     except SystemExit:
         # SIGTERM: three seconds are left, and the metrics can be shipped by the control plane.
         background.stop(ship=False)
-        _write_result(context, _result_of_sigterm(context))
+        result = _result_of_sigterm(context)
+        _write_result(context, result)
+        logger.info("attempt %d: stopped, %s", context.attempt.number, result.outcome.value)
         return 0
     except Exception as error:
         logger.exception("the attempt failed")

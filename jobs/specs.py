@@ -37,7 +37,10 @@ class WorkerRange(Config):
     """Elastic training: between `min` and `max` workers, as many as the cluster has room for."""
 
     min: int = Field(ge=1, le=1024)
+    """Fewest workers that train."""
+
     max: int = Field(ge=1, le=1024)
+    """Most workers that train; `schedule.batch_size` has an image for each of them."""
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Self:
@@ -109,6 +112,8 @@ class TrainSpec(TrainConfig):
     """A job that trains one model."""
 
     kind: Literal["train"] = "train"
+    """What the job does: it trains. A spec without `kind` does as well."""
+
     name: Name
     """What people call the job; it need not be unique."""
 
@@ -117,6 +122,7 @@ class TrainSpec(TrainConfig):
     left out, such as `seqae-mnist_scenes`."""
 
     scaling: ScalingConfig = ScalingConfig()
+    """Workers, and what each of them asks of the cluster."""
 
     @model_validator(mode="after")
     def _every_worker_has_an_image(self) -> Self:
@@ -132,7 +138,10 @@ class FloatRange(Config):
     """A range to draw from, on a logarithmic scale."""
 
     low: float = Field(ge=1e-9, le=1e6)
+    """Smallest value."""
+
     high: float = Field(ge=1e-9, le=1e6)
+    """Largest value."""
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Self:
@@ -145,7 +154,11 @@ class SearchSpace(Config):
     """What a search varies; a field left out keeps the base spec's value."""
 
     alpha_region: FloatRange | None = None
+    """Range of `loss.alpha_region`."""
+
     alpha_mseot: FloatRange | None = None
+    """Range of `loss.alpha_mseot`."""
+
     bottleneck: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field((), max_length=64)
     """Choices of `model.coder.bottleneck`."""
 
@@ -192,7 +205,11 @@ class TuneSpec(Config):
     """A job that searches: trials of `base` with fields of `space` changed, stopped early by ASHA."""
 
     kind: Literal["tune"]
+    """What the job does: it searches."""
+
     name: Name
+    """What people call the search; it need not be unique."""
+
     register_as: ModelName | None = None
     """As a training job's; the base spec's, if it names one, when left out."""
 
@@ -200,7 +217,11 @@ class TuneSpec(Config):
     """What every trial starts from; its scaling is each trial's."""
 
     space: SearchSpace
+    """What the trials differ in."""
+
     trials: int = Field(8, ge=1, le=10_000)
+    """Combinations that are tried."""
+
     metric: SelectionMetric = SelectionMetric.OBJECTIVE
     """What the search improves: `objective` and `val/mse` go down, `val/fg_ari` goes up."""
 
@@ -211,6 +232,7 @@ class TuneSpec(Config):
     """ASHA keeps one trial in so many at each rung."""
 
     seed: int = Field(0, ge=0, le=2**31 - 1)
+    """Of the combinations that are drawn; the trials themselves train with `base.seed`."""
 
     @model_validator(mode="after")
     def _space_is_valid(self) -> Self:
@@ -227,7 +249,11 @@ class FigureSpec(Config):
     """A job that makes one of the paper's figures from a model that was trained."""
 
     kind: Literal["figure"]
+    """What the job does: it makes a figure."""
+
     name: Name
+    """What people call the job; it need not be unique."""
+
     figure: FigureName
     """Number of the figure in the paper, 4 to 10, or "sample" for scenes drawn from a variational model."""
 
@@ -254,7 +280,11 @@ class EvaluateSpec(Config):
     """A job that evaluates a model that was trained on test images, on those of its own config or on others."""
 
     kind: Literal["evaluate"]
+    """What the job does: it evaluates."""
+
     name: Name
+    """What people call the job; it need not be unique."""
+
     model: str = Field("champion", min_length=1, max_length=4096, pattern=NO_NULL)
     """NAME, NAME@champion, NAME@challenger or NAME/VERSION of the registry; of the default model also "champion" or a
     version; a job's id; or a checkpoint's folder, as a path below the folder of all jobs."""

@@ -57,10 +57,11 @@ def field_error(pointer: str, message: str) -> PydanticCustomError:
 class Config(BaseModel):
     """Base of all settings: frozen, no unknown fields, no NaN or infinity, and numbers that are numbers.
 
-    Every number has a lower and an upper bound; a test walks them all.
+    Every number has a lower and an upper bound, and every field a docstring, which is its text in the JSON schema and
+    at `/docs`; tests walk them all.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -102,13 +103,13 @@ class AttentionConfig(Config):
     """The soft-attention window: an N x N grid of Gaussian kernels (Eq. 7-12)."""
 
     kernel_size: int = Field(25, ge=8, le=256)
-    """N, kernels along one side of the grid."""
+    """N, kernels along one side of the grid; a patch is N x N."""
 
     delta_min: float = Field(0.37, ge=0.01, le=64)
-    """Smallest stride between two kernels."""
+    """Smallest stride between two kernels, in pixels."""
 
     delta_max: float = Field(1.16, ge=0.01, le=64)
-    """Largest stride. N = 25 and 1.16 make a window 28 pixels wide: about one digit."""
+    """Largest stride, in pixels. N = 25 and 1.16 make a window 28 pixels wide: about one digit."""
 
     sigma: Literal["tied", "free"] = "tied"
     """"tied": sigma is a share of delta, which rules out the comb of sigma << delta. "free": sigma is in pixels."""
@@ -161,24 +162,24 @@ class CoderConfig(Config):
     """"autoencoder": Table 1. "variational": the same with a Gaussian code, from which scenes can be sampled."""
 
     bottleneck: int = Field(256, ge=1, le=8192)
-    """Length of the code z."""
+    """Length of the code z, in numbers."""
 
 
 class BackgroundConfig(Config):
     """The background network (Table 2): an image-level auto-encoder that paints the canvas of step 0."""
 
     bottleneck: int = Field(16, ge=1, le=4096)
-    """Length of its code."""
+    """Length of its code, in numbers."""
 
 
 class ModelConfig(Config):
     """The sequential auto-encoder (Eq. 1-6)."""
 
     height: int = Field(64, ge=8, le=1024)
-    """Image height H."""
+    """Image height H, in pixels."""
 
     width: int = Field(64, ge=8, le=1024)
-    """Image width W."""
+    """Image width W, in pixels."""
 
     channels: Literal[1, 3] = 1
     """1 for grey, 3 for colour."""
@@ -187,9 +188,16 @@ class ModelConfig(Config):
     """T, writes onto the canvas."""
 
     attention: AttentionConfig = AttentionConfig()
+    """The window of each write."""
+
     localizer: LocalizerConfig = LocalizerConfig()
+    """The network that places the window."""
+
     coder: CoderConfig = CoderConfig()
+    """The network that makes a patch of what the window shows."""
+
     background: BackgroundConfig | None = None
+    """Network that paints the canvas before the first write; None starts from an empty one, as black scenes do."""
 
     @model_validator(mode="after")
     def _grid_fits_the_image(self) -> Self:
@@ -204,6 +212,7 @@ class MnistScenesConfig(Config):
     """MNIST-Scenes: handwritten digits placed on a black image, made from a seed."""
 
     kind: Literal["mnist_scenes"] = "mnist_scenes"
+    """Tells this kind of data from `images`."""
 
     digits: Literal["bundled", "mnist"] = "bundled"
     """"bundled": scikit-learn's 1,797 digits, on every machine. "mnist": the real 70,000, found or downloaded."""
@@ -247,12 +256,17 @@ class ImagesConfig(Config):
     """A folder of images, in COCO's layout or not: the largest centred square of each, resized to the model's size."""
 
     kind: Literal["images"] = "images"
+    """Tells this kind of data from `mnist_scenes`."""
 
     path: str = Field(min_length=1, max_length=4096, pattern=NO_NULL)
-    """Folder with images below it; relative paths start at the data folder (SEQAE_DATA_DIR)."""
+    """Folder with images below it. Relative paths start at the data folder (SEQAE_DATA_DIR); what lies outside of that
+    and of the further roots (SEQAE_DATA_ROOTS), links followed, is refused. Files are known by suffix or first bytes;
+    those that can't be read are skipped and named. Grey of 16 bits is 0..65,535, floats are 0..1, whatever the largest
+    value."""
 
     annotations: str | None = Field(None, min_length=1, max_length=4096, pattern=NO_NULL)
-    """COCO instances JSON, for evaluation only; relative paths start at the data folder too."""
+    """COCO instances JSON, for evaluation only; its path is treated as `path` is. Entries that can't be used are
+    skipped, counted and named; annotations of another size than the file's are scaled."""
 
     train_images: int = Field(40_000, ge=1, le=10_000_000)
     """At most so many images train; where fewer exist, one in eleven is kept for `val` and one in eleven for `test`."""
@@ -312,7 +326,10 @@ class GrowthStep(Config):
     """Progressive training (2.6): from `iteration` on the model makes `steps` writes."""
 
     iteration: int = Field(ge=0, le=2**31 - 1)
+    """First iteration with so many writes, counted from 0."""
+
     steps: int = Field(ge=1, le=64)
+    """T from then on, writes onto the canvas."""
 
 
 class ScheduleConfig(Config):
@@ -412,10 +429,19 @@ class TrainConfig(Config):
     """Where defaults come from. "paper" is the paper's literal setting; fields given beside it still count."""
 
     seed: int = Field(0, ge=0, le=2**31 - 1)
+    """Of the weights, the order of the images, and what is drawn while training."""
+
     data: DataConfig = MnistScenesConfig()
+    """Images to learn from, told apart by `kind`."""
+
     model: ModelConfig = ModelConfig()
+    """What the network is made of."""
+
     loss: LossConfig = LossConfig()
+    """What training minimises, and by which weights."""
+
     schedule: ScheduleConfig = ScheduleConfig()
+    """Length and speed of training, and how often it evaluates and saves."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,5 +1,6 @@
-"""Records of a reconstruction: what a model made of one picture, in numpy, without tensors."""
+"""Records of a reconstruction: what a model made of one picture, in numpy, without tensors; notebooks show them."""
 
+import base64
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,3 +47,17 @@ class Reconstruction:
     steps: tuple[AttentionStep, ...]
     error: tuple[float, ...]
     """Mean squared error of each frame, T+1 of them; intensities are 0..1."""
+
+    def _repr_png_(self) -> bytes:
+        """The film strip, which Jupyter shows for an object with this method."""
+        # Only here, so that whoever wants the records alone needs no PIL.
+        from seqae.rendering import frames
+
+        return frames.png(np.asarray(frames.filmstrip(self)))
+
+    def _repr_html_(self) -> str:
+        """The film strip above a line with the error at the start and at the end; what Jupyter prefers."""
+        writes, first, last = len(self.steps), self.error[0], self.error[-1]
+        text = f"mean squared error {first:.3g} before the first write, {last:.3g} after {writes}"
+        picture = base64.b64encode(self._repr_png_()).decode("ascii")
+        return f'<figure><img alt="Film strip: {text}" src="data:image/png;base64,{picture}"><p>{text}</p></figure>'

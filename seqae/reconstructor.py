@@ -10,7 +10,7 @@ from PIL import Image
 from seqae.attention import window_box
 from seqae.checkpoints import checkpoint
 from seqae.config import TrainConfig
-from seqae.data.preprocess import centre_box, fit
+from seqae.data.preprocess import centre_box, fit, orientation
 from seqae.losses import step_errors
 from seqae.model import Output, SequentialAutoEncoder
 from seqae.reconstruction import AttentionStep, Reconstruction
@@ -29,13 +29,18 @@ class Reconstructor:
         self._device = next(model.parameters()).device
 
     @classmethod
-    def from_checkpoint(cls, path: Path, device: str = "cpu") -> "Reconstructor":
+    def from_checkpoint(cls, path: Path | str, device: str = "cpu") -> "Reconstructor":
         """Loads a checkpoint folder.
+
+        Args:
+            path: of the folder, with a manifest in it.
+            device: where the model runs, as torch names it: "cpu", "cuda", "cuda:1".
 
         Raises:
             CheckpointError: it is damaged or of another format version.
         """
-        return cls(checkpoint.load_model(path, device), checkpoint.read_config(path))
+        folder = Path(path)
+        return cls(checkpoint.load_model(folder, device), checkpoint.read_config(folder))
 
     def reconstruct(self, images: Sequence[Image.Image]) -> list[Reconstruction]:
         """Rebuilds pictures of any size and mode; each is cropped to its largest centred part and resized.
@@ -48,7 +53,7 @@ class Reconstructor:
         model = self.config.model
         inputs = np.stack([fit(image, model.height, model.width, model.channels) for image in images])
         # EXIF rotation may have swapped the sides; `fit` crops the rotated picture, so its size is what counts.
-        sizes = [image.size[::-1] if image.getexif().get(0x0112) in (5, 6, 7, 8) else image.size for image in images]
+        sizes = [image.size[::-1] if orientation(image) >= 5 else image.size for image in images]
         return self.reconstruct_arrays(inputs, sizes)
 
     def reconstruct_arrays(

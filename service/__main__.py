@@ -2,49 +2,31 @@
 
 import gc
 import logging
-import socket
+import os
 import sys
 
-import uvicorn
 from starlette.applications import Starlette
 
+from jobs.backends.loopback import loopback_unproxied
 from jobs.backends.mlflow import MlflowTracking
 from jobs.backends.ray import RayLauncher
+from seqae.errors import Error
 from service.app import create_app
 from service.db.store import Store
+from service.server import Server, ServerConfig
 from service.settings import Settings
 
 __all__ = ["build", "collect_seldom", "main", "run"]
-
-_GRACE_SECONDS = 10
-"""Requests that are still answered after so long are cut."""
-
-_IDLE_SECONDS = 60
-"""Connections may be idle for so long. Clients should give them up first (httpx does after 5 s): when the server closes
-one, it races with the client's next request, which is then lost."""
-
 
 _COLLECT_EVERY = 50_000
 """Objects made and not freed between two looks for garbage. Python's 700 are reached within one page of jobs, so that
 all that the process has ever loaded is searched again and again, at 0.1 s a time."""
 
 
-class _Server(uvicorn.Server):
-    """HTTP server that closes event streams when it begins to stop: waiting for their clients would hold it up."""
-
-    def __init__(self, config: uvicorn.Config, app: Starlette) -> None:
-        super().__init__(config)
-        self._app = app
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._app.state.context.closing.set()
-        await super().shutdown(sockets)
-
-
 def build(settings: Settings) -> Starlette:
     """The app with the real cluster, database and registry; the database is brought to the newest version."""
-    settings.jobs_dir.mkdir(parents=True, exist_ok=True)
-    (settings.home / "control").mkdir(parents=True, exist_ok=True)
+    for folder in (settings.home, settings.jobs_dir, settings.home / "control"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = Store(settings.database, webhook_urls=settings.webhook_urls)
     store.migrate()
     launcher = RayLauncher(settings.ray_url, token_file=settings.ray_token_file, timeout=settings.ray_timeout)
@@ -68,16 +50,7 @@ def run(settings: Settings) -> None:
     """Serves the API until SIGTERM or SIGINT; requests in progress are answered first."""
     app = build(settings)
     collect_seldom()
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-        timeout_keep_alive=_IDLE_SECONDS,
-        access_log=False,
-        log_config=None,
-    )
-    _Server(config, app).run()
+    Server(ServerConfig(app, settings), app.state.context.closing.set).run()
 
 
 def main() -> int:
@@ -86,7 +59,15 @@ def main() -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # What it retries is logged once, by the caller, when all tries have failed.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
-    run(Settings())
+    # Databases and job folders are for this user alone; MLflow's client is the only one here that knows proxies.
+    os.umask(0o077)
+    os.environ.update(loopback_unproxied(os.environ))
+    try:
+        settings = Settings.from_environment()
+    except Error as error:
+        logging.getLogger(__name__).error("%s", error)
+        return 1
+    run(settings)
     return 0
 
 

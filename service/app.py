@@ -1,7 +1,9 @@
 """The one place where the control plane is wired together."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,12 +14,17 @@ from fastapi.responses import FileResponse
 from fastapi_offline import FastAPIOffline
 
 from jobs.interfaces import Launcher, Tracking
+from seqae.data.paths import ROOTS_VARIABLE
 from service.api.body_limit import BodyLimit
 from service.api.dependencies import AppContext
-from service.api.problems import documented, install
-from service.api.routes import events, health, jobs, models
+from service.api.problems import install
+from service.api.reference.openapi import documented
+from service.api.request_guard import RequestGuard
+from service.api.responses import HeadRequests, SecurityHeaders
+from service.api.routes import disk, events, health, jobs, models
 from service.db.outbox import Outbox
 from service.db.store import Store
+from service.inference.decoder_pool import DecoderPool
 from service.inference.model_pool import ModelPool
 from service.reconciler.loop import Reconciler
 from service.scheduling.job_service import JobService
@@ -28,8 +35,8 @@ from service.webhook_sender import WebhookSender
 
 __all__ = ["create_app"]
 
-_PAGE = Path(__file__).parent / "static" / "index.html"
-_DECODERS = 4
+_STATIC = Path(__file__).parent / "static"
+_PAGE = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css"}
 _STOP_SECONDS = 4.0
 
 _DESCRIPTION = """Trains, tracks and serves an attentive sequential auto-encoder.
@@ -58,8 +65,17 @@ def create_app(
     server = TrackingServer(tracking, store.now, rest=settings.tracking_retry / 2)
     if inference is None and settings.inference:
         inference = ModelPool(server, settings)
-    service = JobService(store, cluster, settings.jobs_dir, settings, settings.model_name)
-    context = AppContext(settings, cluster, store, server, service, inference)
+    service = JobService(
+        store,
+        cluster,
+        settings.jobs_dir,
+        settings,
+        settings.model_name,
+        cache_dir=settings.cache_dir,
+        data_dir=settings.data_dir,
+    )
+    decoders = DecoderPool(settings.max_image_pixels, settings.decode_seconds)
+    context = AppContext(settings, cluster, store, server, service, inference, decoders)
     # The reference at /docs with its scripts from here: FastAPI's own page loads them from another host.
     app = FastAPIOffline(
         redoc_url=None,
@@ -69,17 +85,32 @@ def create_app(
         lifespan=_lifespan(context, _workers(context)),
     )
     app.state.context = context
-    app.add_middleware(BodyLimit, default=settings.max_spec_bytes, exceptions={"/reconstruct": settings.max_body_bytes})
+    _guard(app, settings)
     install(app)
-    for routes in (jobs, events, models, health):
+    for routes in (jobs, events, models, disk, health):
         app.include_router(routes.router)
     app.openapi = lambda: documented(app)  # type: ignore[method-assign]
-    app.add_api_route("/", _page, include_in_schema=False)
+    for address, name in _PAGE.items():
+        app.add_api_route(address, partial(_file, name), include_in_schema=False)
     return app
 
 
-def _page() -> FileResponse:
-    return FileResponse(_PAGE, headers={"Cache-Control": "no-cache"})
+def _guard(app: FastAPI, settings: Settings) -> None:
+    """Adds what looks at each request before the routes do; the last one is the first to see it."""
+    app.add_middleware(
+        BodyLimit,
+        default=settings.max_spec_bytes,
+        exceptions={"/reconstruct": settings.max_body_bytes},
+        seconds=settings.body_timeout,
+        most_held=settings.max_held_bytes,
+    )
+    app.add_middleware(HeadRequests)
+    app.add_middleware(RequestGuard, allowed_hosts=(settings.host, *settings.allowed_hosts))
+    app.add_middleware(SecurityHeaders)
+
+
+def _file(name: str) -> FileResponse:
+    return FileResponse(_STATIC / name, headers={"Cache-Control": "no-cache"})
 
 
 def _drivers_environment(settings: Settings) -> dict[str, str]:
@@ -87,6 +118,8 @@ def _drivers_environment(settings: Settings) -> dict[str, str]:
     environment = {"MLFLOW_TRACKING_URI": settings.mlflow_url, "SEQAE_CACHE_DIR": str(settings.cache_dir)}
     if settings.data_dir is not None:
         environment["SEQAE_DATA_DIR"] = str(settings.data_dir)
+    if settings.data_roots:
+        environment[ROOTS_VARIABLE] = json.dumps([str(root) for root in settings.data_roots])
     return environment
 
 
@@ -107,7 +140,6 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        context.decoders = anyio.CapacityLimiter(_DECODERS)
         context.lookups = anyio.CapacityLimiter(context.settings.lookup_threads)
         if context.inference is not None:
             context.inference.start()
@@ -122,5 +154,6 @@ def _lifespan(
                     group.start_soon(anyio.to_thread.run_sync, worker.stop, _STOP_SECONDS)
                 if context.inference is not None:
                     group.start_soon(anyio.to_thread.run_sync, context.inference.stop)
+                group.start_soon(context.decoders.close)
 
     return lifespan

@@ -1,29 +1,34 @@
 """HTTP client of the service's API, for the command line and for any Python program."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 from httpx_sse import EventSource
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from jobs.specs import AnySpec
 from seqae.config import Config
 from service.errors import ApiError
-from service.schemas.jobs import END_OF_EVENTS, Event, FrameList, JobView, Page, Validation
-from service.schemas.models import MediaType, ModelStatus, ReconstructionView
+from service.schemas.disk import DiskView
+from service.schemas.health import Readiness
+from service.schemas.jobs import END_OF_EVENTS, AttemptView, Event, FrameList, JobView, Page, Validation
+from service.schemas.models import MediaType, ModelStatus, ReconstructionView, RegisteredModelView
 from service.schemas.problems import Problem
 
 __all__ = ["Client"]
 
-ViewT = TypeVar("ViewT", bound=BaseModel)
+ViewT = TypeVar("ViewT")
 
 _POLL_SECONDS = 1.0
 _OUTAGE_SECONDS = 120.0
 _MOST_QUOTED = 2000
+_LAST_PORT = 65_535
 
 
 class Client:
@@ -33,13 +38,20 @@ class Client:
         url: of the service, such as http://127.0.0.1:8400.
         timeout: seconds that an answer may take.
         transport: for tests.
+
+    Raises:
+        ApiError: the URL is none.
     """
 
     def __init__(self, url: str, timeout: float = 60.0, transport: httpx.BaseTransport | None = None) -> None:
-        self.url = url.rstrip("/")
+        parsed = _parse_url(url)
+        self.url = _shown(parsed)
         # A proxy from the environment is right for a service elsewhere, and wrong for one on this machine.
-        local = httpx.URL(self.url).host in ("127.0.0.1", "localhost", "::1")
-        self._http = httpx.Client(base_url=self.url, timeout=timeout, transport=transport, trust_env=not local)
+        local = parsed.host in ("127.0.0.1", "localhost", "::1")
+        try:
+            self._http = httpx.Client(base_url=parsed, timeout=timeout, transport=transport, trust_env=not local)
+        except (ImportError, ValueError) as error:
+            raise ApiError(f"the environment's proxy can't be used: {error}") from error
 
     def close(self) -> None:
         """Closes the connections."""
@@ -71,9 +83,9 @@ class Client:
             owner: who asks; quotas count by it.
             priority: higher goes first.
         """
-        headers = {"Seqae-Owner": owner} if owner else {}
+        headers = _owner(owner)
         if idempotency_key is not None:
-            headers["Idempotency-Key"] = idempotency_key
+            headers["Idempotency-Key"] = _header("the idempotency key", idempotency_key, most=255)
         response = self._call("POST", "/jobs", json=_body(spec), headers=headers, params={"priority": priority})
         return _parse(response, JobView)
 
@@ -85,18 +97,32 @@ class Client:
         """A job as it is now."""
         return _parse(self._call("GET", _path(job_id)), JobView)
 
-    def list(self, states: Sequence[str] = (), *, limit: int = 50, cursor: str | None = None) -> Page:
+    def list(
+        self, states: Sequence[str] = (), *, limit: int = 50, cursor: str | None = None, owner: str | None = None
+    ) -> Page:
         """A page of jobs, newest first.
 
         Args:
             states: only jobs in these; all when empty.
             limit: length of the page.
             cursor: `next_cursor` of the page before.
+            owner: only jobs of this one.
         """
         params: dict[str, Any] = {"state": list(states), "limit": limit}
-        if cursor is not None:
-            params["cursor"] = cursor
+        params |= {name: value for name, value in (("cursor", cursor), ("owner", owner)) if value is not None}
         return _parse(self._call("GET", "/jobs", params=params), Page)
+
+    def attempts(self, job_id: str) -> tuple[AttemptView, ...]:
+        """Every try at a job, oldest first."""
+        return _parse(self._call("GET", f"{_path(job_id)}/attempts"), tuple[AttemptView, ...])
+
+    def set_priority(self, job_id: str, priority: int) -> JobView:
+        """Moves a job in the queue; higher goes first."""
+        return _parse(self._call("PATCH", _path(job_id), json={"priority": priority}), JobView)
+
+    def delete(self, job_id: str) -> None:
+        """Removes an ended job with its files."""
+        self._call("DELETE", _path(job_id))
 
     def cancel(self, job_id: str) -> JobView:
         """Ends a job."""
@@ -194,20 +220,47 @@ class Client:
 
     def frame(self, job_id: str, step: int | str = "latest") -> bytes:
         """The film strip of an iteration, a PNG."""
-        return self._call("GET", f"{_path(job_id)}/frames/{step}").content
+        return self._call("GET", f"{_path(job_id)}/frames/{_segment(str(step))}").content
 
     # --- models
 
     def models(self) -> ModelStatus:
-        """The models that the service has loaded."""
+        """All registered models, and those that the service has loaded."""
         return _parse(self._call("GET", "/models"), ModelStatus)
+
+    def model(self, name: str) -> RegisteredModelView:
+        """A registered model: its versions, its champion, and every decision about that."""
+        return _parse(self._call("GET", f"/models/{_segment(name)}"), RegisteredModelView)
+
+    def promote(self, name: str, version: str, *, why: str = "", owner: str = "") -> RegisteredModelView:
+        """Makes a version the champion of its model, whatever the promotion rule says.
+
+        Args:
+            name: of the registered model.
+            version: its number.
+            why: for whoever reads the history.
+            owner: who asks.
+        """
+        path = f"/models/{_segment(name)}/versions/{_segment(version)}:promote"
+        return _parse(self._call("POST", path, json={"why": why}, headers=_owner(owner)), RegisteredModelView)
+
+    def rollback(self, name: str, *, why: str = "", owner: str = "") -> RegisteredModelView:
+        """Makes the champion before the champion again.
+
+        Args:
+            name: of the registered model.
+            why: for whoever reads the history.
+            owner: who asks.
+        """
+        path = f"/models/{_segment(name)}:rollback"
+        return _parse(self._call("POST", path, json={"why": why}, headers=_owner(owner)), RegisteredModelView)
 
     def reconstruct(self, image: bytes | Path, *, model: str = "champion") -> ReconstructionView:
         """Reconstructs an image, step by step.
 
         Args:
             image: an image file, or its content.
-            model: "champion", a version, or a job's id.
+            model: "champion", NAME, NAME@champion, NAME@challenger, NAME/VERSION, or a job's id.
         """
         return _parse(self._reconstruct(image, model, MediaType.JSON), ReconstructionView)
 
@@ -217,7 +270,7 @@ class Client:
         Args:
             image: an image file, or its content.
             media_type: of the file.
-            model: "champion", a version, or a job's id.
+            model: "champion", NAME, NAME@champion, NAME@challenger, NAME/VERSION, or a job's id.
         """
         return self._reconstruct(image, model, media_type).content
 
@@ -225,6 +278,16 @@ class Client:
         content = image.read_bytes() if isinstance(image, Path) else image
         files = {"file": ("image", content, "application/octet-stream")}
         return self._call("POST", "/reconstruct", files=files, params={"model": model}, headers={"Accept": media_type})
+
+    # --- the service itself
+
+    def readiness(self) -> Readiness:
+        """Whether jobs can be taken and run now, and the state of each part of the service."""
+        return _parse(self._call("GET", "/readyz", accepted=(httpx.codes.SERVICE_UNAVAILABLE,)), Readiness)
+
+    def disk(self) -> DiskView:
+        """What the service keeps on its disk, by kind, owner and job."""
+        return _parse(self._call("GET", "/disk"), DiskView)
 
     # --- HTTP
 
@@ -237,12 +300,18 @@ class Client:
         headers: Mapping[str, str] | None = None,
         json: Any = None,
         files: Mapping[str, tuple[str, bytes, str]] | None = None,
+        accepted: Sequence[int] = (),
     ) -> httpx.Response:
         try:
-            response = self._http.request(method, path, params=params, headers=headers, json=json, files=files)
+            request = self._http.build_request(method, path, params=params, headers=headers, json=json, files=files)
+        except (TypeError, ValueError, RecursionError, httpx.InvalidURL) as error:
+            # A NaN, half a character, an object that JSON does not know, a list in itself.
+            raise ApiError(f"this can't be sent: {error}") from error
+        try:
+            response = self._http.send(request)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
-        if not response.is_success:
+        if not response.is_success and response.status_code not in accepted:
             raise _refusal(response)
         return response
 
@@ -293,14 +362,57 @@ def _body(spec: AnySpec | Mapping[str, Any]) -> Any:
 
 
 def _path(job_id: str) -> str:
-    return f"/jobs/{job_id}"
+    return f"/jobs/{_segment(job_id)}"
+
+
+def _segment(text: str) -> str:
+    """A name as one segment of a path, whatever is in it."""
+    if text in ("", ".", ".."):
+        raise ApiError(f"{text!r} names nothing", httpx.codes.NOT_FOUND)
+    return quote(text, safe="", errors="replace")
+
+
+def _parse_url(text: str) -> httpx.URL:
+    example = "a service's address looks like http://127.0.0.1:8400"
+    try:
+        url = httpx.URL(text.strip())
+        named = url.scheme in ("http", "https") and bool(url.host)
+        url.raw_host.decode("ascii").encode("idna")  # what a socket does with a name, and refuses to do with some
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ApiError(f"{text[:200]!r} is no URL: {error}; {example}") from error
+    if not named or "%" in url.host:
+        raise ApiError(f"{text[:200]!r} is no URL of a service; {example}")
+    if url.port is not None and not 0 < url.port <= _LAST_PORT:
+        raise ApiError(f"{text[:200]!r} has a port that can't be: 1 to {_LAST_PORT}")
+    if url.query or url.fragment:
+        raise ApiError(f"{text[:200]!r} has more after its path; {example}")
+    return url
+
+
+def _shown(url: httpx.URL) -> str:
+    """A URL as it may be printed, without a password."""
+    return str(url.copy_with(username=None, password=None)).rstrip("/")
+
+
+def _owner(owner: str) -> dict[str, str]:
+    return {"Seqae-Owner": _header("the owner", owner, most=200)} if owner else {}
+
+
+def _header(what: str, value: str, most: int) -> str:
+    """The value of a header, if it can be one."""
+    if not re.fullmatch(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?", value) or len(value) > most:
+        raise ApiError(f"{what} must have 1 to {most} letters, digits and signs of ASCII")
+    return value
 
 
 def _parse(response: httpx.Response, view: type[ViewT]) -> ViewT:
     try:
-        return view.model_validate_json(response.content)
+        return TypeAdapter(view).validate_json(response.content)
     except ValidationError as error:
-        raise ApiError(f"{response.url} does not answer as this version of seqae expects: {error}") from error
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = "/".join(map(str, first["loc"])) or "the answer"
+        expectation = f"{_shown(response.url)} does not answer as this version of seqae expects"
+        raise ApiError(f"{expectation}: {place}: {first['msg']}") from error
 
 
 def _refusal(response: httpx.Response) -> ApiError:
@@ -310,7 +422,7 @@ def _refusal(response: httpx.Response) -> ApiError:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:
         text = response.text[:_MOST_QUOTED].strip()
-        return ApiError(f"{response.url} answers {status} {response.reason_phrase}: {text}", status)
+        return ApiError(f"{_shown(response.url)} answers {status} {response.reason_phrase}: {text}", status)
     fields = [(field.pointer or field.parameter or "", field.detail) for field in problem.errors or ()]
     if len(fields) == 1 and fields[0][0].removeprefix("#/") in problem.detail:
         fields = []  # it is what the detail says already

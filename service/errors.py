@@ -15,6 +15,8 @@ __all__ = [
     "ConflictError",
     "CursorError",
     "FieldProblem",
+    "ForeignHostError",
+    "ForeignOriginError",
     "FrameNotFoundError",
     "JobNotFoundError",
     "MalformedBodyError",
@@ -124,6 +126,14 @@ class SlowBodyError(Error):
     """A body that did not arrive in time."""
 
 
+class ForeignHostError(Error):
+    """A request to a name that is none of this service's."""
+
+
+class ForeignOriginError(Error):
+    """A request that changes something, made by a web page of another origin."""
+
+
 class MediaTypeError(Error):
     """A body of a type that this address does not take."""
 
@@ -166,6 +176,9 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
         # The request is at fault.
         MalformedBodyError: ProblemType(400, "malformed-body", "A body that can't be parsed as what it says it is"),
         CursorError: ProblemType(400, "cursor", "A page cursor that this service did not hand out"),
+        ForeignOriginError: ProblemType(
+            403, "foreign-origin", "A request that changes something, made by a web page of another origin"
+        ),
         JobNotFoundError: ProblemType(404, "job-not-found", "No job has this id"),
         FrameNotFoundError: ProblemType(404, "frame-not-found", "The job has no film strip of this step (yet)"),
         ModelNotFoundError: ProblemType(
@@ -180,6 +193,7 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
         ),
         BodyTooLargeError: ProblemType(413, "body-too-large", "A body larger than this service takes"),
         MediaTypeError: ProblemType(415, "media-type", "A body of a type that this address does not take"),
+        ForeignHostError: ProblemType(421, "foreign-host", "A request to a name that is none of this service's"),
         SpecRefusedError: ProblemType(
             422,
             "spec-refused",

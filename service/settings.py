@@ -2,15 +2,21 @@
 
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote
 
-from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from seqae.errors import Error
 
 __all__ = ["ReconcilerSettings", "Settings"]
 
 
-class ReconcilerSettings(BaseModel, frozen=True):
+class ReconcilerSettings(BaseModel):
     """Limits of the queue and patience of the reconciler. Durations are in seconds."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     reconcile_every: float = Field(1.0, gt=0)
     """Time between two rounds."""
@@ -56,6 +62,7 @@ class ReconcilerSettings(BaseModel, frozen=True):
     """Wait before the next attempt; doubles with each attempt that gets no further than the ones before."""
 
     retry_wait_max: float = Field(300.0, ge=0)
+    """Longest wait before the next attempt."""
 
     # --- signs of life
 
@@ -92,6 +99,32 @@ class ReconcilerSettings(BaseModel, frozen=True):
     progress_event_every: float = Field(2.0, ge=0)
     """Progress becomes an event at most this often."""
 
+    # --- what grows on the disk
+
+    disk_sweep_every: float = Field(600.0, gt=0)
+    """Time between two sweeps of what grows on the disk."""
+
+    data_cache_bytes: int = Field(50_000_000_000, ge=0)
+    """Built data sets take no more; over it the longest unused ones are removed. Those of live jobs always stay."""
+
+    data_cache_days: float = Field(30.0, gt=0, le=36_500)
+    """A built data set that no job has used for so many days is removed; it is built again when it is needed."""
+
+    model_cache_bytes: int = Field(10_000_000_000, ge=0)
+    """Models downloaded from MLflow take no more; over it the longest unused ones are removed, but for four."""
+
+    max_film_strips: int = Field(500, ge=2)
+    """A run keeps no more film strips, an even choice of them, once MLflow has them."""
+
+    max_log_bytes: int = Field(100_000_000, ge=10_000)
+    """A log that is longer loses its beginning, so that half of this is left."""
+
+    max_events: int = Field(20_000, ge=100)
+    """A job keeps no more events besides its transitions, the newest ones."""
+
+    deleted_events_days: float = Field(90.0, gt=0, le=36_500)
+    """Events of a deleted job are kept for so many days."""
+
     @property
     def longest_wait(self) -> float:
         """No job is left alone for longer, in seconds; one that is to be has been put off by a clock set back since."""
@@ -105,7 +138,7 @@ class Settings(ReconcilerSettings, BaseSettings):
     build it from the environment; everything else takes it as an argument.
     """
 
-    model_config = SettingsConfigDict(env_prefix="SEQAE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="SEQAE_", frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     home: Path = Path(".seqae")
     """Folder of everything the stack keeps; made absolute."""
@@ -113,8 +146,15 @@ class Settings(ReconcilerSettings, BaseSettings):
     data_dir: Path | None = None
     """Folder with data of the user's own: MNIST's files, images, COCO. Specs name paths below it."""
 
+    data_roots: tuple[Path, ...] = ()
+    """Further folders that specs may name paths in (JSON list in the environment). What lies outside of them and of
+    `data_dir`, links followed, is refused."""
+
     host: str = "127.0.0.1"
+    """Address that this process listens on."""
+
     port: int = Field(8400, ge=0, le=65_535)
+    """Port that this process listens on; 0 takes one that is free."""
 
     database_url: str = ""
     """SQLAlchemy URL of the job database; empty: SQLite below `home`."""
@@ -161,17 +201,42 @@ class Settings(ReconcilerSettings, BaseSettings):
 
     # --- the HTTP edge
 
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that this service is reached by, besides `localhost`, loopback addresses and `host` (JSON list in the
+    environment): "name" with any port, "name:port", "*.domain", or "*" for all. Requests to other names are refused,
+    and so is a request that changes something and comes from a web page of another origin."""
+
+    max_connections: int = Field(1_000, ge=16)
+    """Open connections. One more closes one that waits for its request."""
+
+    head_timeout: float = Field(15.0, gt=0)
+    """Longest wait for the head of a request, from its first byte, or from the begin of a connection."""
+
+    send_timeout: float = Field(60.0, gt=0)
+    """A client that takes nothing of its answer for so long is cut off."""
+
     max_body_bytes: int = Field(20_000_000, ge=1024)
     """Largest body with an image; other bodies are limited to `max_spec_bytes`."""
 
     max_spec_bytes: int = Field(64_000, ge=1024)
     """Largest body without an image. Validating a body holds up every other request, hence the low limit."""
 
-    max_image_pixels: int = Field(50_000_000, ge=1)
-    """Larger images are refused by their header, before anything is decoded."""
+    max_image_pixels: int = Field(16_000_000, ge=1, le=500_000_000)
+    """Larger images are refused by their header, before anything is decoded. Each of the two decoders may take 32 bytes
+    of memory for each of these pixels, and 256 MB."""
+
+    decode_seconds: float = Field(4.0, gt=0, le=600)
+    """CPU time that decoding one image may take; then it is refused."""
 
     body_timeout: float = Field(60.0, gt=0)
-    """Longest wait for a body with an image to arrive."""
+    """Longest wait for a body to arrive, from the end of its request's head."""
+
+    max_held_bytes: int = Field(400_000_000, ge=1_000_000)
+    """Bodies of all requests in progress hold so many bytes together; larger ones than `max_spec_bytes` are refused
+    beyond that."""
+
+    min_free_bytes: int = Field(50_000_000, ge=0)
+    """With less room on the disk of `home`, the process is not ready."""
 
     # --- reconstruction inside this process
 
@@ -191,7 +256,7 @@ class Settings(ReconcilerSettings, BaseSettings):
     """At most so many requests wait; the next one is told to come back later."""
 
     inference_timeout: float = Field(60.0, gt=0)
-    """Longest wait for an answer of the model."""
+    """Longest wait for an answer of the model, the decoding of the image included."""
 
     inference_models: int = Field(2, ge=1)
     """At most so many models besides the champion stay loaded, those asked for by version or job id."""
@@ -206,11 +271,42 @@ class Settings(ReconcilerSettings, BaseSettings):
     lookup_timeout: float = Field(10.0, gt=0)
     """Longest wait for the registry, and for a model that it names to be loaded."""
 
+    @classmethod
+    def from_environment(cls) -> Self:
+        """The settings that the `SEQAE_*` variables make.
+
+        Raises:
+            Error: some of them can't be; one line names each of these variables, and quotes no value.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            problems = error.errors(include_input=False, include_url=False)
+            raise Error("; ".join(f"{_variable(problem['loc'])}{problem['msg']}" for problem in problems)) from error
+        except SettingsError as error:
+            raise Error(f"a SEQAE_ variable can't be read: {error}") from error
+
     @model_validator(mode="after")
     def _deliveries_are_signed(self) -> Self:
         if self.webhook_urls and self.webhook_secret is None:
             raise ValueError("SEQAE_WEBHOOK_URLS needs SEQAE_WEBHOOK_SECRET, which signs the deliveries")
         return self
+
+    @field_validator("home", mode="before")
+    @classmethod
+    def _named(cls, home: object) -> object:
+        # An empty path would be the current folder.
+        if home == "":
+            raise ValueError("is empty: name a folder")
+        return home
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names_only(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not host or any(sign in host for sign in "/@?# "):
+                raise ValueError(f"{host!r} is no host: give a name, with or without a port, and no scheme")
+        return hosts
 
     @field_validator("home", "data_dir", "ray_token_file")
     @classmethod
@@ -218,10 +314,16 @@ class Settings(ReconcilerSettings, BaseSettings):
         # Workers on the cluster have other working directories.
         return None if path is None else path.expanduser().absolute()
 
+    @field_validator("data_roots")
+    @classmethod
+    def _absolute_roots(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(root.expanduser().absolute() for root in roots)
+
     @property
     def database(self) -> str:
-        """URL of the job database."""
-        return self.database_url or f"sqlite:///{self.home / 'control' / 'jobs.db'}"
+        """SQLAlchemy URL of the job database."""
+        # SQLAlchemy takes the path apart by ? and turns %20 into a blank, so it is quoted.
+        return self.database_url or f"sqlite:///{quote(str(self.home / 'control' / 'jobs.db'))}"
 
     @property
     def jobs_dir(self) -> Path:
@@ -232,3 +334,7 @@ class Settings(ReconcilerSettings, BaseSettings):
     def cache_dir(self) -> Path:
         """Folder of built data sets, shared by all jobs."""
         return self.home / "data"
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return f"SEQAE_{str(location[0]).upper()}: " if location else ""

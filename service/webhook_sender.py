@@ -63,7 +63,7 @@ class WebhookSender:
         self._outbox = outbox
         self._signer = make_signer(secret)
         self._thread: PeriodicThread | None = None
-        self._http = httpx.Client(timeout=timeout, transport=transport, follow_redirects=False)
+        self._http = _new_client(timeout, transport)
 
     def start(self, every: float = 1.0) -> None:
         """Starts sending in a thread of its own, which looks for due deliveries every so many seconds."""
@@ -85,7 +85,7 @@ class WebhookSender:
                 self._outbox.mark_delivered(delivery)
                 continue
             tries = delivery.tries + 1
-            log.warning("webhook %s, event %d, try %d: %s", delivery.url, delivery.event_id, tries, error)
+            log.warning("webhook %s, event %d, try %d: %s", _receiver(delivery.url), delivery.event_id, tries, error)
             wait = exponential_backoff(tries, _FIRST_WAIT, _LONGEST_WAIT)
             self._outbox.mark_failed(delivery, error, wait, give_up=tries >= _MOST_TRIES)
         return len(deliveries)
@@ -106,6 +106,27 @@ class WebhookSender:
         }
         try:
             response = self._http.post(delivery.url, content=delivery.body.encode(), headers=headers)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except httpx.InvalidURL:
+            # What it says would quote the address.
+            return "InvalidURL"
+        except httpx.HTTPError as error:
             return f"{type(error).__name__}: {error}"
         return None if response.is_success else f"answered {response.status_code}"
+
+
+def _receiver(url: str) -> str:
+    """Scheme and host of a receiver: what may be logged of its URL. Passwords, queries and often paths are secrets."""
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL:
+        return "(no URL)"
+    return f"{parts.scheme}://{parts.netloc.decode('ascii')}"
+
+
+def _new_client(timeout: float, transport: httpx.BaseTransport | None) -> httpx.Client:
+    """A client that goes through the environment's proxy, if it has one that can be used."""
+    try:
+        return httpx.Client(timeout=timeout, transport=transport, follow_redirects=False)
+    except (ImportError, ValueError) as error:
+        log.warning("the environment's proxy can't be used, so webhooks go without it: %s", error)
+        return httpx.Client(timeout=timeout, transport=transport, follow_redirects=False, trust_env=False)

@@ -13,7 +13,9 @@ import pytest
 from jobs.errors import LauncherUnavailable
 from jobs.interfaces import Launcher
 from service.local import processes
-from service.local.daemons import PREFERRED_PORTS, Daemon, DaemonName, HomeLayout, PortName, build_daemons, free_port
+from service.local.daemons import Daemon, build_daemons
+from service.local.home import DaemonName, HomeLayout
+from service.local.ports import PREFERRED_PORTS, PortName, free_port
 
 __all__ = ["Daemons", "RayDashboard", "wait_until"]
 
@@ -78,7 +80,7 @@ class Daemons:
 
     def __init__(self, layout: HomeLayout) -> None:
         layout.prepare()
-        self.layout = layout
+        self.layout = layout = layout.with_ray_temp()
         ports: dict[PortName, int] = {}
         for name in PREFERRED_PORTS:
             ports[name] = free_port(None, set(ports.values()))
@@ -106,7 +108,7 @@ class Daemons:
                     pytest.fail((self.layout.logs / f"{daemon.name}.log").read_text()[-2000:])
                 self.revive(daemon)
                 starts += 1
-            return also() and _is_ready(daemon)
+            return also() and daemon.health_problem() is None
 
         wait_until(ready, f"{daemon.title} is ready", _STARTS * daemon.ready_timeout)
 
@@ -149,15 +151,7 @@ class Daemons:
 def _start(layout: HomeLayout, daemon: Daemon) -> processes.SessionLeader:
     environment = {**os.environ, **daemon.environment}
     log = layout.logs / f"{daemon.name}.log"
-    return processes.start(daemon.command, environment, layout.mark(daemon.name), log, cwd=layout.logs)
-
-
-def _is_ready(daemon: Daemon) -> bool:
-    try:
-        answer = httpx.get(daemon.ready_url, headers=dict(daemon.headers), timeout=5, trust_env=False)
-    except httpx.HTTPError:
-        return False
-    return answer.status_code == httpx.codes.OK
+    return processes.start(daemon.command, environment, layout.mark(daemon.name), log, cwd=daemon.cwd)
 
 
 def _has_room(launcher: Launcher) -> bool:

@@ -1,8 +1,10 @@
 """Registered models in MLflow's model registry: versions, and the aliases of champion, challenger and previous."""
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -212,6 +214,8 @@ class ModelRegistry:
         """Folder of the model's files, downloaded once. Raises: NoModel where they are gone."""
         local = self._cache_dir / f"{entity.run_id}-{entity.version}"
         if local.exists():
+            with suppress(OSError):
+                os.utime(local)  # which of many may be removed is seen by when they were last used
             return local
         self._cache_dir.mkdir(parents=True, exist_ok=True)
         files = f"the files of version {entity.version} of {entity.name}"

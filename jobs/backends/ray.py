@@ -36,6 +36,11 @@ _ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # What drivers print is read over HTTP: without colours, each line as soon and as often as it is printed.
+    "NO_COLOR": "1",
+    "RAY_COLOR_PREFIX": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "PYTHONUNBUFFERED": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     **MALLOC,
 }

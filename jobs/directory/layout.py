@@ -131,8 +131,9 @@ class AttemptFolder:
         append_record(self.path / "trials.jsonl", row)
 
     def trials(self) -> dict[int, TrialRow]:
-        """The newest row of each trial."""
-        return {row.trial: row for row in read_records(self.path / "trials.jsonl", TrialRow)}
+        """The newest row of each trial; rows of older releases have today's names."""
+        rows = {row.trial: row for row in read_records(self.path / "trials.jsonl", TrialRow)}
+        return {trial: row.model_copy(update={"metrics": modern_row(row.metrics)}) for trial, row in rows.items()}
 
     def frame_steps(self) -> list[int]:
         """Steps that have a film strip, in order."""

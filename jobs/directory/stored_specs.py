@@ -5,6 +5,7 @@ A spec outlives the release that wrote it: in the job table, and in the job's fo
 
 import json
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -51,15 +52,21 @@ def parse_spec(stored: object, version: int | None) -> AnySpec:
         )
     if not isinstance(stored, dict):
         raise SpecUnreadable("it is not an object")
-    fields = dict(stored)
     try:
-        for step in range(max(1, number), SPEC_VERSION):
-            fields = MIGRATIONS[step](fields)
-        return job_spec.validate_python(fields)
+        # The same specs are read again and again, by lists and by every round of admission.
+        return _parse(json.dumps(stored), max(1, number))
     except ValidationError as error:
         raise SpecUnreadable(describe_invalid(error)) from error
     except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise SpecUnreadable(f"it can't be migrated: {type(error).__name__}") from error
+
+
+@lru_cache(maxsize=1024)
+def _parse(stored: str, number: int) -> AnySpec:
+    fields = json.loads(stored)
+    for step in range(number, SPEC_VERSION):
+        fields = MIGRATIONS[step](fields)
+    return job_spec.validate_python(fields)
 
 
 def spec_to_json(spec: AnySpec) -> str:

@@ -1,5 +1,6 @@
 """Writer of a training run's heartbeat, metrics and film strips."""
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from jobs.directory.files import write_atomically
 from jobs.directory.layout import AttemptFolder, JobFolder
 from jobs.directory.records import Phase, Progress
 from jobs.evaluation.film_strips import film_strips
+from jobs.log_lines import describe_metrics, describe_report
 from seqae import training
 from seqae.evaluation.evaluate import Evaluation
 from seqae.evaluation.names import with_split
@@ -17,6 +19,8 @@ from seqae.reconstructor import Reconstructor
 from seqae.training import Trainer
 
 __all__ = ["MetricsWriter"]
+
+logger = logging.getLogger(__name__)
 
 _MAX_ROWS = 2000
 """About so many rows of training metrics in a run, however long it is."""
@@ -69,6 +73,7 @@ class MetricsWriter:
         stride = max(1, report.iterations // (_MAX_ROWS * log_every)) * log_every
         if report.iteration % stride == 0 or report.iteration == report.iterations:
             self._add_row(report.iteration, _training_row(report))
+            logger.info("%s", describe_report(report))
         if self._epoch is not None and int(report.epoch) > self._epoch:
             self._close_epoch(self._epoch)
             self._epoch = int(report.epoch)
@@ -82,6 +87,7 @@ class MetricsWriter:
         """Writes an evaluation: its row, its film strip, and the newest error in the heartbeat."""
         scores = with_split(evaluation.metrics(), "val")
         self._add_row(evaluation.iteration, scores | {"val/epoch": evaluation.epoch})
+        logger.info("%s", describe_metrics(evaluation.iteration, scores))
         strips = film_strips(Reconstructor(trainer.model, trainer.config), trainer.data.val)
         write_atomically(self._attempt.frames / f"{evaluation.iteration}.png", strips)
         self._progress.val_mse = evaluation.mse
@@ -105,6 +111,7 @@ class MetricsWriter:
             metrics: by their names with `test/` before them.
         """
         self._add_row(iteration, metrics)
+        logger.info("%s", describe_metrics(iteration, metrics))
 
     def _close_epoch(self, epoch: int) -> None:
         """Adds the mean loss of an epoch's rows."""

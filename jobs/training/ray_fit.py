@@ -4,10 +4,12 @@ import logging
 import os
 from typing import Any
 
+from jobs.backends.loopback import loopback_unproxied
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import NoteKind, Result
 from jobs.error_classes import classify, out_of_memory_kills
 from jobs.errors import ErrorClass, FencedError, OutOfMemoryError, WorkersLostError
+from jobs.log_lines import log_to_standard_error
 from jobs.specs import ScalingConfig, WorkerRange
 from jobs.training.worker import DistributedContext, TrainingTask, train
 
@@ -88,6 +90,8 @@ def _train_on_worker(config: dict[str, Any]) -> Result:
     from ray import train as ray_train
     from ray.train.torch import get_device
 
+    log_to_standard_error()
+    os.environ.update(loopback_unproxied(os.environ))
     context = ray_train.get_context()
     device = str(get_device()) if config["gpus"] > 0 else "cpu"
     return train(config["task"], DistributedContext(context.get_world_rank(), context.get_world_size(), device))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.directory.records import Outcome, Phase, Result
 from jobs.driver import DriverContext
 from jobs.errors import FencedError, WorkersLostError
+from jobs.log_lines import log_to_standard_error
 from jobs.specs import ScalingConfig, TuneSpec, model_name
 from jobs.training.checkpoints import CheckpointManager
 from jobs.training.data_record import write_data_record
@@ -107,6 +108,7 @@ def _run_trial(config: dict[str, Any]) -> None:
     """What Ray Tune calls in the process of each trial."""
     from ray import tune
 
+    log_to_standard_error()
     run_trial(config["run"], tune.report)
 
 

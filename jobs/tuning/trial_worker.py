@@ -1,10 +1,12 @@
 """One trial of a search, in the process that Ray Tune starts for it."""
 
 import logging
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from jobs.backends.loopback import loopback_unproxied
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Outcome, Result, Want
 from jobs.error_classes import classify
@@ -43,6 +45,7 @@ def run_trial(run: TrialRun, report: Report) -> None:
     Raises:
         Exception: an error of the class INFRASTRUCTURE, after which the search starts the trial again.
     """
+    os.environ.update(loopback_unproxied(os.environ))
     task, scaling = run.task, run.scaling
     folder = JobFolder(task.folder, control=task.control)
     attempt = folder.attempt(task.attempt)

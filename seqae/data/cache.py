@@ -3,9 +3,11 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -20,6 +22,7 @@ from seqae.config import DataConfig, ImagesConfig, MnistScenesConfig, ModelConfi
 from seqae.data import image_folder as images
 from seqae.data.digits import Digits, load_digits
 from seqae.data.mnist_scenes import make_scenes, scene_count
+from seqae.data.paths import AllowedRoots
 from seqae.data.scenes import Scenes
 from seqae.data.splits import SPLITS, Split
 from seqae.errors import DataError
@@ -27,7 +30,7 @@ from seqae.errors import DataError
 __all__ = ["Dataset", "Scenes", "load_data"]
 
 FORMAT_VERSION = 2
-"""Goes up whenever the same settings would give other bytes, so that an older cache is left alone. 2: with `val`."""
+"""Goes up whenever the same settings would give other bytes, so that an older cache is left alone. 2: `val`."""
 
 _MANIFEST = "manifest.json"
 _CHUNK = 500  # scenes that a process makes at a time
@@ -81,8 +84,8 @@ def load_data(
         progress: called while building, with (split, done, all).
 
     Raises:
-        DataError: the source is missing, damaged or empty, the scenes asked for can't be made, or `cache_dir` can't be
-            written.
+        DataError: the source is missing, damaged, empty or outside of the allowed roots, the scenes asked for can't be
+            made, or `cache_dir` can't be written.
     """
     settings: dict[str, Any] = {
         "format": FORMAT_VERSION,
@@ -93,10 +96,11 @@ def load_data(
     }
     build: Callable[[Path, Report | None], Built]
     if isinstance(data, ImagesConfig):
-        folder = images.locate(data.path, data_dir)
-        annotations = images.locate(data.annotations, data_dir) if data.annotations else None
-        settings["files"] = images.fingerprint(folder, images.find_images(folder), annotations)
-        build = partial(images.build_images, data, model, folder, annotations)
+        roots = AllowedRoots.configured(data_dir)
+        folder = roots.locate(data.path, "data.path")
+        annotations = roots.locate(data.annotations, "data.annotations") if data.annotations else None
+        settings["files"] = images.fingerprint(folder, images.find_images(folder, roots).names, annotations)
+        build = partial(images.build_images, data, model, folder, annotations, roots=roots)
     else:
         build = partial(_build_scenes, data, model, cache_dir, data_dir)
     name = f"{data.kind}-{hashlib.sha256(_canonical(settings).encode()).hexdigest()[:16]}"
@@ -112,6 +116,8 @@ def _cached(
     """What is in `folder`, after building it where that is needed."""
     cached = _open(folder)
     if cached:
+        with suppress(OSError):
+            os.utime(folder / _MANIFEST)  # which caches may be removed is seen by when they were last used
         return cached
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,25 +1,52 @@
-"""Reader of COCO's instances JSON: the objects of an image as masks at the model's size. For evaluation only."""
+"""Reader of COCO's instances JSON: the objects of an image as masks at the model's size. For evaluation only.
+
+An entry that can't be used is skipped, counted and named by its JSON pointer, without its content; the rest is used.
+"""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+import os
+import posixpath
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from seqae.data.boxes import tight_box
+from seqae.data.coco_masks import SegmentationError, rasterize
+from seqae.data.paths import open_regular, printable
 from seqae.data.preprocess import centre_box
 from seqae.errors import DataError
 
-__all__ = ["Annotations"]
+__all__ = ["Annotations", "SkippedEntries"]
 
-_FINE = 4  # polygons are drawn so much larger, and a pixel counts that is covered by half
 _MOST = 255  # objects in an image that a mask of bytes can hold
+_MOST_BYTES = 4 << 30  # of the JSON
+_MOST_NAMED = 1_000  # skipped entries that are named; all are counted
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+@dataclass(frozen=True)
+class _Entry:
+    """One annotation as it was given, its ids checked."""
+
+    pointer: str
+    segmentation: Any
+    category: int
+    crowd: bool
+
+
+@dataclass(frozen=True)
+class _AnnotatedImage:
+    """What the JSON has about one image."""
+
+    pointer: str
+    name: str
+    size: tuple[int, int] | None
+    """Width and height that the annotations are drawn on; None: the file's."""
+    entries: list[_Entry] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -31,36 +58,63 @@ class _Object:
     crowd: bool
 
 
-class Annotations:
-    """An instances JSON that was read: the objects of every image that it names."""
+@dataclass
+class SkippedEntries:
+    """Entries that can't be used: how many, and why, by JSON pointer; of very many only the first are named."""
 
-    def __init__(self, path: Path, objects: dict[str, list[dict[str, Any]]]) -> None:
-        self._path = path
-        self._objects = objects
+    count: int = 0
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def add(self, pointer: str, reason: str) -> None:
+        """Counts an entry once.
+
+        Args:
+            pointer: of the entry, such as #/annotations/3.
+            reason: why it can't be used, without its content.
+        """
+        if pointer in self.reasons:
+            return
+        self.count += 1
+        if len(self.reasons) < _MOST_NAMED:
+            self.reasons[pointer] = reason
+
+
+class Annotations:
+    """An instances JSON that was read: the objects of every image that it names.
+
+    Args:
+        images: by the name of their file, relative to the folder.
+        skipped: entries that could not be used so far; `scenes` adds to them.
+    """
+
+    def __init__(self, images: dict[str, _AnnotatedImage], skipped: SkippedEntries) -> None:
+        self._images = images
+        self.skipped = skipped
 
     @classmethod
     def read(cls, path: Path, names: Sequence[str]) -> "Annotations":
-        """Reads the JSON; COCO's own for 118,000 images takes some 3 GB of memory meanwhile.
+        r"""Reads the JSON; COCO's own for 118,000 images takes some 3 GB of memory meanwhile.
 
         Args:
             path: of the JSON.
-            names: the files of interest, relative to the folder; the JSON knows them by that name, or its last part.
+            names: the files of interest, relative to the folder. The JSON knows them by that name, or by the last parts
+                of it; `.` and `\` in names are understood. A name that fits two files belongs to neither.
 
         Raises:
             DataError: it can't be read, is not in COCO's format, or names none of the files.
         """
-        try:
-            content = json.loads(path.read_bytes())
-            named = {image["id"]: str(image["file_name"]) for image in content["images"]}
-            objects: dict[str, list[dict[str, Any]]] = {name: [] for name in named.values()}
-            for entry in content["annotations"]:
-                kept = {key: entry[key] for key in ("segmentation", "category_id", "iscrowd")}
-                objects[named[entry["image_id"]]].append(kept)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is not an instances file of COCO: {error!r}") from error
-        if not any(name in objects or PurePosixPath(name).name in objects for name in names):
-            raise DataError(f"{path} names none of the {len(names)} images, such as {names[0]}")
-        return cls(path, objects)
+        content = _load(path)
+        skipped = SkippedEntries()
+        images = _images(content["images"], skipped)
+        _add_entries(images, content["annotations"], skipped)
+        sure = skipped.count
+        found = _match({image.name: image for image in images.values()}, names, skipped)
+        if not found:
+            unsure = " without doubt" if skipped.count > sure else ""
+            raise DataError(
+                f"{printable(str(path))} names none of the {len(names)} images{unsure}, such as {printable(names[0])}"
+            )
+        return cls(found, skipped)
 
     def scenes(
         self, names: Sequence[str], sizes: Sequence[tuple[int, int]], height: int, width: int
@@ -69,21 +123,17 @@ class Annotations:
 
         Objects are numbered from the largest to the smallest, so that of two the smaller is on top. Crowds are no
         objects: their pixels are left out, as overlaps are. An object that covers less than half of every pixel is
-        left out as well.
+        left out as well. Annotations of a picture of another size than the file's are scaled.
 
         Args:
             names: M files, relative to the folder; one that the JSON does not name has no objects.
             sizes: width and height of each file's image.
             height: H of the model's images.
             width: W of the model's images.
-
-        Raises:
-            DataError: a segmentation is not in COCO's format.
         """
-        keys = [name if name in self._objects else PurePosixPath(name).name for name in names]
         found = [
-            self._objects_of(key, self._objects.get(key, []), size, height, width)
-            for key, size in zip(keys, sizes, strict=True)
+            self._objects_of(self._images[name], size, height, width) if name in self._images else []
+            for name, size in zip(names, sizes, strict=True)
         ]
         counts = np.array([sum(not each.crowd for each in objects) for objects in found], np.int64)
         most = max(1, int(counts.max()))
@@ -101,40 +151,147 @@ class Annotations:
                     masks[row][each.mask] = k
         return {"masks": masks, "overlap": overlap, "boxes": boxes, "labels": labels, "counts": counts}
 
-    def _objects_of(
-        self, name: str, entries: list[dict[str, Any]], size: tuple[int, int], height: int, width: int
-    ) -> list[_Object]:
+    def _objects_of(self, image: _AnnotatedImage, size: tuple[int, int], height: int, width: int) -> list[_Object]:
         crop = centre_box(size, height, width)
-        try:
-            objects = [
-                _Object(
-                    _raster(entry["segmentation"], crop, height, width),
-                    int(entry["category_id"]),
-                    bool(entry["iscrowd"]),
-                )
-                for entry in entries
-            ]
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise DataError(f"{self._path} has a segmentation of {name} that is not COCO's: {error!r}") from error
-        seen = sorted((each for each in objects if each.mask.any()), key=lambda each: -int(each.mask.sum()))
-        return seen[:_MOST]
+        objects = []
+        for entry in image.entries:
+            try:
+                mask = rasterize(entry.segmentation, crop, size, image.size or size, height, width)
+            except SegmentationError as error:
+                self.skipped.add(entry.pointer, str(error))
+                continue
+            if mask.any():
+                objects.append(_Object(mask, entry.category, entry.crowd))
+        return sorted(objects, key=lambda each: -int(each.mask.sum()))[:_MOST]
 
 
-def _raster(segmentation: Any, crop: Box, height: int, width: int) -> NDArray[np.bool_]:
-    """Polygons, or run lengths as COCO has them for crowds, cut to `crop` and brought to [height, width]."""
-    if isinstance(segmentation, dict):
-        rows, columns = segmentation["size"]
-        runs = np.array(segmentation["counts"], np.int64)  # of 0 and 1 in turn, down the columns
-        whole = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(columns, rows).T
-        picture = Image.fromarray(np.where(whole, 255, 0).astype(np.uint8))
-        share = picture.resize((width, height), Image.Resampling.BOX, box=crop)
-        return np.asarray(share) >= 128
-    left, top, right, _ = crop
-    scale = width * _FINE / (right - left)
-    fine = Image.new("L", (width * _FINE, height * _FINE))
-    draw = ImageDraw.Draw(fine)
-    for polygon in segmentation:
-        # PIL's pixel 0 is drawn around 0, COCO's goes from 0 to 1.
-        points = (np.array(polygon, np.float64).reshape(-1, 2) - (left, top)) * scale - 0.5
-        draw.polygon([(float(x), float(y)) for x, y in points], fill=255)
-    return np.asarray(fine.reduce(_FINE)) >= 128
+def _load(path: Path) -> dict[str, Any]:
+    """The JSON, with lists `images` and `annotations`."""
+    what = f"{printable(str(path))} is not an instances file of COCO"
+    try:
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > _MOST_BYTES:
+                raise DataError(f"{what}: it is larger than {_MOST_BYTES >> 30} GiB")
+            content = json.loads(file.read())
+    except OSError as error:
+        raise DataError(f"{printable(str(path))} can't be read: {error.strerror or error}") from error
+    except json.JSONDecodeError as error:
+        # Without the cause: its text is harmless, but the bytes around it are not ours to show.
+        raise DataError(f"{what}: it is not JSON at line {error.lineno}, column {error.colno}") from None
+    except (ValueError, RecursionError, MemoryError):
+        raise DataError(f"{what}: it is not JSON, or nested too deeply, or too large") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{what}: it is not an object")
+    for name in ("images", "annotations"):
+        if not isinstance(content.get(name), list):
+            raise DataError(f"{what}: it has no list `{name}`")
+    return content
+
+
+def _images(given: list[Any], skipped: SkippedEntries) -> dict[str, _AnnotatedImage]:
+    """The JSON's images by their id."""
+    found: dict[str, _AnnotatedImage] = {}
+    by_name: dict[str, _AnnotatedImage] = {}
+    for at, entry in enumerate(given):
+        pointer = f"#/images/{at}"
+        key = _id(entry.get("id")) if isinstance(entry, dict) else None
+        name = entry.get("file_name") if isinstance(entry, dict) else None
+        if key is None or not isinstance(name, str) or not name:
+            skipped.add(pointer, "has no id or no file_name")
+            continue
+        if key in found:
+            skipped.add(pointer, "has the id of an image before it")
+            continue
+        name, size = _plain(name), _size(entry)
+        same = by_name.setdefault(name, _AnnotatedImage(pointer, name, size))
+        if same.size != size:
+            skipped.add(pointer, "has the file_name of an image before it, and another size")
+            continue
+        found[key] = same
+    return found
+
+
+def _add_entries(images: dict[str, _AnnotatedImage], given: list[Any], skipped: SkippedEntries) -> None:
+    for at, entry in enumerate(given):
+        pointer = f"#/annotations/{at}"
+        if not isinstance(entry, dict):
+            skipped.add(pointer, "is not an object")
+            continue
+        image = images.get(_id(entry.get("image_id")) or "")
+        category = _whole(entry.get("category_id"))
+        crowd = entry.get("iscrowd", 0)
+        if image is None:
+            skipped.add(pointer, "its image_id is that of no image")
+        elif category is None:
+            skipped.add(pointer, "its category_id is not a whole number of 64 bits")
+        elif crowd not in (0, 1, None):
+            skipped.add(pointer, "its iscrowd is neither 0 nor 1")
+        elif entry.get("segmentation") is None:
+            skipped.add(pointer, "has no segmentation")
+        else:
+            image.entries.append(_Entry(pointer, entry["segmentation"], category, bool(crowd)))
+
+
+def _match(
+    images: dict[str, _AnnotatedImage], names: Sequence[str], skipped: SkippedEntries
+) -> dict[str, _AnnotatedImage]:
+    """Which image of the JSON a file is; a name that fits two files, or a file that fits two names, is refused."""
+    by_plain: dict[str, list[str]] = {}
+    by_base: dict[str, list[str]] = {}
+    for name in names:
+        by_plain.setdefault(_plain(name), []).append(name)
+    for plain, files in by_plain.items():
+        if plain not in images:  # it has an image of its own
+            by_base.setdefault(posixpath.basename(plain), []).extend(files)
+    claims: dict[str, list[_AnnotatedImage]] = {}
+    for plain, image in images.items():
+        files = by_plain.get(plain) or _same_ending(plain, by_base.get(posixpath.basename(plain), ()))
+        if len(files) > 1:
+            skipped.add(image.pointer, f"its file_name fits two files: {printable(files[0])}, {printable(files[1])}")
+        elif files:
+            claims.setdefault(files[0], []).append(image)
+    for file, claimants in claims.items():
+        if len(claimants) > 1:
+            for image in claimants:
+                skipped.add(image.pointer, f"its file_name and that of another image fit two ways: {printable(file)}")
+    return {file: claimants[0] for file, claimants in claims.items() if len(claimants) == 1}
+
+
+def _same_ending(plain: str, files: Iterable[str]) -> list[str]:
+    """The files whose name ends in this one, or the other way round, in whole parts."""
+    found: list[str] = []
+    for file in files:
+        if len(found) == 2:  # enough to be in doubt
+            break
+        other = _plain(file)
+        if f"/{other}".endswith(f"/{plain}") or f"/{plain}".endswith(f"/{other}"):
+            found.append(file)
+    return found
+
+
+def _plain(name: str) -> str:
+    """A file name with one spelling: `/` between parts, no `.` parts, composed letters."""
+    return posixpath.normpath(unicodedata.normalize("NFC", name.replace("\\", "/"))).lstrip("/")
+
+
+def _id(value: Any) -> str | None:
+    """An id as text: 7, 7.0 and "7" are the same; None for what is no id."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value) if abs(value) < 2**64 else None
+    return value.strip() or None if isinstance(value, str) and len(value) <= 1_000 else None
+
+
+def _whole(value: Any) -> int | None:
+    """A number, or one in text, that fits into 64 bits."""
+    text = _id(value) or ""
+    number = int(text) if text.removeprefix("-").isdecimal() else None
+    return number if number is not None and abs(number) < 2**63 else None
+
+
+def _size(image: dict[str, Any]) -> tuple[int, int] | None:
+    width, height = image.get("width"), image.get("height")
+    if type(width) is int and type(height) is int and 0 < width < 2**31 and 0 < height < 2**31:
+        return width, height
+    return None

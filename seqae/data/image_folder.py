@@ -3,12 +3,11 @@
 import hashlib
 import logging
 import os
-import struct
 import warnings
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -20,75 +19,127 @@ from PIL import Image
 
 from seqae.config import ImagesConfig, ModelConfig
 from seqae.data.coco import Annotations
+from seqae.data.decoding import PictureError, open_picture, reason_of, sniff
+from seqae.data.paths import ROOTS_VARIABLE, AllowedRoots, open_regular, printable
 from seqae.data.preprocess import fit
 from seqae.data.scenes import Scenes
 from seqae.data.splits import SPLITS, Split
 from seqae.errors import DataError
 
-__all__ = ["build_images", "find_images", "fingerprint", "locate", "split_images"]
+__all__ = ["ImageFiles", "build_images", "find_images", "fingerprint", "split_images"]
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 _LARGE = 16_000_000  # pixels; one image at a time may be larger when it is decoded, so that memory stays bounded
-_DAMAGED = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
+_LARGE_FILE = 64_000_000  # bytes; likewise
+_LARGEST_FILE = 1_000_000_000  # bytes; larger files are skipped
+_LEADS_OUT = f"a link out of the data folder and of the further roots ({ROOTS_VARIABLE})"
 _log = logging.getLogger(__name__)
 
 Report = Callable[[str, int, int], None]
 
 
-def locate(path: str, data_dir: Path | None) -> Path:
-    """A configured path as an existing one; a relative path starts at the data folder.
+@dataclass
+class ImageFiles:
+    """The image files below a folder."""
 
-    Raises:
-        DataError: nothing is there, or the path is relative and there is no data folder.
-    """
-    found = Path(path)
-    if not found.is_absolute():
-        if data_dir is None:
-            raise DataError(f"{path} is relative to the data folder (SEQAE_DATA_DIR), and none is set")
-        found = data_dir / found
-    if not found.exists():
-        raise DataError(f"there is no {found}")
-    return found.resolve()
+    names: list[str] = field(default_factory=list)
+    """Relative to the folder, sorted."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Folders and links that were not followed, and why."""
 
 
-def find_images(folder: Path) -> list[str]:
-    """Names of all image files below a folder, relative to it, sorted; hidden ones are left out.
+def find_images(folder: Path, roots: AllowedRoots | None = None) -> ImageFiles:
+    """Finds the image files below a folder; hidden ones are left out.
+
+    Files are known by their suffix, others by their first bytes. Links to folders are followed, each folder once.
+
+    Args:
+        folder: without links.
+        roots: links out of these are not followed; without it every link is.
 
     Raises:
         DataError: there are fewer than three, one for each split.
     """
-    names = []
-    for below, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        here = Path(below).relative_to(folder)
-        names += [
-            (here / name).as_posix()
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in _SUFFIXES
-        ]
-    if len(names) < len(SPLITS):
-        raise DataError(f"{folder} has {len(names)} images; three or more are needed, one for each split")
-    return sorted(names)
+    found = ImageFiles()
+    seen: set[tuple[int, int]] = set()
+    links = [folder]
+    while links:  # what is no link first, so that a link changes no file's name
+        links.sort(reverse=True)
+        following = links.pop()
+        if following != folder and roots is not None and not roots.contain(following):
+            found.skipped[_name(following, folder)] = _LEADS_OUT
+            continue
+        links += _find_below(following, folder, roots, seen, found)
+    if len(found.names) < len(SPLITS):
+        why = "".join(f"; {printable(name)}: {reason}" for name, reason in list(found.skipped.items())[:3])
+        raise DataError(
+            f"{printable(str(folder))} has {len(found.names)} images; three or more are needed, one for each split{why}"
+        )
+    found.names.sort()
+    return found
+
+
+def _find_below(
+    start: Path, folder: Path, roots: AllowedRoots | None, seen: set[tuple[int, int]], found: ImageFiles
+) -> list[Path]:
+    """Adds the images below one folder to `found`, without following links to folders, which are returned."""
+    links: list[Path] = []
+    waiting = [start]
+    while waiting:
+        here = waiting.pop()
+        try:
+            status = here.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            entries = sorted(here.iterdir())
+        except OSError as error:
+            found.skipped[_name(here, folder)] = f"can't be read: {reason_of(error)}"
+            continue
+        for path in entries:
+            if path.name.startswith("."):
+                continue
+            if _is_folder(path):
+                (links if path.is_symlink() else waiting).append(path)
+            elif not _may_be_image(path):
+                continue
+            elif roots is not None and path.is_symlink() and not roots.contain(path):
+                found.skipped[_name(path, folder)] = _LEADS_OUT
+            else:
+                found.names.append(_name(path, folder))
+    return links
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _may_be_image(path: Path) -> bool:
+    if path.suffix.lower() in _SUFFIXES:
+        return True
+    try:
+        with open_regular(path) as file:
+            return sniff(file.read(16))
+    except OSError:
+        return False
 
 
 def fingerprint(folder: Path, names: Sequence[str], annotations: Path | None) -> str:
     """A hash that changes when a file is added, removed or written again, found without reading any."""
-    digest = hashlib.sha256(str(folder).encode())
+    digest = hashlib.sha256(os.fsencode(folder))
     for path in [*(folder / name for name in names), *([annotations] if annotations else [])]:
         try:
             status = path.stat()
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            digest.update(os.fsencode(path) + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         except OSError:  # a link to nowhere, say: it is reported when it can't be decoded
-            digest.update(f"{path}\n".encode())
+            digest.update(os.fsencode(path) + b"\n")
     return digest.hexdigest()
 
 
@@ -98,7 +149,7 @@ def split_images(names: Sequence[str], config: ImagesConfig) -> dict[Split, list
     Where there are fewer than `train_images + test_images`, one in eleven is kept for `test`; where there are fewer
     than all three ask for, one in eleven for `val`. The first in the order of the hashes are `test`, the next `val`.
     """
-    ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    ordered = sorted(names, key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
     count, one_in_eleven = len(ordered), max(1, len(ordered) // 11)
     enough = count >= config.train_images + config.test_images
     # Some are left for the other two splits, whatever was asked for.
@@ -116,6 +167,7 @@ def build_images(
     annotations: Path | None,
     scratch: Path,
     progress: Report | None = None,
+    roots: AllowedRoots | None = None,
 ) -> tuple[dict[Split, Scenes], str, dict[str, str]]:
     """Decodes the images of all splits.
 
@@ -126,36 +178,45 @@ def build_images(
         annotations: COCO instances JSON, or None.
         scratch: an empty folder for arrays that may be larger than memory; it must outlive the result.
         progress: called with (split, done, all).
+        roots: links out of these are not followed.
 
     Returns:
-        The scenes by split; the source in words; the files that were skipped, each with the reason.
+        The scenes by split; the source in words; what was skipped, each with the reason: files by name, and entries of
+        the annotations by JSON pointer.
 
     Raises:
         DataError: there are too few images, none of a split can be decoded, or the annotations can't be used.
     """
-    everything = find_images(folder)
-    known = Annotations.read(annotations, everything) if annotations else None
+    files = find_images(folder, roots)
+    known = Annotations.read(annotations, files.names) if annotations else None
     built: dict[Split, Scenes] = {}
-    skipped: dict[str, str] = {}
-    for split, names in split_images(everything, config).items():
+    skipped = {printable(name): reason for name, reason in files.skipped.items()}
+    for split, names in split_images(files.names, config).items():
         images = open_memmap(
             scratch / f"{split}.npy", "w+", np.uint8, (len(names), model.channels, model.height, model.width)
         )
         sizes, failed = _decode(images, folder, names, known is not None, split, progress)
-        for name, reason in failed.items():
-            _log.warning("%s is skipped: %s", folder / name, reason)
-        skipped |= failed
+        skipped |= {printable(name): reason for name, reason in failed.items()}
         kept = [at for at, name in enumerate(names) if name not in failed]
         if not kept:
-            raise DataError(f"none of the {len(names)} {split} images in {folder} can be decoded")
+            raise DataError(f"none of the {len(names)} {split} images in {printable(str(folder))} can be decoded")
         good = images if len(kept) == len(names) else images[kept]
         facts: dict[str, Any] = {}
         if known:
             facts = known.scenes([names[at] for at in kept], [sizes[at] for at in kept], model.height, model.width)
         built[split] = Scenes(good, **facts)
+    for name, reason in skipped.items():
+        _log.warning("%s is skipped: %s", folder / name, reason)
     counts = " + ".join(f"{len(built[split].images):,}" for split in SPLITS)
-    words = f"{counts} images in {folder}"
-    return built, f"{words}, {len(skipped):,} damaged ones skipped" if skipped else words, skipped
+    words = f"{counts} images in {printable(str(folder))}"
+    if skipped:
+        words += f", {len(skipped):,} damaged ones skipped"
+    if known and known.skipped.count:
+        words += f", {known.skipped.count:,} entries of the annotations skipped"
+        for pointer, reason in known.skipped.reasons.items():
+            _log.warning("%s of %s is skipped: %s", pointer, annotations, reason)
+        skipped |= known.skipped.reasons
+    return built, words, skipped
 
 
 def _decode(
@@ -174,15 +235,20 @@ def _decode(
 
     def decode(at: int) -> None:
         try:
-            with Image.open(folder / names[at]) as image:
-                sizes[at] = image.size
-                if as_stored:  # annotations are given in the file's own pixels, before any rotation
-                    image.getexif().pop(0x0112, None)
-                _draft(image, height, width, channels)
-                with large if image.width * image.height > _LARGE else nullcontext():
-                    images[at] = np.moveaxis(fit(image, height, width, channels), -1, 0)
-        except _DAMAGED as error:
-            failed[names[at]] = str(error) or type(error).__name__
+            with open_regular(folder / names[at]) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size > _LARGEST_FILE:
+                    raise PictureError(f"has more than {_LARGEST_FILE:,} bytes")
+                with large if size > _LARGE_FILE else nullcontext():
+                    image = open_picture(file.read())
+                    sizes[at] = image.size
+                    _draft(image, height, width, channels)
+                    with large if image.width * image.height > _LARGE and size <= _LARGE_FILE else nullcontext():
+                        # Annotations are given in the file's own pixels, before any rotation.
+                        images[at] = np.moveaxis(fit(image, height, width, channels, as_stored=as_stored), -1, 0)
+        except Exception as error:  # noqa: BLE001
+            # Decoders raise many kinds for damaged bytes; whatever it is, it is this file's own.
+            failed[names[at]] = reason_of(error)
 
     # Filters belong to the whole process, so they are set here and not in the threads.
     with warnings.catch_warnings(), ThreadPoolExecutor(len(os.sched_getaffinity(0)) + 1) as threads:

@@ -2,12 +2,12 @@
 
 import io
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from seqae.reconstruction import Reconstruction
 from seqae.rendering.panels import (
     BLUE,
     GAP,
@@ -30,7 +30,27 @@ _COLOURS = (SKY_BLUE, ORANGE, GREEN, YELLOW, VERMILION, PURPLE, BLUE)  # of the 
 _STEP_MS, _LAST_MS = 600, 1800  # how long an animation shows a step, and the last one
 
 
-def filmstrip(reconstruction: Reconstruction, scale: int = 3) -> Image.Image:
+class _Step(Protocol):
+    """A write, as far as it is drawn: see `seqae.reconstruction.AttentionStep`."""
+
+    @property
+    def window(self) -> tuple[float, float, float, float]: ...
+
+
+class _Reconstruction(Protocol):
+    """What is drawn: a `seqae.reconstruction.Reconstruction`, which draws itself in a notebook."""
+
+    @property
+    def input(self) -> np.ndarray: ...
+    @property
+    def frames(self) -> np.ndarray: ...
+    @property
+    def steps(self) -> Sequence[_Step]: ...
+    @property
+    def error(self) -> Sequence[float]: ...
+
+
+def filmstrip(reconstruction: _Reconstruction, scale: int = 3) -> Image.Image:
     """The input, then the canvas after each write with that write's window drawn on it; step and error below each.
 
     A canvas that is not empty before the first write, as a background network paints it, is shown as step 0.
@@ -49,7 +69,7 @@ def filmstrip(reconstruction: Reconstruction, scale: int = 3) -> Image.Image:
     return _row(panels)
 
 
-def animation(reconstruction: Reconstruction, scale: int = 4) -> bytes:
+def animation(reconstruction: _Reconstruction, scale: int = 4) -> bytes:
     """A GIF that repeats for ever: the input beside the canvas, step after step; the first frame is step 0.
 
     Args:
@@ -92,7 +112,7 @@ def contact_sheet(strips: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def _step(reconstruction: Reconstruction, step: int, scale: int) -> Image.Image:
+def _step(reconstruction: _Reconstruction, step: int, scale: int) -> Image.Image:
     """The canvas after `step` writes; 0 is before the first, and has no window."""
     shown = _captioned(reconstruction.frames[step], f"{step}: {reconstruction.error[step]:.4f}", scale)
     if step == 0:

@@ -8,6 +8,7 @@ import anyio
 from fastapi import Depends, Request
 
 from service.db.store import Store
+from service.inference.decoder_pool import DecoderPool
 from service.inference.model_pool import ModelPool
 from service.scheduling.job_service import JobService
 from service.settings import Settings
@@ -27,14 +28,16 @@ class AppContext:
     tracking: TrackingServer
     job_service: JobService
     inference: ModelPool | None
+    decoders: DecoderPool
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: streams end then, instead of holding it up."""
     reconstructing: int = 0
-    """Requests for the model in progress; touched by the event loop only."""
+    """Requests for the model whose body has arrived; touched by the event loop only."""
     lookups: anyio.CapacityLimiter | None = None
     """Bounds how many threads ask the model registry at once."""
-    decoders: anyio.CapacityLimiter | None = None
-    """Bounds how many pictures are decoded at once, each of which may take hundreds of MB."""
+
+    readiness_problems: dict[str, str] = field(default_factory=dict)
+    """By part, what was wrong when it was looked at last; each is logged once."""
 
     async def closes_within(self, seconds: float) -> bool:
         """Waits so long, or until the server begins to stop; whether it does."""

@@ -42,4 +42,9 @@ SPECS: dict[str, Example] = {
             "figures": [6, 7],
         },
     },
+    "figure": {
+        "summary": "Make a figure of the paper",
+        "description": "Figure 6 of the paper, with the model that is served.",
+        "value": {"kind": "figure", "name": "figure-6", "figure": 6, "model": "champion", "index": 3},
+    },
 }

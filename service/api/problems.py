@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
@@ -9,19 +10,43 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
 
 from seqae.errors import Error
 from service.api.json_pointers import MOST_PROBLEMS, body_problems
-from service.errors import FieldProblem, SpecRefusedError, UploadError, problem_type
+from service.errors import FieldProblem, MalformedBodyError, SpecRefusedError, UploadError, problem_type
 from service.schemas.problems import FieldError, Problem
 
-__all__ = ["describe", "documented", "install", "problem_responses", "render"]
+__all__ = [
+    "MEDIA_TYPE",
+    "SECURITY_HEADERS",
+    "describe",
+    "install",
+    "invalid",
+    "problem_responses",
+    "render",
+    "retry_headers",
+    "without_addresses",
+]
 
 _log = logging.getLogger(__name__)
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+_ADDRESS = re.compile(r"\w+://|\bhost\b|\bport\b|\bserver at\b|\d+(?:\.\d+){3}|\w:\d{2,5}\b", re.IGNORECASE)
+"""Marks of an address in what a library says."""
+
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+}
+"""By these, browsers do nothing with an answer but show it."""
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
@@ -33,6 +58,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Error, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_unexpected)
 
 
@@ -40,22 +66,6 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI descriptions of answers with a problem, by status: for a route's `responses`."""
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
     return {status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: schema}} for status in statuses}
-
-
-def documented(app: FastAPI) -> dict[str, Any]:
-    """The app's OpenAPI document, with problems where FastAPI would describe its own errors; made once."""
-    if app.openapi_schema is None:
-        schema = FastAPI.openapi(app)
-        components = schema["components"]["schemas"]
-        own = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        components.update(own.pop("$defs"), Problem=own)
-        for name in ("HTTPValidationError", "ValidationError"):
-            components.pop(name, None)
-        for operations in schema["paths"].values():
-            for operation in operations.values():
-                if "application/json" in operation["responses"].get("422", {}).get("content", {}):
-                    operation["responses"] |= {"422": problem_responses(422)[422]}
-    return app.openapi_schema or {}
 
 
 def render(problem: Problem, headers: dict[str, str] | None = None) -> Response:
@@ -70,6 +80,9 @@ def describe(path: str, error: Error) -> Problem:
     kind = problem_type(error)
     errors: tuple[FieldError, ...] | None = None
     detail = str(error)
+    if kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        # What libraries say of an outage holds addresses of the inside; it is in the log.
+        detail = without_addresses(detail, otherwise=kind.title)
     if isinstance(error, SpecRefusedError):
         errors = _fields(error.problems)
     elif isinstance(error, UploadError):
@@ -85,6 +98,11 @@ def describe(path: str, error: Error) -> Problem:
     )
 
 
+def without_addresses(text: str, otherwise: str = "does not answer; the log says more") -> str:
+    """A message, unless it names an address, a host or a port of the inside: then another one."""
+    return text if _ADDRESS.search(text) is None else otherwise
+
+
 def _fields(problems: Iterable[FieldProblem]) -> tuple[FieldError, ...]:
     return tuple(FieldError(pointer=problem.pointer, detail=problem.detail) for problem in problems)
 
@@ -97,10 +115,11 @@ async def _on_error(request: Request, error: Exception) -> Response:
         _log.warning("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         problem = _internal(request.url.path)
-    return render(problem, _retry_headers(problem.status))
+    return render(problem, retry_headers(problem.status))
 
 
-def _retry_headers(status: int) -> dict[str, str]:
+def retry_headers(status: int) -> dict[str, str]:
+    """`Retry-After`, where trying again helps."""
     helps = status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
     return {"Retry-After": str(RETRY_SECONDS)} if helps else {}
 
@@ -178,12 +197,20 @@ def _methods(request: Request) -> list[str]:
     """What the request's address takes, over all routes: the framework names those of one route only."""
     scopes = {method: {**request.scope, "method": method} for method in _METHODS}
     routes = request.app.routes
-    return [name for name, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in routes)]
+    found = [name for name, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in routes)]
+    # HEAD is answered wherever GET is, by a middleware.
+    return ["GET", "HEAD", *(name for name in found if name not in ("GET", "HEAD"))] if "GET" in found else found
+
+
+async def _on_disconnect(request: Request, _error: Exception) -> Response:
+    # The client left while it sent its body: nobody reads this, and nothing went wrong here.
+    return render(describe(request.url.path, MalformedBodyError("the body ends too early")))
 
 
 async def _on_unexpected(request: Request, _error: Exception) -> Response:
-    # Starlette raises the exception again after this answer, and the server logs it with its traceback.
-    return render(_internal(request.url.path))
+    # Starlette raises the exception again after this answer, and the server logs it with its traceback. It is made
+    # outside of all middleware.
+    return render(_internal(request.url.path), dict(SECURITY_HEADERS))
 
 
 def _internal(path: str) -> Problem:

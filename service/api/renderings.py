@@ -9,6 +9,7 @@ import numpy as np
 from jobs.interfaces import ModelVersion
 from seqae.reconstruction import AttentionStep, Reconstruction
 from seqae.rendering import frames
+from service.api.picture_checks import NO_CHECKS, PictureChecks
 from service.schemas.models import Box, MediaType, ModelRef, PixelStep, ReconstructionView, StepView
 
 __all__ = ["model_ref", "render_reconstruction"]
@@ -25,11 +26,20 @@ def model_ref(version: ModelVersion) -> ModelRef:
     )
 
 
-def render_reconstruction(media_type: MediaType, found: Reconstruction, version: ModelVersion) -> bytes:
-    """The body of the answer, of the given media type."""
+def render_reconstruction(
+    media_type: MediaType, found: Reconstruction, version: ModelVersion, checks: PictureChecks = NO_CHECKS
+) -> bytes:
+    """The body of the answer, of the given media type.
+
+    Args:
+        media_type: what the client accepts.
+        found: the reconstruction.
+        version: of the model that made it.
+        checks: what is said of it, in JSON; other types have the header.
+    """
     match media_type:
         case MediaType.JSON:
-            return _view(found, version).model_dump_json().encode()
+            return _view(found, version, checks).model_dump_json().encode()
         case MediaType.GIF:
             return frames.animation(found)
         case MediaType.PNG:
@@ -38,7 +48,7 @@ def render_reconstruction(media_type: MediaType, found: Reconstruction, version:
             return _npz(found, version)
 
 
-def _view(found: Reconstruction, version: ModelVersion) -> ReconstructionView:
+def _view(found: Reconstruction, version: ModelVersion, checks: PictureChecks) -> ReconstructionView:
     height, width = found.input.shape[:2]
     return ReconstructionView(
         model=model_ref(version),
@@ -48,6 +58,9 @@ def _view(found: Reconstruction, version: ModelVersion) -> ReconstructionView:
         frames=tuple(_png(frame) for frame in found.frames),
         steps=tuple(_step(step) for step in found.steps),
         error=found.error,
+        explained=checks.explained,
+        inverted=checks.inverted,
+        warnings=checks.warnings,
     )
 
 

@@ -3,21 +3,25 @@
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
-from io import BytesIO
+from urllib.parse import unquote
 
+import anyio.to_thread
 from fastapi import Request
-from PIL import Image, ImageOps, UnidentifiedImageError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
+from seqae.config import ModelConfig
 from service.api.json_pointers import pointer_to
 from service.errors import MalformedBodyError, MediaTypeError, UploadError
+from service.inference.decoder_pool import DecodedPicture, DecoderPool, RefusedPictureError
 
 __all__ = ["REQUEST_BODY", "Upload", "decode", "read_upload"]
 
-# Decoders that are plain code over bytes. PIL has others that start programs (EPS) or open further files.
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+_DATA_URL = re.compile(r"data:[^,]*,", re.IGNORECASE)
+_SPACE = re.compile(r"\s+")
+_URL_SAFE = str.maketrans("-_", "+/")
 
 REQUEST_BODY = {
     "required": True,
@@ -65,11 +69,14 @@ class Upload:
 
         Raises:
             MalformedBodyError: the JSON around it is none.
+            MediaTypeError: the JSON is compressed.
             UploadError: the JSON holds no picture in base64.
         """
         return self._from_json() if self._is_json else self._data
 
     def _from_json(self) -> bytes:
+        if self._data.startswith(b"\x1f\x8b"):
+            raise MediaTypeError("the body is compressed by gzip; send it as it is")
         try:
             body = json.loads(self._data)
         except (ValueError, RecursionError) as error:
@@ -81,13 +88,20 @@ class Upload:
                 raise UploadError("is not a known field", pointer=pointer_to([name]))
         if not isinstance(body.get("image"), str):
             raise self.error("is required, as a string in base64")
-        text = body["image"]
-        # What browsers make of a file: data:image/png;base64,...
-        _, comma, rest = text.partition(",")
         try:
-            return base64.b64decode(rest if comma and text.startswith("data:") else text, validate=True)
+            return base64.b64decode(_plain_base64(body["image"]), validate=True)
         except (binascii.Error, ValueError) as error:
             raise self.error(f"is not base64: {error}") from error
+
+
+def _plain_base64(text: str) -> str:
+    """Base64 in its plain form: without line breaks or what browsers put before it, `+` and `/`, padded."""
+    text = _SPACE.sub("", text)
+    prefix = _DATA_URL.match(text[:1_000])  # data:image/png;base64,...
+    if prefix is not None:
+        text = unquote(text[prefix.end() :])
+    text = text.translate(_URL_SAFE)
+    return text if "=" in text else text + "=" * (-len(text) % 4)
 
 
 async def read_upload(request: Request) -> Upload:
@@ -116,34 +130,23 @@ async def read_upload(request: Request) -> Upload:
         await form.close()
 
 
-def decode(upload: Upload, max_pixels: int) -> Image.Image:
-    """Decodes a picture wholly, turned the way it is to be shown; one that is too large is refused by its header.
+async def decode(upload: Upload, pool: DecoderPool, model: ModelConfig) -> DecodedPicture:
+    """Decodes a picture, turned the way it is to be shown, and brings it to a model's size.
 
     Args:
         upload: as it came.
-        max_pixels: most pixels of a picture that is decoded.
+        pool: decodes it, within limits.
+        model: of the size that is asked for.
 
     Raises:
         MalformedBodyError: the JSON around it is none.
-        UploadError: it is too large, damaged, truncated, or no picture at all.
+        MediaTypeError: the JSON around it is compressed.
+        UploadError: it is too large, takes too long, is damaged, truncated, or no picture at all.
     """
-    content = upload.content()
+    content = await anyio.to_thread.run_sync(upload.content)
     if not content:
         raise upload.error("is empty")
     try:
-        image = Image.open(BytesIO(content), formats=_FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise upload.error(f"has more than {max_pixels:,} pixels") from error
-    except UnidentifiedImageError as error:
-        raise upload.error(f"is not an image of a known format ({', '.join(_FORMATS)})") from error
-    except Exception as error:
-        raise upload.error("has a damaged header") from error
-    width, height = image.size
-    if width * height > max_pixels:
-        raise upload.error(f"is {width} x {height} pixels, more than {max_pixels:,}")
-    try:
-        image.load()
-        return ImageOps.exif_transpose(image)
-    except Exception as error:
-        # Decoders raise many kinds for damaged bytes: OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
-        raise upload.error(f"can't be decoded: {error}") from error
+        return await pool.decode(content, model)
+    except RefusedPictureError as error:
+        raise upload.error(str(error)) from error

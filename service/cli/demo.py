@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,10 +24,12 @@ from seqae.data.cache import Dataset, load_data
 from seqae.errors import Error
 from seqae.evaluation.names import of_split
 from seqae.rendering.frames import contact_sheet
-from service.cli.progress import follow
+from service.cli.home import find_home
+from service.cli.progress import PipeConsole, follow
 from service.client import Client
 from service.errors import ApiError
 from service.job_state import State
+from service.local.home import DaemonName
 from service.local.processes import shielded
 from service.local.stack import Stack, api_url
 from service.schemas.jobs import JobView
@@ -130,8 +133,11 @@ class Demo:
         self._stack = stack
         self._data_dir = data_dir
         self._out = out
-        self._console = console or Console()
+        self._console = console or PipeConsole()
         self._seconds: dict[_Phase, float] = {}
+        self._stays = False
+        self.report: Path | None = None
+        """What the demo found, as a JSON file; None until it is written."""
 
     def run(self, spec: TrainSpec | TuneSpec, *, keep: bool) -> int:
         """Starts the stack, runs the job and shows its model.
@@ -145,6 +151,7 @@ class Demo:
         """
         with self._phase(_Phase.STACK):
             started = self._stack.up()
+        self._stays = keep or DaemonName.MLFLOW not in started
         try:
             code, last_line = self._train_and_show(spec)
         finally:
@@ -203,29 +210,37 @@ class Demo:
         scores = _Scores.of(job)
         removed = scores.error_removed
         self._console.print(self._table(job, scores))
-        self._say(f"MLflow: {job.mlflow_url}")
-        report = self._out / f"{job.id}.json"
-        self._write_report(report, job, data, pictures)
-        self._say(f"film strip: {pictures.strip}, report: {report}")
+        again = "" if self._stays else f" (`{self._up_command()}` starts it again)"
+        self._say(f"MLflow: {job.mlflow_url}{again}")
+        self.report = self._out / f"{job.id}.json"
+        self._write_report(self.report, job, data, pictures)
+        self._say(f"film strip: {pictures.strip}, report: {self.report}")
         code = 0
         if judged and not (removed >= _LEAST_REMOVED and scores.fg_ari >= _LEAST_FG_ARI):
             self._say(
                 f"demo: not as good as it should be: error down {removed:.1%} (at least {_LEAST_REMOVED:.0%}), "
-                f"FG-ARI {scores.fg_ari:.3f} (at least {_LEAST_FG_ARI})"
+                f"test/fg_ari {scores.fg_ari:.3f} (at least {_LEAST_FG_ARI})"
             )
             code = 1
         return code, f"demo: job {job.id} SUCCEEDED, error down {int(100 * removed)}%, frames: {pictures.gif}"
 
     def _table(self, job: JobView, scores: _Scores) -> Table:
         table = Table("on the test scenes", "", box=None, pad_edge=False, show_header=True)
-        table.add_row("error of the empty canvas", f"{scores.empty_mse:.5f}")
+        table.add_row("test/empty_mse, of the empty canvas", f"{scores.empty_mse:.5f}")
         for step, error in enumerate(scores.step_mse, start=1):
-            table.add_row(f"error after {step} writes" if step > 1 else "error after 1 write", f"{error:.5f}")
-        table.add_row("FG-ARI", f"{scores.fg_ari:.3f}")
+            table.add_row(f"test/mse_step_{step}, after {step} {'writes' if step > 1 else 'write'}", f"{error:.5f}")
+        table.add_row("test/mse, of the reconstruction", f"{scores.mse:.5f}")
+        table.add_row("test/fg_ari", f"{scores.fg_ari:.3f}")
         table.add_row("seconds, from submission to model", f"{self._seconds[_Phase.JOB]:.0f}")
         speed = job.progress.images_per_second if job.progress else None
         table.add_row("images/s while training", "-" if speed is None else f"{speed:.0f}")
         return table
+
+    def _up_command(self) -> str:
+        """What starts this stack again, from here."""
+        home = self._stack.layout.home
+        found = find_home(os.environ.get("SEQAE_HOME") or None)
+        return "seqae up" if found == home else f"seqae up --home {home}"
 
     def _write_report(self, path: Path, job: JobView, data: Dataset, pictures: _Pictures) -> None:
         report = {

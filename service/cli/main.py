@@ -1,269 +1,91 @@
-"""Commands of `seqae`, the entry point of the command line.
+"""Entry point of the command line, `seqae`: its verbs, exit statuses, and what becomes of errors.
 
-What a command needs is imported when it runs, so that `seqae --help` answers at once.
+What a verb needs is imported when it runs, so that `seqae --help` answers at once.
 """
 
+import io
+import os
 import signal
 import sys
-from pathlib import Path
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from seqae.errors import Error
-from service.cli.figure import figure
-
-if TYPE_CHECKING:
-    from service.client import Client
-    from service.local.stack import Stack
-    from service.schemas.jobs import JobView
+from service.cli.commands import figure, jobs, models, overview, spec, stack, watch
+from service.cli.output import EXIT_STATUSES, ExitStatus
 
 __all__ = ["app", "main"]
 
+_GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
+    "The stack": (stack.up, stack.down, stack.status, stack.demo, overview.top, overview.disk),
+    "Jobs": (
+        *(spec.spec, jobs.validate, jobs.submit, watch.attach, jobs.jobs, jobs.show, watch.logs, watch.events),
+        *(watch.frames, jobs.attempts, jobs.cancel, jobs.pause, jobs.resume, jobs.retry, jobs.priority, jobs.delete),
+    ),
+    "Models": (*(models.models, models.promote, models.rollback, models.reconstruct, models.evaluate, figure.figure),),
+}
+"""The verbs, in the order in which help lists them."""
+
+_TRACEBACK = "SEQAE_TRACEBACK"
+"""Environment variable; anything in it prints where an unexpected error comes from."""
+
+
+class _Group(TyperGroup):
+    """The verbs; a pipe that was closed ends them in their own way."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the verb, and sees to it that all of its output is written."""
+        try:
+            result = super().invoke(ctx)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except BrokenPipeError as error:
+            _discard_output()
+            raise typer.Exit(ExitStatus.PIPE_CLOSED) from error
+        return result
+
+
 app = typer.Typer(
+    cls=_Group,
     name="seqae",
     help="Trains, tracks and serves an attentive sequential auto-encoder.",
-    no_args_is_help=True,
-    add_completion=False,
+    epilog="Exit status: " + ". ".join(f"{int(status)}: {meaning}" for status, meaning in EXIT_STATUSES.items()) + ".",
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
 )
 
-HomeOption = Annotated[
-    Path, typer.Option("--home", envvar="SEQAE_HOME", help="Folder of everything that the stack keeps.")
-]
-DataOption = Annotated[
-    Path | None, typer.Option("--data-dir", envvar="SEQAE_DATA_DIR", help="Folder with data of your own.")
-]
-UrlOption = Annotated[
-    str | None, typer.Option("--url", envvar="SEQAE_URL", help="The service; by default the stack in the home folder.")
-]
-PortOption = Annotated[int | None, typer.Option("--port", envvar="SEQAE_PORT", help="Port of the control plane.")]
-MlflowPortOption = Annotated[int | None, typer.Option("--mlflow-port", envvar="SEQAE_MLFLOW_PORT")]
-RayPortOption = Annotated[int | None, typer.Option("--ray-port", envvar="SEQAE_RAY_PORT", help="Of Ray's dashboard.")]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or `latest`.")]
 
-_HOME = Path(".seqae")
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"seqae {version('seqae')}")
+        raise typer.Exit
 
 
-# --- the stack
-
-
-@app.command()
-def up(
-    home: HomeOption = _HOME,
-    data_dir: DataOption = None,
-    port: PortOption = None,
-    mlflow_port: MlflowPortOption = None,
-    ray_port: RayPortOption = None,
+@app.callback()
+def _root(
+    ctx: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
-    """Start MLflow, Ray and the control plane, or whichever of them does not run."""
-    _stack(home, data_dir, port, mlflow_port, ray_port).up()
+    """Trains, tracks and serves an attentive sequential auto-encoder."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(ExitStatus.USAGE)
 
 
-@app.command()
-def down(home: HomeOption = _HOME) -> None:
-    """End all of it. Jobs and models stay; jobs that were running go on at the next `up`."""
-    _stack(home).down()
-
-
-@app.command()
-def status(home: HomeOption = _HOME) -> None:
-    """Show what runs, and where. The exit status is 0 when all of it is ready."""
-    from rich.console import Console
-    from rich.table import Table
-
-    daemons = _stack(home).status()
-    if not daemons:
-        typer.echo(f"there is no stack in {home}; `seqae up` starts one")
-        raise typer.Exit(1)
-    table = Table("part", "pid", "url", "health", box=None, pad_edge=False)
-    for daemon in daemons:
-        table.add_row(daemon.title, str(daemon.pid or "-"), daemon.url, daemon.health)
-    Console().print(table)
-    raise typer.Exit(0 if all(daemon.ready for daemon in daemons) else 1)
-
-
-@app.command()
-def demo(
-    home: HomeOption = _HOME,
-    data_dir: DataOption = None,
-    digits: Annotated[Literal["bundled", "mnist"], typer.Option(help="mnist: the real ones, found or downloaded.")] = (
-        "bundled"
-    ),
-    tune: Annotated[bool, typer.Option("--tune", help="Search with four short trials, in place of one run.")] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack up at the end.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for the pictures and the report.")] = Path("demo"),
-    port: PortOption = None,
-    mlflow_port: MlflowPortOption = None,
-    ray_port: RayPortOption = None,
-) -> None:
-    """Train a small model end to end on this machine, in a few minutes, and show what it does."""
-    from service.cli.demo import Demo, demo_spec
-
-    stack = _stack(home, data_dir, port, mlflow_port, ray_port)
-    raise typer.Exit(Demo(stack, data_dir, out).run(demo_spec(digits, tune), keep=keep))
-
-
-# --- jobs
-
-
-@app.command()
-def submit(
-    spec: Annotated[Path, typer.Argument(help="A YAML or JSON file with a job spec; - reads standard input.")],
-    home: HomeOption = _HOME,
-    url: UrlOption = None,
-    priority: Annotated[int, typer.Option(help="Higher goes first.")] = 0,
-    key: Annotated[str | None, typer.Option(help="Idempotency key: the same key gives the same job.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
-) -> None:
-    """Put a job into the queue; prints its id."""
-    with _client(home, url) as client:
-        job = client.submit(_read_spec(spec), priority=priority, idempotency_key=key)
-        typer.echo(job.id)
-        if wait:
-            from service.cli.progress import follow
-            from service.job_state import State
-
-            job = follow(client, job.id)
-            _print_job(job)
-            raise typer.Exit(0 if job.state is State.SUCCEEDED else 1)
-
-
-@app.command()
-def jobs(
-    home: HomeOption = _HOME,
-    url: UrlOption = None,
-    state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; repeat it for several.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
-) -> None:
-    """List jobs, newest first."""
-    from rich.console import Console
-    from rich.table import Table
-
-    with _client(home, url) as client:
-        page = client.list([name.upper() for name in state or ()], limit=limit)
-    table = Table("id", "name", "kind", "state", "created", "progress", "test error", box=None, pad_edge=False)
-    for job in page.items:
-        done = f"{job.progress.iteration}/{job.progress.iterations}" if job.progress else ""
-        error = (job.metrics or {}).get("test/mse")
-        shown = "" if error is None else f"{error:.5f}"
-        table.add_row(job.id, job.name, job.kind, job.state, f"{job.created_at:%m-%d %H:%M}", done, shown)
-    Console().print(table)
-    if page.next_cursor:
-        typer.echo(f"... and older ones: --limit {limit * 2}")
-
-
-@app.command()
-def show(job: JobArgument, home: HomeOption = _HOME, url: UrlOption = None) -> None:
-    """Show all about a job, as JSON."""
-    with _client(home, url) as client:
-        typer.echo(client.get(_resolve(client, job)).model_dump_json(indent=2, by_alias=True))
-
-
-@app.command()
-def cancel(job: JobArgument, home: HomeOption = _HOME, url: UrlOption = None) -> None:
-    """End a job that waits or runs."""
-    with _client(home, url) as client:
-        _print_job(client.cancel(_resolve(client, job)))
-
-
-@app.command()
-def logs(
-    job: JobArgument,
-    home: HomeOption = _HOME,
-    url: UrlOption = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
-    tail: Annotated[int | None, typer.Option("--tail", "-n", min=1, help="Only so many of the last lines.")] = None,
-) -> None:
-    """Print what a job's driver printed, the last megabyte of it at most."""
-    with _client(home, url) as client:
-        for piece in client.logs(_resolve(client, job), follow=follow, tail=tail):
-            typer.echo(piece, nl=False)
-
-
-# --- models
-
-
-@app.command()
-def reconstruct(
-    image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An image of any size and kind.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="A .gif, .png (film strip), .npz or .json file.")],
-    model: Annotated[str, typer.Option(help="`champion`, a version, or a job's id.")] = "champion",
-    home: HomeOption = _HOME,
-    url: UrlOption = None,
-) -> None:
-    """Let a model rebuild an image, step by step."""
-    from service.schemas.models import MediaType
-
-    media_types = {".gif": MediaType.GIF, ".png": MediaType.PNG, ".npz": MediaType.NPZ, ".json": MediaType.JSON}
-    media_type = media_types.get(out.suffix.lower())
-    if media_type is None:
-        raise Error(f"{out}: the name must end in one of {', '.join(media_types)}")
-    with _client(home, url) as client:
-        content = client.render(image, media_type, model=model)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(content)
-    typer.echo(str(out))
-
-
-app.command()(figure)
-
-
-# --- shared by the commands
-
-
-def _stack(
-    home: Path,
-    data_dir: Path | None = None,
-    port: int | None = None,
-    mlflow_port: int | None = None,
-    ray_port: int | None = None,
-) -> "Stack":
-    from service.local.daemons import PortName
-    from service.local.stack import Stack
-
-    given = {PortName.API: port, PortName.MLFLOW: mlflow_port, PortName.RAY: ray_port}
-    ports = {name: number for name, number in given.items() if number}
-    return Stack(home, data_dir, ports, say=typer.echo)
-
-
-def _client(home: Path, url: str | None) -> "Client":
-    from service.client import Client
-    from service.local.stack import api_url
-
-    return Client(url or api_url(home))
-
-
-def _resolve(client: "Client", job: str) -> str:
-    if job != "latest":
-        return job
-    page = client.list(limit=1)
-    if not page.items:
-        raise Error("there are no jobs yet")
-    return page.items[0].id
-
-
-def _read_spec(path: Path) -> dict[str, object]:
-    import yaml
-
-    try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text()
-        spec = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise Error(f"can't read {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise Error(f"{path} is neither YAML nor JSON: {error}") from error
-    if not isinstance(spec, dict):
-        raise Error(f"{path} holds no job spec: fields with values are expected, such as `name: first`")
-    return spec
-
-
-def _print_job(job: "JobView") -> None:
-    line = f"{job.id} {job.state}"
-    if job.error is not None:
-        line += f": {job.error.message}"
-    typer.echo(line)
+for _title, _verbs in _GROUPS.items():
+    for _verb in _verbs:
+        app.command(rich_help_panel=_title)(_verb)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -272,14 +94,50 @@ def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def main() -> None:
-    """Runs the command line: an error of ours becomes one message and exit status 1, Ctrl-C becomes 130."""
+    """Runs the command line. Whatever goes wrong becomes one message on standard error, and an exit status."""
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that can't show a letter is no reason to fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app()
-    except Error as error:
-        typer.echo(f"seqae: {error}", err=True)
-        sys.exit(1)
+        status = app(prog_name="seqae", standalone_mode=False)
+    except KeyboardInterrupt:
+        status = ExitStatus.INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - reported, with its trace where that is asked for
+        status = _report(error)
+    sys.exit(status if isinstance(status, int) else ExitStatus.DONE)
+
+
+def _report(error: Exception) -> int:
+    """Says what went wrong; the exit status for it."""
+    if os.environ.get(_TRACEBACK):
+        traceback.print_exception(error)
+    status: int = ExitStatus.FAILED
+    if isinstance(error, TyperException):
+        message = f"{error.format_message()} (`--help` lists what there is)"
+        status = ExitStatus.USAGE
+    elif isinstance(error, Error):
+        message = str(error)
+    elif isinstance(error, OSError) and error.strerror:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    else:
+        message = f"unexpected {type(error).__name__}: {error} ({_TRACEBACK}=1 shows where)"
+    with suppress(OSError):
+        typer.echo(f"seqae: {message}", err=True)
+    _discard_output()
+    return status
+
+
+def _discard_output() -> None:
+    """Writes what is not written yet, and drops it where that is not possible: Python would try again at its end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,45 @@
 """Progress display of a job: a bar in a terminal, lines anywhere else."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
+from service.cli.output import ExitStatus, format_duration, format_metric
 from service.client import Client
 from service.schemas.jobs import JobView, ProgressView
 
-__all__ = ["follow"]
+__all__ = ["PipeConsole", "describe", "describe_state", "detachable", "follow"]
 
 _LINE_SECONDS = 10.0
 
 
+class PipeConsole(Console):
+    """A console that leaves it to `main` to end when nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Raises the error again that rich would turn into an exit status of its own."""
+        raise BrokenPipeError
+
+
+@contextmanager
+def detachable(job_id: str) -> Iterator[None]:
+    """Says at Ctrl-C that a job which is only watched goes on, and how to come back to it."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        typer.echo(
+            f"\n{job_id} goes on; `seqae attach {job_id}` comes back to it, `seqae cancel {job_id}` ends it", err=True
+        )
+        raise typer.Exit(ExitStatus.INTERRUPTED) from error
+
+
 def follow(client: Client, job_id: str, console: Console | None = None) -> JobView:
-    """Shows a job's progress until it has ended.
+    """Shows a job's progress until it has ended. The last line of it stays.
 
     Args:
         client: of the service that has the job.
@@ -24,16 +49,16 @@ def follow(client: Client, job_id: str, console: Console | None = None) -> JobVi
     Returns:
         The job as it ended.
     """
-    console = console or Console()
+    console = console or PipeConsole()
     columns = (
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
-        TextColumn("{task.fields[text]}"),
+        TextColumn("{task.description:<10}", markup=False),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[text]}", markup=False),
         TimeElapsedColumn(),
     )
     if not console.is_terminal:
         return client.wait(job_id, on_poll=_Lines(console).show)
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console) as progress:
         bar = _Bar(progress)
         return client.wait(job_id, on_poll=bar.show, poll=0.5)
 
@@ -47,8 +72,14 @@ class _Bar:
 
     def show(self, job: JobView) -> None:
         done, total = (job.progress.iteration, job.progress.iterations) if job.progress else (0, 0)
+        if job.state.is_terminal and not total:
+            done = total = 1  # a bar without a total would swing for ever
         self._progress.update(
-            self._task, description=job.state.lower(), completed=done, total=total or None, text=_describe(job)
+            self._task,
+            description=describe_state(job).lower(),
+            completed=done,
+            total=total or None,
+            text=describe(job),
         )
 
 
@@ -61,15 +92,29 @@ class _Lines:
         self._printed_at = 0.0
 
     def show(self, job: JobView) -> None:
-        now = time.monotonic()
-        if job.state != self._state or now - self._printed_at > _LINE_SECONDS:
-            self._state, self._printed_at = job.state, now
-            self._console.print(f"{job.state.lower():<11} {_describe(job)}".rstrip(), highlight=False)
+        now, state = time.monotonic(), describe_state(job)
+        if state != self._state or now - self._printed_at > _LINE_SECONDS:
+            self._state, self._printed_at = state, now
+            self._console.print(Text(f"{state.lower():<11} {describe(job)}".rstrip()), soft_wrap=True)
 
 
-def _describe(job: JobView) -> str:
+def describe_state(job: JobView) -> str:
+    """A job's state, or what it waits for."""
+    return job.state if job.waiting is None else f"WAITING FOR {job.waiting.reason.upper()}"
+
+
+def describe(job: JobView) -> str:
+    """How far a job is: what it lacks, its newest numbers by their names, or its result."""
     progress = job.progress
-    if progress is None or job.state.is_terminal:
+    if job.waiting is not None:
+        return job.waiting.missing
+    if job.state.is_terminal:
+        return "  ".join(
+            f"{name} {format_metric(job.metrics, name)}"
+            for name in ("test/mse", "test/fg_ari")
+            if name in (job.metrics or {})
+        )
+    if progress is None:
         return ""
     if progress.trials:
         return _trials(progress)
@@ -77,9 +122,9 @@ def _describe(job: JobView) -> str:
         return progress.phase
     fields = [f"epoch {progress.epoch:.1f}/{progress.epochs:g}"]
     if progress.loss is not None:
-        fields.append(f"loss {progress.loss:.4f}")
+        fields.append(f"train/loss {progress.loss:.4f}")
     if progress.val_mse is not None:
-        fields.append(f"error {progress.val_mse:.4f}")
+        fields.append(f"val/mse {progress.val_mse:.5f}")
     if progress.images_per_second is not None:
         fields.append(f"{progress.images_per_second:.0f} images/s")
     return "  ".join([*fields, _eta(progress)])
@@ -91,7 +136,4 @@ def _trials(progress: ProgressView) -> str:
 
 
 def _eta(progress: ProgressView) -> str:
-    if progress.eta_seconds is None:
-        return "ETA -"
-    minutes, seconds = divmod(round(progress.eta_seconds), 60)
-    return f"ETA {minutes}:{seconds:02d}"
+    return "ETA -" if progress.eta_seconds is None else f"ETA {format_duration(progress.eta_seconds)}"

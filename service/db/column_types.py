@@ -6,13 +6,13 @@ being read: it becomes a harmless value of the column's type, and the log says s
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import JSON, DateTime, Dialect, Integer, String, TypeDecorator
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
@@ -32,20 +32,23 @@ _DEEPEST = 40
 _LARGEST_INTEGER = 2**63
 
 
-class _LenientDateTime(sqlite.DATETIME):
-    """SQLite's datetime, without an exception for a text that is none."""
+@lru_cache(maxsize=1000)
+def _warn(message: str) -> None:
+    """Says something once: rows are read again and again."""
+    log.warning(message)
 
-    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        parse = super().result_processor(dialect, coltype)
 
-        def read(value: Any) -> datetime | None:
-            try:
-                return parse(value) if parse is not None else value
-            except (TypeError, ValueError):
-                log.warning("a time of the job database can't be read, and counts as 1970")
-                return _LONG_AGO
+def _lenient(read: Any, instead: Callable[[], object], message: str) -> Any:
+    """A result processor that gives something harmless for what the database's own can't read."""
 
-        return read
+    def process(value: Any) -> Any:
+        try:
+            return value if read is None else read(value)
+        except (ArithmeticError, TypeError, ValueError, RecursionError):
+            _warn(message)
+            return instead()
+
+    return process
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -54,11 +57,13 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """The type of the dialect."""
-        if dialect.name == "sqlite":
-            return dialect.type_descriptor(_LenientDateTime())  # type: ignore[no-untyped-call]  # SQLAlchemy's own
-        return dialect.type_descriptor(DateTime(timezone=True))
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        """As SQLAlchemy's own, without an exception for a text that is no time."""
+        return _lenient(
+            super().result_processor(dialect, coltype),
+            lambda: _LONG_AGO,
+            "a time of the job database can't be read, and counts as 1970",
+        )
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """The value in UTC. Raises: ValueError: it has no time zone."""
@@ -85,7 +90,7 @@ class WholeNumber(TypeDecorator[int]):
         """The number; 0 for what is none."""
         if value is None or isinstance(value, int):
             return value
-        log.warning("a number of the job database can't be read, and counts as 0")
+        _warn("a number of the job database can't be read, and counts as 0")
         return 0
 
 
@@ -113,24 +118,8 @@ class EnumText(TypeDecorator[Any]):
         try:
             return self.kind(value)
         except ValueError:
-            log.warning("%s %r in the job database is of another release", self.kind.__name__, str(value)[:32])
+            _warn(f"{self.kind.__name__} {str(value)[:32]!r} in the job database is of another release")
             return self.kind.UNKNOWN
-
-
-class _LenientJson(sqlite.JSON):
-    """SQLite's JSON, without an exception for a text that is none: that is read as None."""
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        parse = super().result_processor(dialect, coltype)
-
-        def read(value: Any) -> Any:
-            try:
-                return parse(value) if parse is not None else value
-            except (TypeError, ValueError, RecursionError):
-                log.warning("a value of the job database is not JSON, and is left out")
-                return None
-
-        return read
 
 
 class Json(TypeDecorator[Any]):
@@ -142,7 +131,15 @@ class Json(TypeDecorator[Any]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """The type of the dialect. PostgreSQL itself refuses what is no JSON."""
         on_postgresql = dialect.name == "postgresql"
-        return dialect.type_descriptor((JSONB if on_postgresql else _LenientJson)(none_as_null=True))
+        return dialect.type_descriptor((JSONB if on_postgresql else JSON)(none_as_null=True))
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        """As SQLAlchemy's own, without an exception for a text that is no JSON."""
+        return _lenient(
+            super().result_processor(dialect, coltype),
+            lambda: self.from_json(None),
+            "a value of the job database is not JSON, and is left out",
+        )
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:  # noqa: ARG002
         """The value as plain data."""
@@ -162,13 +159,13 @@ class Json(TypeDecorator[Any]):
 
 
 class JsonObject(Json):
-    """A JSON object. Anything else is read as an empty one."""
+    """A JSON object, as it is; see `wire_safe` for what may be in it. Anything else is read as an empty one."""
 
     cache_ok = True
 
     def from_json(self, plain: Any) -> Any:
         """The object."""
-        return wire_safe(plain) if isinstance(plain, dict) else {}
+        return plain if isinstance(plain, dict) else {}
 
 
 class Numbers(Json):
@@ -180,7 +177,7 @@ class Numbers(Json):
         """The numbers."""
         if not isinstance(plain, dict):
             return None
-        named = {name: _as_number(value) for name, value in wire_safe(plain).items()}
+        named = {wire_safe(name): _as_number(value) for name, value in plain.items()}
         return {name: value for name, value in named.items() if value is not None}
 
 
@@ -204,7 +201,7 @@ class RecordJson(Json, Generic[RecordT]):
         try:
             return self.record.model_validate(plain)
         except ValidationError as error:
-            log.warning("a %s of the job database is left out: %s", self.record.__name__, describe_invalid(error))
+            _warn(f"a {self.record.__name__} of the job database is left out: {describe_invalid(error)}")
             return None
 
 
@@ -228,4 +225,5 @@ def wire_safe(value: Any, depth: int = 0) -> Any:
 
 
 def _as_number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    safe = None if isinstance(value, bool) else wire_safe(value)
+    return float(safe) if isinstance(safe, int | float) else None

@@ -1,20 +1,24 @@
 """Queries of the job database that change nothing."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, load_only
 
-from jobs.directory.stored_specs import SPEC_VERSION
+from jobs.directory.stored_specs import SPEC_VERSION, parse_spec
+from jobs.errors import SpecUnreadable
 from service.clock import Clock
 from service.db.engine import Database
 from service.db.models import AttemptRow, EventRow, JobRow
 from service.errors import ConflictError, CursorError, JobNotFoundError, StaleRowError
-from service.job_state import Desired, State
+from service.job_state import ENDED, Desired, State
 
 __all__ = ["Queries", "find_job", "find_known", "is_known"]
+
+
+_SPECS_AT_ONCE = 500
 
 
 class Queries:
@@ -113,6 +117,32 @@ class Queries:
         with self.database.read() as session:
             return find_known(session, job)
 
+    def to_delete(self, limit: int = 100) -> list[JobRow]:
+        """Jobs that are cleaned up and were deleted before: a crash came in between."""
+        query = select(JobRow).where(JobRow.delete_requested.is_(True), JobRow.cleaned_up.is_(True))
+        with self.database.read() as session:
+            return list(session.scalars(query.where(JobRow.state.in_(ENDED)).limit(limit)))
+
+    def specs(self, *, live_only: bool = False) -> Iterator[JobRow]:
+        """Id, owner, state and spec of each job, newest first; of the other columns nothing is read.
+
+        Args:
+            live_only: only jobs that have not ended.
+        """
+        columns = load_only(JobRow.id, JobRow.name, JobRow.owner, JobRow.state, JobRow.spec, JobRow.spec_version)
+        query = select(JobRow).options(columns).order_by(JobRow.number.desc()).limit(_SPECS_AT_ONCE)
+        if live_only:
+            query = query.where(JobRow.state.not_in(ENDED))
+        below: int | None = None
+        while True:
+            with self.database.read() as session:
+                page = query if below is None else query.where(JobRow.number < below)
+                rows = list(session.scalars(page))
+            yield from rows
+            if len(rows) < _SPECS_AT_ONCE:
+                return
+            below = rows[-1].number
+
     def has_queue(self) -> bool:
         """Whether anybody waits in the queue."""
         with self.database.read() as session:
@@ -150,9 +180,18 @@ def find_known(session: Session, job: JobRow) -> JobRow | None:
         return None
     query = select(JobRow).where(JobRow.owner == job.owner, JobRow.idempotency_key == job.idempotency_key)
     found = session.scalars(query).first()
-    if found is not None and found.body_hash != job.body_hash:
+    if found is not None and found.body_hash != job.body_hash and not _is_same_request(found, job):
         raise ConflictError(f"this Idempotency-Key was used with another body, for job {found.id}")
     return found
+
+
+def _is_same_request(found: JobRow, job: JobRow) -> bool:
+    """Whether a job that another release stored is what is asked for now, once its spec has this release's fields."""
+    try:
+        spec = parse_spec(found.spec, found.spec_version).model_dump(mode="json")
+    except SpecUnreadable:
+        return False
+    return spec == job.spec and found.priority == job.priority
 
 
 def _encode(number: int) -> str:

@@ -4,7 +4,6 @@ import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Unpack
 
 from sqlalchemy import ColumnElement, CursorResult, and_, delete, func, select, update
@@ -12,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from jobs.interfaces import submission_id
-from service.clock import Clock, utc_now
+from service.clock import CLOCK_SKEW, Clock, utc_now
 from service.db.changes import AttemptChanges, JobChanges
 from service.db.engine import Database
 from service.db.models import AttemptRow, DeliveryRow, EventRow, JobRow
@@ -210,6 +209,35 @@ class Store(Queries):
             event_cursor=None,
         )
 
+    def correct_queue_times(self) -> None:
+        """Jobs that were queued in the future were queued before the clock was set back: their wait begins anew."""
+        now = self.now()
+        ahead = and_(JobRow.state == State.QUEUED, JobRow.queued_at > now + CLOCK_SKEW)
+        with self.database.read() as session:
+            if session.scalar(select(JobRow.id).where(ahead).limit(1)) is None:
+                return
+        with self.database.write() as session:
+            changed = update(JobRow).where(ahead).values({JobRow.queued_at: now})
+            session.execute(changed.execution_options(synchronize_session=False))
+
+    def request_deletion(self, job: JobRow) -> JobRow:
+        """Writes down that an ended job is to be removed as soon as it is cleaned up.
+
+        Raises:
+            StaleRowError: somebody else changed the row meanwhile; nothing was written.
+        """
+        with self.database.write() as session:
+            same = and_(JobRow.id == job.id, JobRow.state.in_(ENDED), JobRow.cleaned_up.is_(False))
+            wanted: JobChanges = {"delete_requested": True, "not_before": None}
+            _update_one(session, same, {JobRow.updated_at: self.now()}, wanted)
+            return find_job(session, job.id)
+
+    def was_deleted(self, job_id: str) -> bool:
+        """Whether there was such a job, and it has been deleted."""
+        deleted = and_(EventRow.job_id == job_id, EventRow.type == EventType.DELETED)
+        with self.database.read() as session:
+            return session.scalar(select(EventRow.id).where(deleted).limit(1)) is not None
+
     def delete(self, job: JobRow) -> None:
         """Removes an ended job and its attempts; its events stay, with one more that says so.
 
@@ -222,18 +250,6 @@ class Store(Queries):
                 raise StaleRowError(f"job {job.id} has changed")
             session.execute(delete(AttemptRow).where(AttemptRow.job_id == job.id))
             session.add(EventRow(job_id=job.id, at=self.now(), type=EventType.DELETED, data={"state": job.state.value}))
-
-    def prune(self, before: datetime) -> None:
-        """Removes progress events and done deliveries from before a time."""
-        beats = and_(EventRow.type == EventType.PROGRESS, EventRow.at < before)
-        done = and_(DeliveryRow.done.is_(True), DeliveryRow.next_at < before)
-        with self.database.read() as session:
-            old = [select(EventRow.id).where(beats).limit(1), select(DeliveryRow.id).where(done).limit(1)]
-            if all(session.scalar(query) is None for query in old):
-                return
-        with self.database.write() as session:
-            session.execute(delete(EventRow).where(beats).execution_options(synchronize_session=False))
-            session.execute(delete(DeliveryRow).where(done).execution_options(synchronize_session=False))
 
     # --- inside a transaction
 

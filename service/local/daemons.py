@@ -1,134 +1,34 @@
 """Definitions of the stack's three daemons: command, environment, ports and health check of each."""
 
-import hashlib
 import importlib.metadata
 import json
 import os
-import random
-import secrets
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
+import httpx
+from pydantic import ValidationError
+
+from jobs.backends.loopback import loopback_unproxied
 from service.errors import StackError
-from service.local.processes import MARK, shielded
+from service.local.home import DaemonName, HomeLayout
+from service.local.ports import HOST, PortName
+from service.local.processes import MARK, open_log, shielded
+from service.schemas.health import Readiness
 
-__all__ = [
-    "HOST",
-    "PREFERRED_PORTS",
-    "Daemon",
-    "DaemonName",
-    "HomeLayout",
-    "PortName",
-    "build_daemons",
-    "free_port",
-    "is_free",
-]
+__all__ = ["Daemon", "build_daemons", "http_url"]
 
-HOST = "127.0.0.1"
-
-
-class DaemonName(StrEnum):
-    """The daemons of the stack, as stack.json and the log files name them."""
-
-    RAY = "ray"
-    MLFLOW = "mlflow"
-    API = "api"
-
-
-class PortName(StrEnum):
-    """The ports of the stack, as stack.json names them; a daemon's main port has the daemon's name."""
-
-    RAY = "ray"
-    """Of Ray's dashboard, which takes jobs."""
-    MLFLOW = "mlflow"
-    API = "api"
-    RAY_GCS = "ray_gcs"
-    """Of Ray's head."""
-    RAY_CLIENT = "ray_client"
-    """Of Ray's client server."""
-
-
-PREFERRED_PORTS: Mapping[PortName, int | None] = {
-    PortName.RAY: 8402,
-    PortName.MLFLOW: 8401,
-    PortName.API: 8400,
-    PortName.RAY_GCS: None,
-    PortName.RAY_CLIENT: None,
-}
-"""Tried first where no port was configured; None: any free one."""
+_ANSWER_SECONDS = 10.0  # the control plane asks the others before it answers
+_LONGEST_TEMP = 60
+"""Characters of a folder for temporary files below which the sockets of Python's own libraries have room."""
 
 _OBJECT_STORE_BYTES = 150_000_000  # training reads its data from files, so little goes through the object store
 _TRIAL_DRIVERS = 16
-
-
-@dataclass(frozen=True)
-class HomeLayout:
-    """Paths of one home folder's stack, all absolute."""
-
-    home: Path
-
-    @property
-    def state(self) -> Path:
-        """Record of the ports and processes of the stack."""
-        return self.home / "stack.json"
-
-    @property
-    def lock(self) -> Path:
-        """Lock file: held while the stack is started or ended."""
-        return self.home / "stack.lock"
-
-    @property
-    def logs(self) -> Path:
-        """Folder with the output of each daemon, in `<name>.log`."""
-        return self.home / "logs"
-
-    @property
-    def token(self) -> Path:
-        """Ray's authentication token, readable by its owner alone."""
-        return self.home / "ray.token"
-
-    @property
-    def key(self) -> str:
-        """Short name of this home, for the processes' marks and for paths that must be short."""
-        return hashlib.sha256(str(self.home).encode()).hexdigest()[:10]
-
-    @property
-    def ray_temp(self) -> Path:
-        """Folder of Ray's sockets and logs."""
-        # Sockets below it have paths of at most 107 bytes, so it can't be inside the home folder.
-        return Path(tempfile.gettempdir()) / f"seqae-{self.key}"
-
-    @property
-    def mlflow_database(self) -> Path:
-        """SQLite database of the tracking server."""
-        return self.home / "mlflow" / "mlflow.db"
-
-    def mark(self, daemon: DaemonName) -> str:
-        """Value of the environment variable that the processes of a daemon carry, see `processes.MARK`."""
-        return f"{self.key}:{daemon}"
-
-    def prepare(self) -> None:
-        """Makes the folders, and Ray's token.
-
-        Raises:
-            StackError: Ray's folder belongs to another user.
-        """
-        for folder in (self.home, self.logs, self.home / "mlflow", self.home / "jobs", self.home / "control"):
-            folder.mkdir(parents=True, exist_ok=True)
-        self.ray_temp.mkdir(mode=0o700, exist_ok=True)
-        if self.ray_temp.stat().st_uid != os.getuid():
-            raise StackError(f"{self.ray_temp} belongs to another user; remove it, or use another home folder")
-        if not self.token.exists():
-            handle = os.open(self.token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w") as file:
-                file.write(secrets.token_hex(32))
 
 
 @dataclass(frozen=True)
@@ -143,6 +43,8 @@ class Daemon:
     """Where people and programs reach it."""
     ready_url: str
     """Answers 200 once it does its work."""
+    cwd: Path
+    """A folder without anything that Python could import in place of a package."""
     ports: tuple[int, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     """What it gets besides this process's own variables."""
@@ -155,6 +57,22 @@ class Daemon:
     """Starts until it is given up."""
     grace: float = 8.0
     """Seconds that it has for an orderly end. Ray would take half a minute after a job, to no one's good."""
+    judge: Callable[[httpx.Response], str | None] = lambda _: None
+    """What is wrong although it answers 200; None: nothing."""
+
+    def health_problem(self) -> str | None:
+        """Health check: None when the daemon is ready, else what is wrong, in a line."""
+        try:
+            # A proxy from the environment has no way to this machine's loopback.
+            answer = httpx.get(self.ready_url, headers=dict(self.headers), timeout=_ANSWER_SECONDS, trust_env=False)
+        except httpx.HTTPError as error:
+            return str(error) or type(error).__name__
+        return self.judge(answer) or (None if answer.status_code == httpx.codes.OK else f"answers {answer.status_code}")
+
+
+def http_url(port: int) -> str:
+    """Where a daemon of the stack is reached."""
+    return str(httpx.URL(scheme="http", host=HOST, port=port))
 
 
 def _executable(name: str) -> str:
@@ -164,18 +82,20 @@ def _executable(name: str) -> str:
 
 def _mlflow(layout: HomeLayout, ports: Mapping[PortName, int]) -> Daemon:
     """The tracking server, on SQLite, with its artifacts below the home folder."""
-    url = f"http://{HOST}:{ports[PortName.MLFLOW]}"
+    url = http_url(ports[PortName.MLFLOW])
     return Daemon(
         name=DaemonName.MLFLOW,
         title="MLflow",
         command=(
             *(_executable("mlflow"), "server", "--host", HOST, "--port", str(ports[PortName.MLFLOW]), "--workers", "1"),
-            *("--backend-store-uri", f"sqlite:///{layout.mlflow_database}"),
-            *("--serve-artifacts", "--artifacts-destination", str(layout.home / "mlflow" / "artifacts")),
+            # Relative to its working directory: MLflow reads these as URLs, in which a path may hold no ?, # or %.
+            *("--backend-store-uri", f"sqlite:///{layout.mlflow_database.name}"),
+            *("--serve-artifacts", "--artifacts-destination", "artifacts"),
         ),
-        environment=_mlflow_environment(),
+        environment={**loopback_unproxied(os.environ), **_mlflow_environment()},
         url=url,
         ready_url=f"{url}/health",
+        cwd=layout.mlflow,
         ports=(ports[PortName.MLFLOW],),
         before=partial(_upgrade_mlflow, layout),
     )
@@ -192,7 +112,7 @@ def _upgrade_mlflow(layout: HomeLayout) -> None:
     Raises:
         StackError: the upgrade failed.
     """
-    done = layout.home / "mlflow" / "schema"
+    done = layout.mlflow / "schema"
     version = importlib.metadata.version("mlflow")
     if layout.mlflow_database.exists() and done.exists() and done.read_text() == version:
         return
@@ -211,11 +131,18 @@ def _upgrade_mlflow(layout: HomeLayout) -> None:
 
 def _run_upgrade(layout: HomeLayout, database: Path) -> None:
     log = layout.logs / "mlflow.log"
-    command = [_executable("mlflow"), "db", "upgrade", f"sqlite:///{database}"]
+    # Relative to the working directory, as for the server.
+    command = [_executable("mlflow"), "db", "upgrade", f"sqlite:///{database.name}"]
     environment = {**os.environ, **_mlflow_environment(), MARK: layout.mark(DaemonName.MLFLOW)}
-    with log.open("ab") as output:
+    with open_log(log) as output:
         done = subprocess.run(
-            command, env=environment, cwd=layout.logs, stdout=output, stderr=output, start_new_session=True
+            command,
+            env=environment,
+            cwd=database.parent,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            umask=0o077,
         )
     if done.returncode:
         raise StackError(f"MLflow's database could not be upgraded (exit status {done.returncode}); see {log}")
@@ -223,7 +150,7 @@ def _run_upgrade(layout: HomeLayout, database: Path) -> None:
 
 def _ray(layout: HomeLayout, ports: Mapping[PortName, int]) -> Daemon:
     """The head of a Ray cluster of one machine, with the dashboard that takes jobs."""
-    url = f"http://{HOST}:{ports[PortName.RAY]}"
+    url = http_url(ports[PortName.RAY])
     return Daemon(
         name=DaemonName.RAY,
         title="Ray",
@@ -243,15 +170,28 @@ def _ray(layout: HomeLayout, ports: Mapping[PortName, int]) -> Daemon:
         environment=_ray_environment(layout),
         url=url,
         ready_url=f"{url}/api/jobs/",
-        headers={"Authorization": f"Bearer {layout.token.read_text().strip()}"},
+        cwd=layout.logs,
+        headers={"Authorization": f"Bearer {_token(layout)}"},
         ports=(ports[PortName.RAY], ports[PortName.RAY_GCS], ports[PortName.RAY_CLIENT]),
         # It gives itself up when its node takes more than 30 s to register, as happens on a busy machine.
         tries=3,
     )
 
 
+def _token(layout: HomeLayout) -> str:
+    """Ray's token; empty where no stack has been started yet."""
+    try:
+        return layout.token.read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
 def _ray_environment(layout: HomeLayout) -> dict[str, str]:
+    # What runs on the cluster has sockets of its own, which don't fit into every folder.
+    temp = {} if len(tempfile.gettempdir()) <= _LONGEST_TEMP else {"TMPDIR": str(layout.ray_temp)}
     return {
+        **temp,
+        **loopback_unproxied(os.environ),
         # Jobs call for "python": the one that runs the stack.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "RAY_AUTH_MODE": "token",
@@ -266,13 +206,13 @@ def _ray_environment(layout: HomeLayout) -> dict[str, str]:
 
 def _api(layout: HomeLayout, ports: Mapping[PortName, int], data_dir: Path | None) -> Daemon:
     """The control plane."""
-    url = f"http://{HOST}:{ports[PortName.API]}"
+    url = http_url(ports[PortName.API])
     environment = {
         "SEQAE_HOME": str(layout.home),
         "SEQAE_HOST": HOST,
         "SEQAE_PORT": str(ports[PortName.API]),
-        "SEQAE_MLFLOW_URL": f"http://{HOST}:{ports[PortName.MLFLOW]}",
-        "SEQAE_RAY_URL": f"http://{HOST}:{ports[PortName.RAY]}",
+        "SEQAE_MLFLOW_URL": http_url(ports[PortName.MLFLOW]),
+        "SEQAE_RAY_URL": http_url(ports[PortName.RAY]),
         "SEQAE_RAY_TOKEN_FILE": str(layout.token),
     }
     if data_dir is not None:
@@ -284,9 +224,25 @@ def _api(layout: HomeLayout, ports: Mapping[PortName, int], data_dir: Path | Non
         environment={**environment, **_ray_environment(layout), **_mlflow_environment()},
         url=url,
         ready_url=f"{url}/readyz",
+        cwd=layout.logs,
+        judge=_why_no_jobs,
         ports=(ports[PortName.API],),
         grace=15.0,
     )
+
+
+def _why_no_jobs(answer: httpx.Response) -> str | None:
+    """Why a control plane that answers can't run jobs, by its readiness; None where it can, or can't say."""
+    try:
+        readiness = Readiness.model_validate_json(answer.content)
+    except ValidationError:
+        # Of a release that tells it by its status alone.
+        return None
+    # An older release says nothing of what works, and is ready only when all does.
+    if readiness.ready and (readiness.works.run_jobs or "works" not in readiness.model_fields_set):
+        return None
+    missing = [f"{name}: {part.detail}" for name, part in readiness.parts.items() if not part.ok and name != "model"]
+    return "; ".join(missing) or "jobs can't run yet"
 
 
 def build_daemons(layout: HomeLayout, ports: Mapping[PortName, int], data_dir: Path | None) -> tuple[Daemon, ...]:
@@ -298,28 +254,3 @@ def build_daemons(layout: HomeLayout, ports: Mapping[PortName, int], data_dir: P
         data_dir: the user's own data.
     """
     return (_ray(layout, ports), _mlflow(layout, ports), _api(layout, ports, data_dir))
-
-
-def is_free(port: int) -> bool:
-    """Whether a server could listen on this port now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def free_port(preferred: int | None, taken: set[int]) -> int:
-    """The preferred port, or another one that is free and not in `taken`.
-
-    Raises:
-        StackError: none is free.
-    """
-    # Below the range from which systems draw ports for outgoing connections: those could take it before we do.
-    candidates = random.sample(range(20_000, 32_000), 100)
-    for port in candidates if preferred is None else [preferred, *candidates]:
-        if port not in taken and is_free(port):
-            return port
-    raise StackError(f"found no free port on {HOST}")

@@ -9,27 +9,18 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import httpx
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ValidationError
 
-from jobs.directory.files import write_atomically
 from service.errors import StackError
 from service.local import processes
-from service.local.daemons import (
-    HOST,
-    PREFERRED_PORTS,
-    Daemon,
-    DaemonName,
-    HomeLayout,
-    PortName,
-    build_daemons,
-    free_port,
-    is_free,
-)
+from service.local.daemons import Daemon, build_daemons, http_url
+from service.local.home import DaemonName, HomeLayout
+from service.local.host import Presence, boot_id, this_host
+from service.local.ports import PREFERRED_PORTS, PortName, check_usable, check_wanted, free_port
+from service.local.record import FolderId, StackRecord, load_record, recognized, save_record
 
 __all__ = ["DaemonStatus", "Stack", "api_url"]
 
@@ -37,14 +28,6 @@ Build = Callable[[HomeLayout, Mapping[PortName, int], Path | None], tuple[Daemon
 
 _POLL_SECONDS = 0.2
 _LOG_TAIL = 15
-_ANSWER_SECONDS = 10.0  # the control plane asks the others before it answers
-
-
-class _State(BaseModel):
-    """Content of stack.json: the ports of the daemons, and the processes that lead them."""
-
-    ports: dict[PortName, int] = {}
-    leaders: dict[DaemonName, processes.SessionLeader] = {}
 
 
 @dataclass(frozen=True)
@@ -67,12 +50,17 @@ class DaemonStatus:
 class Stack:
     """Process manager of one home folder's stack: MLflow, Ray and the control plane.
 
+    The home may be called by any of its names: what counts is the folder that they lead to.
+
     Args:
         home: folder of everything it keeps.
-        data_dir: the user's own data, for jobs that name paths in it.
+        data_dir: the user's own data, for jobs that name paths in it; the same as before when left out.
         ports: the configured ones; the others keep the port they had, or get a free one.
         say: told about progress, a line at a time.
         build: makes the daemons from their ports; for tests.
+
+    Raises:
+        StackError: the home can't be that of a stack.
     """
 
     def __init__(
@@ -83,36 +71,47 @@ class Stack:
         say: Callable[[str], None] = print,
         build: Build = build_daemons,
     ) -> None:
-        self.layout = HomeLayout(home.expanduser().absolute())
+        self.layout = HomeLayout.at(home)
         self._data_dir = None if data_dir is None else data_dir.expanduser().absolute()
         self._wanted = dict(ports or {})
         self._say = say
         self._build = build
 
-    def up(self) -> tuple[DaemonName, ...]:
+    def up(self, *, takeover: bool = False) -> tuple[DaemonName, ...]:
         """Starts what does not run, and waits until all of it is ready. Cut short, it ends what it started.
+
+        Args:
+            takeover: start although the stack is recorded to run on another host. Only for a host that is gone for
+                good: two stacks on the same files destroy them.
 
         Returns:
             Names of the daemons that it started.
 
         Raises:
-            StackError: a daemon can't be started; the text ends with what the daemon printed last.
+            StackError: what was asked for can't be had, and then nothing was changed; or a daemon can't be started,
+                and then the text ends with what the daemon printed last.
         """
+        check_wanted(self._wanted)
+        if not self.layout.home.exists():
+            # Nothing of this stack can have them.
+            for name, port in self._wanted.items():
+                check_usable(name, port)
         with self._locked():
-            self.layout.prepare()
-            state = _load(self.layout)
+            record = self._load(takeover)
+            before = record.model_copy(deep=True)
             started: list[Daemon] = []
             try:
-                daemons = self._plan(state)
+                daemons = self._plan(record)
                 for daemon in daemons:
-                    if not self._runs(daemon, state):
+                    if not self._runs(daemon, record):
                         started.append(daemon)
-                        self._start(daemon, state)
-                self._wait(daemons, started, state)
+                        self._start(daemon, record)
+                self._wait(daemons, started, record)
             except BaseException:
                 with processes.shielded():
-                    self._end(started, state)
-                    self._remove_temp(started)
+                    self._end(started, record)
+                    self._forget(record, before)
+                    self._remove_temp(started, record)
                 raise
             return tuple(dict.fromkeys(daemon.name for daemon in started))
 
@@ -121,117 +120,187 @@ class Stack:
 
         Args:
             only: names of the daemons to end; all of them when left out.
+
+        Raises:
+            StackError: it runs on another host, or its record is damaged.
         """
         if not self.layout.home.exists():
             return
         with self._locked(), processes.shielded():
-            self.layout.prepare()
-            state = _load(self.layout)
-            ended = [daemon for daemon in self._daemons(state) if only is None or daemon.name in only]
-            self._end(ended, state)
-            self._remove_temp(ended)
-
-    def _remove_temp(self, ended: Collection[Daemon]) -> None:
-        """Removes Ray's folder outside the home, unless a head that still runs uses it."""
-        if DaemonName.RAY in (daemon.name for daemon in ended):
-            shutil.rmtree(self.layout.ray_temp, ignore_errors=True)
-        # Empty, it was made by a start that failed before any head.
-        with suppress(OSError):
-            self.layout.ray_temp.rmdir()
+            record = self._load()
+            ended = [daemon for daemon in self._daemons(record) if only is None or daemon.name in only]
+            self._end(ended, record)
+            self._remove_temp(ended, record)
 
     def status(self) -> tuple[DaemonStatus, ...]:
         """The status of each daemon, asked of itself; empty when this home has never had a stack."""
-        state = _load(self.layout)
-        if not state.ports:
+        record = load_record(self.layout)
+        if not record.ports:
             return ()
-        return tuple(self._status(daemon, state) for daemon in self._daemons(state))
+        if record.presence is Presence.ELSEWHERE:
+            where = f"not running here, but maybe on {record.place}"
+            return tuple(
+                DaemonStatus(daemon.name, daemon.title, None, daemon.url, where) for daemon in self._daemons(record)
+            )
+        self.layout = recognized(self.layout, record)
+        return tuple(self._status(daemon, record) for daemon in self._daemons(record))
 
     # --- what is written down
 
-    def _save(self, state: _State) -> None:
-        write_atomically(self.layout.state, state.model_dump_json(indent=2))
+    def _load(self, takeover: bool = False) -> StackRecord:
+        """The record, and the layout by which its stack was started. The lock is held.
+
+        Raises:
+            StackError: the stack runs where it can't be seen from here.
+        """
+        record = load_record(self.layout)
+        if record.presence is Presence.ELSEWHERE:
+            if not takeover:
+                raise StackError(
+                    f"the stack of {self.layout.home} was started on {record.place}, and can't be seen from here; "
+                    "end it there with `seqae down`, or, if that host is gone for good, `seqae up --takeover`"
+                )
+            record.leaders = {}
+        self.layout = recognized(self.layout, record)
+        return record
+
+    def _save(self, record: StackRecord) -> None:
+        save_record(self.layout, record)
+
+    def _forget(self, record: StackRecord, before: StackRecord) -> None:
+        """Takes back what a start that failed has written down: the next one is not to stumble over it."""
+        record.ports, record.data_dir = before.ports, before.data_dir
+        if self.layout.state.exists():
+            self._save(record)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Keeps other processes that start or end this stack out."""
         # The one thing done before the lock is held; two that make the same token at once would spoil each other's.
-        self.layout.home.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.layout.lock)
+        self.layout.make_home()
+        lock = FileLock(self.layout.lock, mode=0o600)
         try:
             lock.acquire(blocking=False)
         except Timeout:
             self._say("another `seqae` starts or stops this stack; waiting for it")
             lock.acquire()
+        except OSError as error:
+            raise StackError(f"{self.layout.home} can't be used: {error.strerror or error}") from error
         try:
             yield
         finally:
             lock.release()
 
+    def _remove_temp(self, ended: Collection[Daemon], record: StackRecord) -> None:
+        """Removes Ray's folder outside the home, unless a head that still runs uses it."""
+        temp = self.layout.ray_temp
+        if DaemonName.RAY in (daemon.name for daemon in ended):
+            shutil.rmtree(temp, ignore_errors=True)
+            if record.ray_temp is not None:
+                record.ray_temp = None
+                self._save(record)
+        # Empty, it was made by a start that failed before any head; the parent may be in use by other stacks.
+        for folder in (temp, temp.parent):
+            with suppress(OSError):
+                folder.rmdir()
+
     # --- daemons
 
-    def _daemons(self, state: _State) -> tuple[Daemon, ...]:
-        return self._build(self.layout, {**dict.fromkeys(PREFERRED_PORTS, 0), **state.ports}, self._data_dir)
+    def _daemons(self, record: StackRecord) -> tuple[Daemon, ...]:
+        ports = {**dict.fromkeys(PREFERRED_PORTS, 0), **record.ports}
+        return self._build(self.layout, ports, record.data_dir)
 
-    def _plan(self, state: _State) -> tuple[Daemon, ...]:
-        """Settles the ports: configured, else as before, else free ones."""
-        for daemon in self._daemons(state):
-            moved = {name: port for name, port in self._wanted.items() if state.ports.get(name, port) != port}
-            if PortName(daemon.name) in moved and self._runs(daemon, state):
-                raise StackError(f"{daemon.title} runs at {daemon.url}; to move it, `seqae down` first")
-        ports = {**state.ports, **self._wanted}
+    def _plan(self, record: StackRecord) -> tuple[Daemon, ...]:
+        """Settles ports and folders, and writes them down, unless one of them can't be had.
+
+        Ports are the configured ones, else as before, else free ones.
+        """
+        self._refuse_moves(record)
+        # What a killed leader left behind holds its ports and its files.
+        idle = [daemon.name for daemon in self._daemons(record) if not self._runs(daemon, record)]
+        for daemon in self._daemons(record):
+            if daemon.name in idle:
+                processes.end(self.layout.mark(daemon.name), record.leaders.pop(daemon.name, None), daemon.grace)
+        ports = {**record.ports, **self._wanted}
+        check_wanted(ports)
         for name, preferred in PREFERRED_PORTS.items():
             if name not in ports:
                 ports[name] = free_port(preferred, set(ports.values()))
-        state.ports = ports
-        self._save(state)
-        return self._daemons(state)
+        record.ports = ports
+        if DaemonName.API in idle:
+            record.data_dir = self._data_dir or record.data_dir
+        for daemon in self._daemons(record):
+            if daemon.name in idle:
+                for port in daemon.ports:
+                    check_usable(daemon.title, port)
+        self.layout.prepare()
+        if DaemonName.RAY in idle:
+            usual = replace(self.layout, recorded_ray_temp=None)
+            if record.ray_temp not in (None, usual.ray_temp):
+                shutil.rmtree(record.ray_temp, ignore_errors=True)
+            self.layout = usual.with_ray_temp()
+            record.ray_temp = self.layout.ray_temp
+        record.key = self.layout.key
+        record.folder, record.host = FolderId.of(self.layout.home), this_host()
+        self._save(record)
+        return self._daemons(record)
 
-    def _runs(self, daemon: Daemon, state: _State) -> bool:
-        leader = state.leaders.get(daemon.name)
+    def _refuse_moves(self, record: StackRecord) -> None:
+        """Refuses another port, or another data folder, for a daemon that runs."""
+        for daemon in self._daemons(record):
+            if not self._runs(daemon, record):
+                continue
+            name = PortName(daemon.name)
+            if self._wanted.get(name, record.ports.get(name)) != record.ports.get(name):
+                raise StackError(f"{daemon.title} runs at {daemon.url}; to move it, `seqae down` first")
+            if daemon.name is DaemonName.API and self._data_dir is not None:
+                told = processes.environment_of(record.leaders[daemon.name]).get("SEQAE_DATA_DIR")
+                if told is None or Path(told).resolve() != self._data_dir.resolve():
+                    has = "no data folder" if told is None else f"the data folder {told}"
+                    raise StackError(f"{daemon.title} runs with {has}; to give it {self._data_dir}, `seqae down` first")
+
+    def _runs(self, daemon: Daemon, record: StackRecord) -> bool:
+        leader = record.leaders.get(daemon.name)
         return leader is not None and processes.alive(leader, self.layout.mark(daemon.name))
 
-    def _start(self, daemon: Daemon, state: _State) -> None:
-        # What a killed leader left behind holds its ports and its files.
-        processes.end(self.layout.mark(daemon.name), state.leaders.pop(daemon.name, None), daemon.grace)
+    def _start(self, daemon: Daemon, record: StackRecord) -> None:
+        # Again: a daemon that gave up may have left a part of itself behind.
+        processes.end(self.layout.mark(daemon.name), record.leaders.pop(daemon.name, None), daemon.grace)
         for port in daemon.ports:
-            if not is_free(port):
-                raise StackError(
-                    f"port {port} of {daemon.title} is taken by another program; free it, or choose another"
-                )
+            check_usable(daemon.title, port)
         self._say(f"{daemon.title}: starting")
         if daemon.before is not None:
             daemon.before()
-        state.leaders[daemon.name] = processes.start(
+        record.leaders[daemon.name] = processes.start(
             daemon.command,
             {**os.environ, **daemon.environment},
             self.layout.mark(daemon.name),
             self.layout.logs / f"{daemon.name}.log",
-            # A folder without anything that Python could import in place of a package.
-            cwd=self.layout.logs,
+            cwd=daemon.cwd,
         )
-        self._save(state)
+        self._save(record)
 
-    def _wait(self, daemons: tuple[Daemon, ...], started: list[Daemon], state: _State) -> None:
-        waiting, last_progress_at = list(daemons), time.time()
+    def _wait(self, daemons: tuple[Daemon, ...], started: list[Daemon], record: StackRecord) -> None:
+        waiting, last_progress_at = list(daemons), time.monotonic()
         starts = {daemon.name: 1 for daemon in daemons}
         while waiting:
             for daemon in list(waiting):
-                if not self._runs(daemon, state):
+                if not self._runs(daemon, record):
                     if starts[daemon.name] == daemon.tries:
                         raise StackError(f"{daemon.title} ended by itself; {self._tail(daemon)}")
                     self._say(f"{daemon.title}: ended by itself, once more")
                     starts[daemon.name] += 1
                     started.append(daemon)
-                    self._start(daemon, state)
-                    last_progress_at = time.time()
-                problem = _health_problem(daemon)
-                seconds = time.time() - state.leaders[daemon.name].started
+                    self._start(daemon, record)
+                    last_progress_at = time.monotonic()
+                problem = daemon.health_problem()
+                seconds = processes.age(record.leaders[daemon.name])
                 if problem is None:
                     waiting.remove(daemon)
-                    last_progress_at = time.time()
+                    last_progress_at = time.monotonic()
                     how = f"ready after {seconds:.0f} s" if daemon in started else "runs already"
                     self._say(f"{daemon.title}: {how}, {daemon.url}")
-                elif time.time() - last_progress_at > daemon.ready_timeout:
+                elif time.monotonic() - last_progress_at > daemon.ready_timeout:
                     # Counted from the last daemon that got ready: the control plane can't be before the others.
                     raise StackError(
                         f"{daemon.title} is not ready after {seconds:.0f} s: {problem}; {self._tail(daemon)}"
@@ -243,49 +312,32 @@ class Stack:
         lines = log.read_text(errors="replace").splitlines()[-_LOG_TAIL:] if log.exists() else []
         return "\n  ".join([f"the end of {log}:", *lines])
 
-    def _end(self, daemons: list[Daemon], state: _State) -> None:
+    def _end(self, daemons: list[Daemon], record: StackRecord) -> None:
         for daemon in reversed(daemons):
-            mark, leader = self.layout.mark(daemon.name), state.leaders.get(daemon.name)
+            mark, leader = self.layout.mark(daemon.name), record.leaders.get(daemon.name)
             if processes.members(mark, leader):
                 self._say(f"{daemon.title}: stopping")
                 processes.end(mark, leader, daemon.grace)
-            state.leaders.pop(daemon.name, None)
-            self._save(state)
+            record.leaders.pop(daemon.name, None)
+            self._save(record)
 
-    def _status(self, daemon: Daemon, state: _State) -> DaemonStatus:
-        if not self._runs(daemon, state):
+    def _status(self, daemon: Daemon, record: StackRecord) -> DaemonStatus:
+        if not self._runs(daemon, record):
             return DaemonStatus(daemon.name, daemon.title, None, daemon.url, "not running")
-        problem = _health_problem(daemon)
+        problem = daemon.health_problem()
         health = "ready" if problem is None else f"not ready: {problem}"
-        return DaemonStatus(daemon.name, daemon.title, state.leaders[daemon.name].pid, daemon.url, health)
-
-
-def _load(layout: HomeLayout) -> _State:
-    try:
-        return _State.model_validate_json(layout.state.read_bytes())
-    except FileNotFoundError:
-        return _State()
-    except ValidationError as error:
-        raise StackError(f"{layout.state} is damaged; delete it, and run the same command again") from error
+        return DaemonStatus(daemon.name, daemon.title, record.leaders[daemon.name].pid, daemon.url, health)
 
 
 def api_url(home: Path) -> str:
     """URL of the control plane of a home folder's stack.
 
     Raises:
-        StackError: there is none, or its record is damaged.
+        StackError: there is none, it is on another host, or its record is damaged.
     """
-    ports = _load(HomeLayout(home.expanduser().absolute())).ports
-    if PortName.API not in ports:
+    record = load_record(HomeLayout.at(home))
+    if PortName.API not in record.ports:
         raise StackError(f"there is no stack in {home}; `seqae up` starts one, or name a service with --url")
-    return f"http://{HOST}:{ports[PortName.API]}"
-
-
-def _health_problem(daemon: Daemon) -> str | None:
-    """Health check: None when a daemon is ready, else what is wrong."""
-    try:
-        # A proxy from the environment has no way to this machine's loopback.
-        answer = httpx.get(daemon.ready_url, headers=dict(daemon.headers), timeout=_ANSWER_SECONDS, trust_env=False)
-    except httpx.HTTPError as error:
-        return str(error) or type(error).__name__
-    return None if answer.status_code == httpx.codes.OK else f"it answers {answer.status_code}"
+    if record.presence is Presence.ELSEWHERE and record.host is not None and record.host.boot_id != boot_id():
+        raise StackError(f"the stack of {home} was started on {record.place}; name the service with --url")
+    return http_url(record.ports[PortName.API])

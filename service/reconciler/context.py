@@ -36,6 +36,11 @@ class ReconcilerContext:
         """The time by the control plane's clock."""
         return self.store.now()
 
+    @property
+    def cache_dir(self) -> Path:
+        """Folder of built data sets, as drivers find it."""
+        return Path(self.environment.get("SEQAE_CACHE_DIR") or self.jobs_dir.parent / "data")
+
     def folder(self, job: JobRow) -> JobFolder:
         """The job's folder; it may not exist yet."""
         return JobFolder(self.jobs_dir / job.id)

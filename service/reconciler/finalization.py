@@ -16,6 +16,7 @@ from seqae.errors import CheckpointError
 from service.db.changes import JobChanges
 from service.db.models import JobRow
 from service.db.store import NewEvent
+from service.disk.removal import remove_job
 from service.job_state import AttemptOutcome, Desired, EventType, State
 from service.reconciler.context import Delay, ReconcilerContext
 from service.reconciler.liveness import read_records
@@ -57,6 +58,8 @@ def _publish(context: ReconcilerContext, job: JobRow, result: Result) -> None:
         raise NoRun(f"job {job.id} has no run")
     checkpoint = None if result.checkpoint is None else folder / result.checkpoint
     if checkpoint is not None:
+        if not checkpoint.resolve().is_relative_to(folder.resolve()):
+            raise CheckpointError("it lies outside of the job's folder")
         verify(checkpoint)
     save_driver_log(context, job)
     context.tracking.ship(folder, run_id)
@@ -143,7 +146,9 @@ def clean_up(context: ReconcilerContext, job: JobRow) -> Delay:
             return context.settings.reconcile_every
     save_driver_log(context, job)
     close_run(context, job, job.state)
-    context.store.update(job, cleaned_up=True)
+    cleaned = context.store.update(job, cleaned_up=True)
+    if cleaned.delete_requested:
+        remove_job(context.store, context.jobs_dir, context.cache_dir, cleaned)
     return None
 
 

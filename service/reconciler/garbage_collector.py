@@ -2,10 +2,18 @@
 
 import logging
 import shutil
+from collections.abc import Callable
 from datetime import timedelta
 
+from jobs.errors import TrackingUnavailable
+from jobs.interfaces import RunStatus
+from seqae.errors import Error
 from service.db.models import JobRow
-from service.job_state import ACTIVE
+from service.db.retention import Retention
+from service.disk.removal import TRASH, remove_job
+from service.disk.sizes import size_of
+from service.disk.sweep import DiskSweep
+from service.job_state import ACTIVE, State
 from service.reconciler.context import ReconcilerContext
 from service.reconciler.tracking_run import RUN_STATUS
 
@@ -28,6 +36,7 @@ class GarbageCollector:
 
     def __init__(self, context: ReconcilerContext) -> None:
         self._context = context
+        self._retention = Retention(context.store.database)
 
     def stop_orphaned_attempts(self) -> None:
         """Stops attempts on the cluster that are not a job's open one. Raises: LauncherUnavailable."""
@@ -48,25 +57,63 @@ class GarbageCollector:
             job = jobs.get(run.job_id)
             if job is not None and job.cleaned_up and job.state.is_terminal:
                 log.warning("closing run %s: its job %s has ended", run.run_id, job.id)
-                self._context.tracking.close_run(run.run_id, RUN_STATUS[job.state])
+                self._close(run.run_id, RUN_STATUS[job.state])
+
+    def _close(self, run_id: str, status: RunStatus) -> None:
+        """Closes a run; one that MLflow does not let go concerns nobody else."""
+        try:
+            self._context.tracking.close_run(run_id, status)
+        except TrackingUnavailable:
+            raise
+        except Error as error:
+            log.warning("run %s stays open: %s", run_id, error)
+
+    def delete_jobs(self) -> None:
+        """Removes jobs that were deleted while they were being cleaned up, where a crash has left them."""
+        for job in self._context.store.to_delete():
+            remove_job(self._context.store, self._context.jobs_dir, self._context.cache_dir, job)
 
     def delete_leftover_files(self) -> None:
         """Removes the files of deleted jobs that a crash has left."""
-        trash = self._context.jobs_dir / ".deleted"
+        trash = self._context.jobs_dir / TRASH
         if not trash.is_dir():
             return
         known = self._context.store.jobs({path.name for path in trash.iterdir()})
         for path in trash.iterdir():
             if path.name not in known:
+                log.info("removed what a deletion left: %s, %d bytes", path, size_of(path).bytes)
                 shutil.rmtree(path, ignore_errors=True)
 
     def prune_rows(self) -> None:
         """Removes rows that nobody will ask for again: old progress events, and deliveries that are done."""
-        self._context.store.prune(self._context.now() - _PROGRESS_KEPT)
+        self._report("old progress events and deliveries", self._retention.prune(self._context.now() - _PROGRESS_KEPT))
+
+    def correct_times(self) -> None:
+        """Lets waits begin anew that began in the future: the clock was set back since."""
+        self._context.store.correct_queue_times()
+
+    def prune_events(self) -> None:
+        """Removes events over a job's quota, and those of jobs that were deleted long ago."""
+        settings, now = self._context.settings, self._context.now()
+        self._report("events over a job's quota", self._retention.limit_events(settings.max_events))
+        before = now - timedelta(days=settings.deleted_events_days)
+        self._report("events of deleted jobs", self._retention.forget_deleted_jobs(before))
+
+    @property
+    def disk_parts(self) -> tuple[Callable[[], object], ...]:
+        """The parts that look at whole folders, which should not be done too often."""
+        disk = DiskSweep(self._context.store, self._context.jobs_dir, self._context.cache_dir, self._context.settings)
+        return (disk.film_strips, disk.logs, disk.data, disk.models, self.prune_events)
+
+    def _report(self, what: str, rows: int) -> None:
+        if rows:
+            log.info("removed %d %s", rows, what)
 
 
 def _is_open(job: JobRow, number: str) -> bool:
     # Of an ended job its own step waits for the driver to leave; of one being finalized likewise.
+    if job.state == State.UNKNOWN:
+        return True  # another release's to judge
     if number != str(job.attempt):
         return False
     return job.state in ACTIVE or not job.cleaned_up

@@ -22,6 +22,7 @@ from service.db.changes import JobChanges
 from service.db.leases import Leases
 from service.db.models import JobRow, Waiting, WaitingFor
 from service.db.store import Store
+from service.disk.removal import remove_job
 from service.errors import StaleRowError, StoreUnavailableError
 from service.job_state import AttemptOutcome, State, is_legal
 from service.reconciler import finalization, recovery, running, stopping, submission
@@ -101,6 +102,7 @@ class Reconciler:
         self._run_every(settings.lease_for / 4, lambda: self._leases.renew(settings.lease_for), "renew")
         self._run_every(settings.reconcile_every, self.admit, "admit")
         self._run_every(settings.sweep_every, self.sweep, "sweep")
+        self._run_every(settings.disk_sweep_every, self.sweep_disk, "sweep-disk")
         for number in range(settings.reconcile_threads):
             self._run_every(settings.reconcile_every, self._work, f"work-{number}")
 
@@ -186,7 +188,9 @@ class Reconciler:
         log.error("job %s: the step from %s is given up: %s", job.id, job.state, message)
         if job.state.is_terminal:
             # What is left of it on the cluster and in MLflow the garbage collector closes.
-            self._store.update(job, cleaned_up=True, waiting=None)
+            ended = self._store.update(job, cleaned_up=True, waiting=None)
+            if ended.delete_requested:
+                remove_job(self._store, self._context.jobs_dir, self._context.cache_dir, ended)
             return True
         end = State.CANCELLED if job.state == State.CANCELLING else State.FAILED
         if not is_legal(job.state, end):
@@ -230,6 +234,13 @@ class Reconciler:
         for job, why in broken:
             self._fail_queued(job, ErrorClass.INTERNAL, why)
 
+    def sweep_disk(self) -> None:
+        """Keeps what grows on the disk within its quotas, unless another process is at it."""
+        if not self._leases.hold("disk sweep", self._settings.disk_sweep_every):
+            return
+        for part in self._garbage_collector.disk_parts:
+            _guarded("the sweep of the disk", part)
+
     def sweep(self) -> None:
         """Removes leftovers, unless another process is at it."""
         if not self._leases.hold("sweep", self._settings.sweep_every):
@@ -238,8 +249,10 @@ class Reconciler:
         for part in (
             collector.stop_orphaned_attempts,
             collector.close_orphaned_runs,
+            collector.delete_jobs,
             collector.delete_leftover_files,
             collector.prune_rows,
+            collector.correct_times,
         ):
             _guarded(part.__name__, part)
 

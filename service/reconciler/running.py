@@ -3,17 +3,22 @@
 from datetime import timedelta
 
 from jobs.directory.records import Failure, Outcome, Result
-from jobs.errors import ErrorClass
-from service.db.models import JobRow
+from jobs.directory.stored_specs import parse_spec
+from jobs.errors import ErrorClass, LauncherUnavailable, SpecUnreadable
+from service.db.models import JobRow, Waiting, WaitingFor
 from service.job_state import AttemptOutcome, State
-from service.reconciler.context import Delay, ReconcilerContext
+from service.reconciler.context import Delay, ReconcilerContext, wait_for
 from service.reconciler.finalization import end_job
-from service.reconciler.liveness import Verdict, judge
+from service.reconciler.liveness import Observation, Verdict, judge
 from service.reconciler.observer import cluster_status, diagnose_crash, observe
 from service.reconciler.recovery import MAX_MESSAGE, infrastructure_failure, lose_attempt
+from service.scheduling.resources import missing_workers
 from service.upstream.cluster_monitor import ClusterStatus
 
 __all__ = ["take_result", "watch"]
+
+_QUIET = timedelta(seconds=20)
+"""An attempt that gets no further for so long may be waiting for workers."""
 
 
 def watch(context: ReconcilerContext, job: JobRow) -> Delay:
@@ -50,8 +55,27 @@ def watch(context: ReconcilerContext, job: JobRow) -> Delay:
             error_message=f"ran for longer than {settings.time_limit:g} s",
         )
     else:
+        _note_missing_workers(context, job, observation)
         return settings.reconcile_every
     return None
+
+
+def _note_missing_workers(context: ReconcilerContext, job: JobRow, observation: Observation) -> None:
+    """Says that the attempt waits for a place for its workers, and when it does not any more."""
+    quiet_since = job.state_since if job.last_progress_at is None else max(job.state_since, job.last_progress_at)
+    quiet = context.now() - quiet_since
+    missing: str | None = None
+    if quiet >= _QUIET:
+        try:
+            spec = parse_spec(job.spec, job.spec_version)
+            capacity = context.cluster.recent_capacity()
+        except (SpecUnreadable, LauncherUnavailable):
+            return  # nothing new is known
+        missing = missing_workers(spec, capacity, observation.progress)
+    if missing is not None:
+        wait_for(context, job, Waiting(reason=WaitingFor.WORKERS, missing=missing, since=context.now()))
+    elif job.waiting is not None and job.waiting.reason is WaitingFor.WORKERS:
+        wait_for(context, job, None)
 
 
 def _start(context: ReconcilerContext, job: JobRow) -> Delay:

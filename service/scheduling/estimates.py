@@ -5,12 +5,14 @@ from collections.abc import Iterable
 
 from jobs.directory.stored_specs import parse_spec
 from jobs.errors import SpecUnreadable
+from jobs.interfaces import Capacity
 from jobs.specs import AnySpec, EvaluateSpec, FigureSpec, TrainSpec, TuneSpec
 from seqae.config import ImagesConfig
 from service.db.models import JobRow
+from service.errors import FieldProblem
 from service.scheduling.resources import Demand
 
-__all__ = ["images", "iterations", "memory_bytes", "seconds"]
+__all__ = ["images", "iterations", "memory_bytes", "memory_problems", "seconds"]
 
 NoTraining = FigureSpec | EvaluateSpec
 """Specs of jobs that train nothing: their driver alone works, for seconds."""
@@ -23,6 +25,9 @@ _WORKER_BYTES = 700_000_000
 # backward pass. Nearly all of them are the localization network's.
 _IMAGE_ARRAYS = {"seeker": 8, "small": 49, "improved": 365}
 _PATCH_ARRAYS = 36
+
+_LARGEST_GPU_BYTES = 300e9
+"""More than any GPU has; the cluster does not tell how much its own have."""
 
 
 def images(spec: TrainSpec | NoTraining) -> int | None:
@@ -63,13 +68,66 @@ def memory_bytes(spec: TrainSpec | NoTraining, demand: Demand) -> int:
     """About how much memory driver and workers take: a fixed share each, the data set, and what one batch needs."""
     if isinstance(spec, NoTraining):
         return _DRIVER_BYTES  # its driver does it
+    activations = _kept_by_a_step(spec, spec.scaling.min_workers) * spec.model.steps
+    return _DRIVER_BYTES + demand.workers * (_WORKER_BYTES + activations + _data_bytes(spec))
+
+
+def memory_problems(spec: AnySpec, capacity: Capacity) -> tuple[FieldProblem, ...]:
+    """Why no machine of the cluster has the memory for one worker; empty where one has, or none tells its size.
+
+    It counts the least that a worker can do with, so that nothing is refused that would run.
+    """
+    if isinstance(spec, NoTraining):
+        return ()
+    train, at = (spec.base, "#/base") if isinstance(spec, TuneSpec) else (spec, "#")
+    largest = max((node.memory_bytes for node in capacity.nodes), default=0.0)
+    found = []
+    on_gpu = train.scaling.gpus_per_worker > 0
+    activations = _least_activations(train)
+    room, where = (_LARGEST_GPU_BYTES, "no GPU") if on_gpu else (largest, "the largest machine")
+    if room > 0 and activations > room:
+        field = "schedule/batch_size" if train.schedule.batch_size > train.scaling.max_workers else "model/steps"
+        has = "has as much" if on_gpu else f"has {_readable(room)}"
+        detail = f"the images of one worker's batch need about {_readable(activations)}; {where} {has}"
+        found.append(FieldProblem(f"{at}/{field}", detail))
+    data = _data_bytes(train)
+    if images(train) is not None and 0 < largest < data:
+        detail = f"so many scenes of this size need {_readable(data)}; the largest machine has {_readable(largest)}"
+        found.append(FieldProblem(f"{at}/data/train_scenes", detail))
+    return tuple(found)
+
+
+def _kept_by_a_step(spec: TrainSpec, workers: int) -> int:
+    """Bytes that one write of one worker's images keeps for the backward pass."""
     model, side = spec.model, spec.model.attention.kernel_size
-    image = model.height * model.width * model.channels
-    batch = math.ceil(spec.schedule.batch_size / max(1, spec.scaling.min_workers))
-    kept = _IMAGE_ARRAYS[model.localizer.kind] * image + _PATCH_ARRAYS * side * side * model.channels
-    activations = 4 * batch * model.steps * kept
-    data = (images(spec) or 0) * image
-    return _DRIVER_BYTES + demand.workers * (_WORKER_BYTES + activations + data)
+    batch = math.ceil(spec.schedule.batch_size / max(1, workers))
+    kept = _IMAGE_ARRAYS[model.localizer.kind] * _image_values(spec) + _PATCH_ARRAYS * side * side * model.channels
+    return 4 * batch * kept
+
+
+def _least_activations(spec: TrainSpec) -> int:
+    """With as many workers as may be, and everything that saves memory counted in full."""
+    # Recomputed activations are kept of one write at a time.
+    writes = 1 if spec.schedule.checkpoint_activations else spec.model.steps
+    halved = 2 if spec.schedule.precision == "bfloat16" else 1
+    return _kept_by_a_step(spec, spec.scaling.max_workers) * writes // halved
+
+
+def _image_values(spec: TrainSpec) -> int:
+    return spec.model.height * spec.model.width * spec.model.channels
+
+
+def _data_bytes(spec: TrainSpec) -> int:
+    return (images(spec) or 0) * _image_values(spec)
+
+
+def _readable(size: float) -> str:
+    """A number of bytes for people: 1.5e9 gives "1.5 GB"."""
+    units = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
+    power = 0
+    while size >= 1000 and power < len(units) - 1:
+        size, power = size / 1000, power + 1
+    return f"{size:.3g} {units[power]}"
 
 
 def _speed(row: JobRow, train: TrainSpec) -> float | None:

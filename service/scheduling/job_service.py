@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -14,12 +13,14 @@ from jobs.interfaces import Capacity
 from jobs.specs import AnySpec, JobSpec, TrainSpec, TuneSpec
 from service.db.models import JobRow
 from service.db.store import Store, new_job_id
-from service.errors import ConflictError, QuotaError, SpecRefusedError, StaleRowError
+from service.disk.removal import remove_job
+from service.disk.usage import DiskUsage
+from service.errors import ConflictError, JobNotFoundError, QuotaError, SpecRefusedError, StaleRowError
 from service.job_state import Desired, State
-from service.scheduling import resources
-from service.scheduling.dry_run import dry_run
+from service.scheduling.dry_run import dry_run, refusals
 from service.scheduling.job_views import attempt_view, event_view, job_view
 from service.scheduling.log_reader import LogEnd, after, last_lines, tail
+from service.schemas.disk import DiskView
 from service.schemas.jobs import AttemptView, Event, JobView, Page, Validation
 from service.settings import ReconcilerSettings
 from service.upstream.cluster_monitor import ClusterMonitor
@@ -58,6 +59,8 @@ class JobService:
         jobs_dir: folder with a folder for each job.
         limits: of the queue.
         model_name: registered model of specs that name none; empty: by the kind of data.
+        cache_dir: built data sets; None: beside the jobs' folder.
+        data_dir: the data folder of this stack, if it has one.
     """
 
     def __init__(
@@ -67,12 +70,18 @@ class JobService:
         jobs_dir: Path,
         limits: ReconcilerSettings | None = None,
         model_name: str = "",
+        *,
+        cache_dir: Path | None = None,
+        data_dir: Path | None = None,
     ) -> None:
         self._store = store
         self._cluster = cluster
         self._jobs_dir = jobs_dir
         self._limits = limits or ReconcilerSettings()
         self._model_name = model_name
+        self._cache_dir = cache_dir or jobs_dir.parent / "data"
+        self._data_dir = data_dir
+        self._disk = DiskUsage(store, jobs_dir, self._cache_dir, self._limits)
 
     # --- submitting
 
@@ -99,13 +108,15 @@ class JobService:
         known = self._store.known(job)
         if known is not None:
             return job_view(known)
-        self._refuse_the_impossible(spec)
+        found, _ = refusals(spec, self._capacity(), self._data_dir)
+        if found:
+            raise SpecRefusedError(found)
         added, _ = self._store.add(job, self._check_quota)
         return job_view(added)
 
     def validate(self, spec: JobSpec) -> Validation:
         """What `submit` would do with a spec, and about what it would cost. Changes nothing."""
-        return dry_run(spec, self._capacity(), self._store.page((State.SUCCEEDED,), limit=200)[0])
+        return dry_run(spec, self._capacity(), self._store.page((State.SUCCEEDED,), limit=200)[0], self._data_dir)
 
     def _named(self, spec: JobSpec) -> JobSpec:
         """The spec with this installation's name for models, where it has one and the spec has none."""
@@ -260,26 +271,40 @@ class JobService:
 
         return self._change(job_id, step)
 
-    def delete(self, job_id: str) -> None:
-        """Removes an ended job with its files. Its events and its registered model stay.
+    def delete(self, job_id: str) -> bool:
+        """Removes an ended job with its files and the data that only it used. Its events and its model stay.
+
+        Where what it left on the cluster and in MLflow is still being closed, it goes as soon as that is done. A
+        repeated call changes nothing.
+
+        Returns:
+            Whether it is gone already.
 
         Raises:
-            ConflictError: it has not ended, or what it left on the cluster and in MLflow is still being closed.
+            ConflictError: it has not ended.
         """
-        job = self._store.job(job_id)
-        if not job.state.is_terminal:
-            raise ConflictError(f"job {job_id} is {job.state}: cancel it first")
-        if not job.cleaned_up:
-            raise ConflictError(f"what job {job_id} left on the cluster and in MLflow is still being closed: try again")
-        # First out of the way, then the row, then the files: a crash in between leaves what the sweep removes.
-        trash = self._jobs_dir / ".deleted" / job_id
-        folder = self._jobs_dir / job_id
-        if folder.exists():
-            trash.parent.mkdir(parents=True, exist_ok=True)
-            folder.rename(trash)
-        self._store.delete(job)
-        if trash.exists():
-            shutil.rmtree(trash)
+        for _ in range(20):
+            try:
+                job = self._store.job(job_id)
+                if not job.state.is_terminal:
+                    raise ConflictError(f"job {job_id} is {job.state}: cancel it first")
+                if not job.cleaned_up:
+                    self._store.request_deletion(job)
+                    return False
+                remove_job(self._store, self._jobs_dir, self._cache_dir, job)
+            except StaleRowError:
+                log.debug("job %s changed meanwhile: reading it again", job_id)
+            except JobNotFoundError:
+                if not self._store.was_deleted(job_id):
+                    raise
+                return True
+            else:
+                return True
+        raise ConflictError(f"job {job_id} keeps changing: try again")
+
+    def disk(self) -> DiskView:
+        """What the stack keeps on its disk, and whose it is; an answer a minute old will do."""
+        return self._disk.view()
 
     # --- helpers
 
@@ -295,12 +320,6 @@ class JobService:
     def _refuse_ended(self, job: JobRow, done: str) -> None:
         if job.state.is_terminal:
             raise ConflictError(f"job {job.id} has ended ({job.state}) and can't be {done}")
-
-    def _refuse_the_impossible(self, spec: AnySpec) -> None:
-        capacity = self._capacity()
-        found = () if capacity is None else resources.problems(spec, capacity)
-        if found:
-            raise SpecRefusedError(found)
 
     def _capacity(self) -> Capacity | None:
         """None: the cluster does not answer, and nothing is refused."""

@@ -6,6 +6,7 @@ from jobs.directory.stored_specs import parse_spec
 from jobs.errors import ErrorClass, SpecUnreadable
 from jobs.specs import AnySpec
 from seqae.evaluation.names import modern
+from service.db.column_types import wire_safe
 from service.db.models import AttemptRow, EventRow, JobRow, Waiting, WaitingFor
 from service.job_state import Desired, State
 from service.schemas.jobs import (
@@ -70,7 +71,7 @@ def attempt_view(row: AttemptRow) -> AttemptView:
 
 def event_view(row: EventRow) -> Event:
     """An event as clients see it."""
-    return Event(id=row.id, job_id=row.job_id, at=row.at, type=row.type, data=row.data)
+    return Event(id=row.id, job_id=row.job_id, at=row.at, type=row.type, data=wire_safe(row.data))
 
 
 def _spec_and_note(row: JobRow) -> tuple[AnySpec | dict[str, Any], str | None]:
@@ -78,10 +79,11 @@ def _spec_and_note(row: JobRow) -> tuple[AnySpec | dict[str, Any], str | None]:
     notes = []
     if row.state == State.UNKNOWN or row.desired == Desired.UNKNOWN:
         notes.append("its state is one of another release, and is left alone")
-    spec: AnySpec | dict[str, Any] = row.spec
+    spec: AnySpec | dict[str, Any]
     try:
         spec = parse_spec(row.spec, row.spec_version)
     except SpecUnreadable as error:
+        spec = wire_safe(row.spec)
         notes.append(f"its spec is shown as it is stored, since this release can't read it: {error}")
     return spec, "; ".join(notes) or None
 

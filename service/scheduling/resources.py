@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+from jobs.directory.records import Phase, Progress
 from jobs.interfaces import Capacity
-from jobs.specs import AnySpec, ScalingConfig, TuneSpec
+from jobs.specs import AnySpec, ScalingConfig, TrainSpec, TuneSpec
 from service.errors import FieldProblem
 
-__all__ = ["Demand", "demand", "problems"]
+__all__ = ["Demand", "demand", "missing_workers", "problems"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,29 @@ def problems(spec: AnySpec, capacity: Capacity) -> tuple[FieldProblem, ...]:
         detail = f"asks for {scaling.min_workers} workers; the cluster has room for {room} of this size"
         found.append(FieldProblem(f"{at}/{field}", detail))
     return tuple(found)
+
+
+def missing_workers(spec: AnySpec, capacity: Capacity, progress: Progress | None) -> str | None:
+    """What an attempt that gets no further waits for, in words; None: not for workers.
+
+    Args:
+        spec: of the job.
+        capacity: what the cluster has now.
+        progress: the attempt's last heartbeat.
+    """
+    scaling = _scaling(spec)
+    room = capacity.workers(scaling.cpus_per_worker, scaling.gpus_per_worker)
+    size = f"{scaling.cpus_per_worker:g} CPUs"
+    if scaling.gpus_per_worker > 0:
+        size += f" and {scaling.gpus_per_worker:g} GPUs"
+    needed = scaling.min_workers
+    if room < needed:
+        workers = "worker" if needed == 1 else "workers"
+        return f"{needed} {workers} of {size} each; the machines that are left have room for {room}"
+    has_begun = progress is not None and progress.phase is not Phase.STARTING
+    if has_begun or not isinstance(spec, TrainSpec | TuneSpec):
+        return None
+    return f"a place for {needed} workers of {size} each: the cluster is busy, or is still starting them"
 
 
 def _scaling(spec: AnySpec) -> ScalingConfig:

@@ -21,7 +21,7 @@ from service.clock import utc_now
 from service.db.models import JobRow
 from service.db.store import Store, new_job_id
 from service.job_state import Desired, State
-from service.local.daemons import free_port
+from service.local.ports import free_port
 
 __all__ = ["Answer", "Api", "Memory", "fill", "read_pages", "running_api", "submit_all"]
 

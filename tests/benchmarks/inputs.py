@@ -64,12 +64,12 @@ def caching(data_dir: Path | None, rounds: int, generated: int = 128) -> Iterato
             folder, source = Path(temporary) / "jpegs", "generated JPEGs"
             folder.mkdir()
             _make_jpegs(folder, generated)
-        names = find_images(folder)
+        names = find_images(folder).names
         config = ImagesConfig(path=str(folder.resolve()))
         ours, plain = [], []
         for turn in range(rounds):
             started = time.perf_counter()
-            load_data(config, ModelConfig(channels=3), Path(temporary) / f"cache-{turn}")
+            load_data(config, ModelConfig(channels=3), Path(temporary) / f"cache-{turn}", folder)
             ours.append(time.perf_counter() - started)
             started = time.perf_counter()
             _plain(folder, names)

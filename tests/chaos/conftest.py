@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.local.daemons import HomeLayout
+from service.local.home import HomeLayout
 from tests.chaos.deployment import Deployment, running
 from tests.daemons import Daemons
 from tests.postgres import PostgresServer

@@ -22,7 +22,8 @@ from seqae.config import AttentionConfig, CoderConfig, MnistScenesConfig, ModelC
 from service.client import Client
 from service.errors import ApiError
 from service.job_state import State
-from service.local.daemons import PREFERRED_PORTS, DaemonName, PortName, free_port
+from service.local.home import DaemonName
+from service.local.ports import PREFERRED_PORTS, PortName, free_port
 from service.local.stack import Stack, api_url
 from service.schemas.models import MediaType
 from tests.daemons import RayDashboard, wait_until

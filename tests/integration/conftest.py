@@ -9,7 +9,7 @@ import pytest
 from jobs.backends.mlflow import MlflowTracking
 from jobs.backends.ray import RayLauncher
 from service.client import Client
-from service.local.daemons import HomeLayout
+from service.local.home import HomeLayout
 from tests.daemons import Daemons
 from tests.services import Services
 from tests.tiny import ON_A_CLUSTER

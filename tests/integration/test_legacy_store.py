@@ -17,7 +17,7 @@ from seqae.checkpoints.manifest import verify
 from seqae.evaluation.names import modern
 from seqae.reconstructor import Reconstructor
 from service.job_state import State
-from service.local.daemons import HomeLayout
+from service.local.home import HomeLayout
 from service.reconciler.loop import Reconciler
 from service.settings import ReconcilerSettings
 from tests.control_plane import ControlPlane

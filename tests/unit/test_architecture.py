@@ -21,6 +21,8 @@ FORBIDDEN_IMPORTS: dict[str, list[tuple[str, str]]] = {
     "rooms": [("seqae.config", "jobs.specs"), ("jobs.specs", "service.job_state"), ("seqae.model", "service.settings")],
     "control-plane": [
         ("service.app", "service.__main__"),
+        ("service.server", "service.app"),
+        ("service.app", "service.server"),
         ("service.api.problems", "service.app"),
         ("service.reconciler.loop", "service.api.problems"),
         ("service.webhook_sender", "service.reconciler.loop"),
@@ -75,7 +77,7 @@ FORBIDDEN_IMPORTS: dict[str, list[tuple[str, str]]] = {
         ("service.cli.main", "fastapi_offline"),
     ],
     "asgi": [("service.upstream.circuit_breaker", "starlette"), ("service.client", "starlette")],
-    "web-server": [("service.app", "uvicorn"), ("service.local.stack", "uvicorn")],
+    "web-server": [("service.app", "uvicorn"), ("service.__main__", "uvicorn"), ("service.local.stack", "h11")],
     "torch-in-service": [
         ("service.api.uploads", "torch"),
         ("service.app", "torch"),

@@ -120,6 +120,13 @@ def _verbs() -> dict[str, set[str]]:
 
 
 @cache
+def _root_options() -> set[str]:
+    """Options of `seqae` itself."""
+    group = typer.main.get_command(app)
+    return {option for parameter in group.params for option in parameter.opts} | {"--help"}
+
+
+@cache
 def _targets() -> set[str]:
     return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
@@ -183,7 +190,9 @@ def wrong_verbs(text: str, _where: Path) -> list[str]:
     wrong = []
     for verb, *arguments in _commands(text):
         options = {word.partition("=")[0] for word in arguments if word.startswith("-")}
-        if verb not in _verbs():
+        if verb.startswith("-"):
+            wrong += [] if verb in _root_options() else [verb]
+        elif verb not in _verbs():
             wrong.append(verb)
         else:
             wrong += [f"{verb} {option}" for option in sorted(options - _verbs()[verb])]
@@ -217,8 +226,8 @@ CHECKS: dict[Check, tuple[str, list[str]]] = {
         ["dmeo", "tset"],
     ),
     wrong_verbs: (
-        "`seqae up`, `.venv/bin/seqae pu`, `seqae logs latest --tial 3; seqae show x`",
-        ["pu", "logs --tial"],
+        "`seqae up`, `.venv/bin/seqae pu`, `seqae logs latest --tial 3; seqae show x`, `seqae --verison`",
+        ["pu", "logs --tial", "--verison"],
     ),
     wrong_variables: ("SEQAE_HOME, SEQAE_HOEM", ["SEQAE_HOEM"]),
 }

@@ -126,10 +126,19 @@ def change(job_id: str, wanted: PriorityChange, jobs: JobServiceDep) -> JobView:
     return jobs.set_priority(job_id, wanted.priority)
 
 
-@router.delete("/jobs/{job_id}", status_code=status.HTTP_204_NO_CONTENT, responses=_ENDED)
-def delete(job_id: str, jobs: JobServiceDep) -> None:
-    """Removes an ended job with its files. Its events and its registered model stay."""
-    jobs.delete(job_id)
+@router.delete(
+    "/jobs/{job_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    response_class=Response,
+    responses={202: {"description": "it goes as soon as it is cleaned up"}, **_ENDED},
+)
+def delete(job_id: str, jobs: JobServiceDep) -> Response:
+    """Removes an ended job with its files and the data that only it used. Its events and its registered model stay.
+
+    A job that has just ended is still being cleaned up: it goes as soon as that is done. Asking again is harmless.
+    """
+    gone = jobs.delete(job_id)
+    return Response(status_code=status.HTTP_204_NO_CONTENT if gone else status.HTTP_202_ACCEPTED)
 
 
 @router.get(

@@ -1,32 +1,34 @@
 """Routes of models: `POST /reconstruct`, and which models are served."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, TypeVar
 
 import anyio
 import anyio.to_thread
-import numpy as np
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import Response as RawResponse
-from PIL import Image
 
 from jobs.errors import NoModel, TrackingUnavailable
 from jobs.interfaces import CHALLENGER, CHAMPION, PREVIOUS, RegisteredModel, VersionInfo
-from seqae.data.preprocess import fit
+from seqae.config import ModelConfig
+from seqae.errors import Error
 from service.api.dependencies import AppContext, ContextDep
 from service.api.media_types import choose_media_type
-from service.api.problems import problem_responses
+from service.api.picture_checks import check, inverted, warnings_header
+from service.api.problems import problem_responses, without_addresses
 from service.api.renderings import model_ref, render_reconstruction
 from service.api.uploads import REQUEST_BODY, Upload, decode, read_upload
 from service.db.store import NewEvent
-from service.errors import ConflictError, ModelNotFoundError, ModelTimeoutError, OverloadedError, SlowBodyError
-from service.inference.batcher import Model
-from service.inference.model_pool import ModelPool
+from service.errors import ConflictError, ModelNotFoundError, ModelTimeoutError, OverloadedError
+from service.inference.decoder_pool import DecodedPicture
+from service.inference.model_pool import LoadedModel, ModelPool
 from service.job_state import EventType
 from service.schemas.jobs import PromotionView
 from service.schemas.models import (
+    Invert,
     MediaType,
     ModelStatus,
     MoveRequest,
@@ -37,6 +39,8 @@ from service.schemas.models import (
 )
 
 __all__ = ["router"]
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["models"])
 
@@ -66,31 +70,55 @@ async def reconstruct(
             pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,99}(@(champion|challenger|previous)|/[0-9]{1,9})?$",
         ),
     ] = CHAMPION,
+    invert: Annotated[
+        Invert,
+        Query(description="whether black and white are exchanged before the model sees the picture"),
+    ] = Invert.FALSE,
     accept: Annotated[str, Header(description="JSON by default")] = "",
 ) -> Response:
     """Rebuilds a picture step by step, and tells where the model looked.
 
     Any size and mode: the largest centred part of the model's aspect is cut out and resized to what the model was
     trained on. `image/gif` answers with an animation, `image/png` with a film strip, `application/x-npz` with arrays.
+
+    `warnings` (in JSON, and as the header `Seqae-Warnings` of every answer that has any) says what speaks against
+    trusting the answer: little was explained, much was cropped off, or the picture looks unlike the training data.
+    Digits in black on white need `invert=true` or `invert=auto`.
     """
     media_type = choose_media_type(accept)
     inference = _inference(context)
+    # Not counted while its body comes in: slow ones would keep all others out.
+    upload = await read_upload(request)
     with _admitted(context):
-        upload = await _receive(request, context)
-        picture = await anyio.to_thread.run_sync(
-            decode, upload, context.settings.max_image_pixels, limiter=context.decoders
-        )
-        loaded = inference.find_loaded(model)
-        if loaded is None:
-            loaded = await _ask(context, lambda: inference.find(model))
-        image = await anyio.to_thread.run_sync(_fit, upload, picture, loaded.model, limiter=context.decoders)
-        waiting = asyncio.wrap_future(inference.batcher.submit(loaded.model, image, picture.size))
         try:
-            found = await asyncio.wait_for(waiting, context.settings.inference_timeout)
+            async with asyncio.timeout(context.settings.inference_timeout):
+                loaded, picture = await _find_and_decode(context, inference, model, upload)
+                config = loaded.model.config
+                pixels, was_inverted = inverted(picture.pixels, config, invert)
+                found = await asyncio.wrap_future(inference.batcher.submit(loaded.model, pixels, picture.size))
         except TimeoutError as error:
-            raise ModelTimeoutError("the model did not answer in time") from error
-        body = await anyio.to_thread.run_sync(render_reconstruction, media_type, found, loaded.version)
-    return RawResponse(body, media_type=media_type, headers={"Vary": "Accept"})
+            raise ModelTimeoutError("the picture was not decoded, or the model did not answer, in time") from error
+        checks = check(found, picture.size, config, was_inverted=was_inverted)
+        body = await anyio.to_thread.run_sync(render_reconstruction, media_type, found, loaded.version, checks)
+    headers = {"Vary": "Accept"} | warnings_header(checks.warnings)
+    return RawResponse(body, media_type=media_type, headers=headers)
+
+
+async def _find_and_decode(
+    context: AppContext, inference: ModelPool, selector: str, upload: Upload
+) -> tuple[LoadedModel, DecodedPicture]:
+    """The model, and the picture in its size. A picture that can't be used is said first, also without a model."""
+    loaded = inference.find_loaded(selector)
+    failure: Error | None = None
+    if loaded is None:
+        try:
+            loaded = await _ask(context, lambda: inference.find(selector))
+        except Error as error:
+            failure = error
+    picture = await decode(upload, context.decoders, loaded.model.config.model if loaded else ModelConfig())
+    if loaded is None:
+        raise failure or ModelNotFoundError(f"there is no model {selector}")
+    return loaded, picture
 
 
 @router.get("/models")
@@ -195,11 +223,12 @@ def _inference(context: AppContext) -> ModelPool:
 
 async def _status(context: AppContext) -> ModelStatus:
     inference = _inference(context)
-    detail = inference.detail
+    detail = without_addresses(inference.detail)
     try:
         registered = await _ask(context, context.tracking.models)
     except (TrackingUnavailable, OverloadedError) as error:
-        registered, detail = [], f"{detail}; the registry does not answer: {error}"
+        log.warning("the registry does not answer: %s", error)
+        registered, detail = [], f"{detail}; the registry does not answer"
     champion, previous = inference.champion, inference.previous
     return ModelStatus(
         champion=model_ref(champion.version) if champion else None,
@@ -240,7 +269,7 @@ def _version_view(version: VersionInfo) -> VersionView:
 
 @contextmanager
 def _admitted(context: AppContext) -> Iterator[None]:
-    """Counts a request before its body is read, so that waiting bodies can't fill the memory."""
+    """Counts a request whose body is there: so many may wait for the model."""
     most = context.settings.inference_queue
     if context.reconstructing >= most:
         raise OverloadedError(f"{most} requests wait for the model already")
@@ -249,20 +278,3 @@ def _admitted(context: AppContext) -> Iterator[None]:
         yield
     finally:
         context.reconstructing -= 1
-
-
-async def _receive(request: Request, context: AppContext) -> Upload:
-    try:
-        async with asyncio.timeout(context.settings.body_timeout):
-            return await read_upload(request)
-    except TimeoutError as error:
-        raise SlowBodyError("the body did not arrive in time") from error
-
-
-def _fit(upload: Upload, picture: Image.Image, model: Model) -> np.ndarray:
-    size = model.config.model
-    try:
-        return fit(picture, size.height, size.width, size.channels)
-    except Exception as error:
-        # A rare mode that can't be converted is the picture's fault, whatever PIL raises for it.
-        raise upload.error(f"can't be converted: {error}") from error

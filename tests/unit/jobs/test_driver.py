@@ -4,9 +4,11 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -108,6 +110,21 @@ def test_the_outcome_of_sigterm_is_what_was_wanted(run: Drive, folder: JobFolder
     result = folder.attempt(1).read_result()
     assert result is not None
     assert result.outcome is outcome
+
+
+def test_an_attempt_that_is_stopped_while_it_starts_ends_in_one_line(
+    run: Drive, folder: JobFolder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F3: SIGTERM in the middle of `import ray` leaves half of it, which can't be imported again."""
+    caplog.set_level(logging.INFO)
+    folder.write_control(Control(attempt=1, want=Want.CANCEL))
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
+
+    def work(_: DriverContext) -> Result:
+        raise SystemExit(143)
+
+    run(work)
+    assert [record.message for record in caplog.records] == ["attempt 1: stopped, cancelled"]
 
 
 def test_a_driver_that_still_waits_for_workers_obeys_by_itself(run: Drive, folder: JobFolder) -> None:

@@ -196,6 +196,7 @@ def test_a_checkpoint_gives_the_model_that_was_trained(
         pass
     trainer.save(tmp_path / "6")
     reconstructor = Reconstructor.from_checkpoint(tmp_path / "6")
+    assert Reconstructor.from_checkpoint(str(tmp_path / "6")).config == reconstructor.config
     assert reconstructor.config == config
     given = inputs(2)
     first, again = reconstructor.reconstruct_arrays(given), reconstructor.reconstruct_arrays(given)

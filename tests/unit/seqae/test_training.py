@@ -18,7 +18,7 @@ from seqae.config import ModelConfig, TrainConfig
 from seqae.data.cache import Dataset
 from seqae.data.scenes import Scenes
 from seqae.errors import CheckpointError, DivergedError
-from seqae.evaluation.evaluate import Evaluation
+from seqae.evaluation.evaluate import Evaluation, evaluate
 from seqae.losses import Losses
 from seqae.model import SequentialAutoEncoder
 from seqae.training import Progress, Trainer, with_synchronized_batch_norm
@@ -191,6 +191,18 @@ def test_a_resumed_run_keeps_the_newest_evaluation_until_the_next(make: Callable
     resumed.load(tmp_path / "2")
     losses(resumed, until=3)
     assert resumed.save(tmp_path / "3").metrics == metrics
+
+
+def test_evaluations_are_on_val_and_say_so(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    """F1: the best checkpoint was chosen on the test images that were then reported."""
+    trainer = make()
+    losses(trainer)
+    given: dict[str, Any] = {"steps": trainer.steps_now(), "limit": 500, "iteration": 6, "epoch": trainer.epoch}
+    of_val, of_test = (evaluate(trainer.model, scenes, **given) for scenes in (trainer.data.val, trainer.data.test))
+    assert of_val.mse != of_test.mse
+    assert trainer.evaluate() == of_val == trainer.evaluation
+    metrics = trainer.save(tmp_path / "6").metrics
+    assert metrics == {f"val/{name}": value for name, value in of_val.metrics().items()}
 
 
 def test_another_config_is_not_resumed(make: Callable[..., Trainer], tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
 from jobs.backends.fakes import FakeLauncher, FakeTracking
 from service.app import create_app
 from service.db.store import Store
 from service.inference.model_pool import ModelPool
+from service.server import Server, ServerConfig
 from service.settings import Settings
 
 Serve = Callable[[FastAPI], httpx.Client]
@@ -71,8 +71,10 @@ def client(make_app: MakeApp, serve: Serve) -> httpx.Client:
 @contextmanager
 def _served(app: FastAPI) -> Iterator[httpx.Client]:
     started = threading.Event()
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=1)
-    server = _Announcing(config, started)
+    context = app.state.context
+    config = ServerConfig(app, context.settings.model_copy(update={"host": "127.0.0.1", "port": 0}))
+    config.timeout_graceful_shutdown = 1
+    server = _Announcing(config, context.closing.set, started)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -81,15 +83,15 @@ def _served(app: FastAPI) -> Iterator[httpx.Client]:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False) as client:
             yield client
     finally:
-        app.state.context.closing.set()
+        context.closing.set()
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive(), "the server did not stop"
 
 
-class _Announcing(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, started: threading.Event) -> None:
-        super().__init__(config)
+class _Announcing(Server):
+    def __init__(self, config: ServerConfig, on_stop: Callable[[], None], started: threading.Event) -> None:
+        super().__init__(config, on_stop)
         self._announced = started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

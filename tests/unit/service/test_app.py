@@ -30,7 +30,8 @@ def test_the_process_answers_soon_and_stops_when_told(tmp_path: Path) -> None:
     nobody = "http://127.0.0.1:9"
     environment = {
         **os.environ,
-        "SEQAE_HOME": str(tmp_path),
+        "SEQAE_HOME": str(tmp_path / "home"),
+        "http_proxy": nobody,  # B9: its own requests to the loopback don't go there
         "SEQAE_PORT": str(port),
         "SEQAE_MLFLOW_URL": nobody,
         "SEQAE_RAY_URL": nobody,
@@ -40,7 +41,11 @@ def test_the_process_answers_soon_and_stops_when_told(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{port}"
         # Two seconds are promised for an idle machine; the bound is for a busy one.
         assert wait_for_health(url, 60)
-        assert httpx.get(f"{url}/readyz", timeout=60).status_code == 503
+        ready = httpx.get(f"{url}/readyz", timeout=60).json()
+        # E5: what it makes is closed to others.
+        made = [path for path in (tmp_path / "home").rglob("*") if path.is_dir() or path.name.startswith("jobs.db")]
+        assert not [path for path in (tmp_path / "home", *made) if path.stat().st_mode & 0o077]
+        assert ready["works"] == {"accept_jobs": True, "run_jobs": False, "reconstruct": False}
         process.terminate()
         process.communicate(timeout=60)
         assert process.returncode in (0, -15)
@@ -59,11 +64,21 @@ def wait_for_health(url: str, seconds: float) -> bool:
     return False
 
 
-def test_the_page_is_one_file_that_needs_nobody(client: httpx.Client) -> None:
+def test_the_page_needs_nobody_else(client: httpx.Client) -> None:
+    """E5: the page, its script and its style come from here, and its policy allows nothing else."""
     answer = client.get("/")
     assert answer.headers["content-type"].startswith("text/html")
-    assert "/reconstruct" in answer.text
-    assert "https://" not in answer.text
+    loaded = re.findall(r'(?:src|href)="(/page[^"]+)"', answer.text)
+    assert loaded == ["/page.css", "/page.js"]
+    style, script = (client.get(path) for path in loaded)
+    assert style.headers["content-type"].startswith("text/css")
+    assert "javascript" in script.headers["content-type"]
+    assert "/reconstruct" in script.text
+    assert not any("https://" in text for text in (answer.text, style.text, script.text))
+    policy = answer.headers["content-security-policy"]
+    assert "script-src 'self';" in policy
+    assert "unsafe" not in policy
+    assert re.search(r"<script(?! src)|<style|style=| on\w+=", answer.text) is None, "the policy would refuse these"
 
 
 def test_the_documentation_describes_problems_and_examples(client: httpx.Client) -> None:

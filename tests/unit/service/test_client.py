@@ -233,3 +233,179 @@ def test_waiting_for_an_unknown_job_fails_at_once(api: Client) -> None:
     with pytest.raises(ApiError) as unknown:
         api.wait("job_000000000000")
     assert unknown.value.status == 404
+
+
+def test_a_proxy_that_can_not_be_used_is_said_and_not_needed_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """B9: a service on this machine is never reached through one."""
+    monkeypatch.setenv("ALL_PROXY", "strange://127.0.0.1:9")
+    Client("http://127.0.0.1:8400").close()
+    with pytest.raises(ApiError, match="proxy can't be used"):
+        Client("http://elsewhere.example:8400")
+
+
+def test_the_rest_of_a_jobs_life(api: Client) -> None:
+    """F11: what the API offers, the client offers."""
+    job = api.submit({"name": "x"}, owner="ann")
+    assert api.attempts(job.id) == ()
+    assert api.set_priority(job.id, 7).priority == 7
+    assert api.pause(job.id).state is State.PAUSED
+    assert api.resume(job.id).state is State.QUEUED
+    assert [one.id for one in api.list(owner="ann").items] == [job.id]
+    assert api.list(owner="bob").items == ()
+    api.cancel(job.id)
+    assert api.retry(job.id).retry_of == job.id
+    api.delete(job.id)
+
+
+def test_a_service_that_is_not_ready_says_of_which_part() -> None:
+    parts = {"cluster": {"ok": False, "detail": "no machine"}}
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(503, json={"ready": False, "parts": parts})
+
+    with _answering(answer) as api:
+        found = api.readiness()
+    assert not found.ready
+    assert found.parts["cluster"].detail == "no machine"
+
+
+def test_champions_are_moved_with_who_and_why() -> None:
+    asked: list[tuple[str, str, bytes]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append((request.url.raw_path.decode(), request.headers.get("seqae-owner", ""), request.content))
+        empty: dict[str, object] = {
+            "champion": "2",
+            "challenger": None,
+            "previous": None,
+            "versions": [],
+            "history": [],
+        }
+        return httpx.Response(200, json={"name": "m", **empty})
+
+    with _answering(answer) as api:
+        assert api.promote("m", "2", why="better", owner="ann").champion == "2"
+        api.rollback("m")
+        api.model("a/b c")
+    assert asked == [
+        ("/models/m/versions/2:promote", "ann", b'{"why":"better"}'),
+        ("/models/m:rollback", "", b'{"why":""}'),
+        ("/models/a%2Fb%20c", "", b""),
+    ]
+
+
+def test_use_of_the_disk() -> None:
+    view = {
+        "home": "/h",
+        "total_bytes": 10,
+        "free_bytes": 5,
+        "parts": [],
+        "owners": [],
+        "jobs": [],
+        "measured_at": "2026-01-01T00:00:00Z",
+        "of_a_later_release": 1,
+    }
+    with _answering(lambda _: httpx.Response(200, json=view)) as api:
+        assert api.disk().free_bytes == 5
+
+
+BAD_URLS = [
+    *("", "localhost:8400", "127.0.0.1:8400", "ftp://host", "http://", "//host", "http://host:99999", "http://host:0"),
+    *(
+        "http://host:port",
+        "http://[::1",
+        "http://a b",
+        "http://a\nb",
+        "http://xn--a",
+        f"http://{'a' * 300}",
+        "http://\xad",
+    ),
+    *("http://host/?x=1", "http://host/#top", "http://" + "é" * 70_000),
+]
+
+
+@pytest.mark.parametrize("url", BAD_URLS, ids=[url[:16] for url in BAD_URLS])
+def test_what_is_no_url_is_told_in_a_line(url: str) -> None:
+    """F4: no scheme, a port that can't be, a name that no socket takes."""
+    with pytest.raises(ApiError) as refused:
+        Client(url)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "url", ["http://host", "https://münchen.de/seqae/", " http://[::1]:80 ", "http://my_service:8400"]
+)
+def test_addresses_of_services(url: str) -> None:
+    """A service may be behind a path, and have a name with an umlaut, which sockets take in another form."""
+    seen: list[httpx.URL] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url)
+        return httpx.Response(200, json={"items": [], "next_cursor": None})
+
+    with Client(url, transport=httpx.MockTransport(answer)) as api:
+        api.list()
+    assert seen[0].path.endswith("/jobs")
+    assert seen[0].path.startswith("/seqae") is ("seqae/" in url)
+
+
+def test_a_password_in_the_url_is_not_shown() -> None:
+    with (
+        pytest.raises(ApiError) as refused,
+        Client("http://ann:secret@127.0.0.1:9", timeout=1) as api,
+    ):
+        api.list()
+    assert "127.0.0.1:9" in str(refused.value)
+    assert "secret" not in str(refused.value)
+    assert "secret" not in api.url
+
+
+@pytest.mark.parametrize("value", ["ü", "a\nb", " ", "a\t", "x" * 300])
+def test_what_no_header_can_have_is_told_before_it_is_sent(value: str) -> None:
+    """F4: a key with an umlaut ended in a traceback, and one with a line break could add a header."""
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        pytest.fail("nothing may be sent")
+
+    with _answering(answer) as api:
+        with pytest.raises(ApiError, match="idempotency key"):
+            api.submit({"name": "x"}, idempotency_key=value)
+        with pytest.raises(ApiError, match="the owner"):
+            api.submit({"name": "x"}, owner=value)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), "\ud800", object(), {1, 2}])
+def test_what_json_can_not_hold_is_told(bad: object) -> None:
+    """F4."""
+    with _answering(lambda _: httpx.Response(200)) as api, pytest.raises(ApiError, match="can't be sent"):
+        api.submit({"name": bad})
+
+
+@pytest.mark.parametrize("job", ["../models", "a/b", "?x", "a b", "ü", "%2e", "#"])
+def test_an_id_stays_one_segment_of_the_path(job: str) -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.raw_path.decode())
+        return httpx.Response(404, json={})
+
+    with _answering(answer) as api:
+        with pytest.raises(ApiError):
+            api.get(job)
+        for nothing in ("", ".", ".."):
+            with pytest.raises(ApiError, match="names nothing"):
+                api.get(nothing)
+    (path,) = seen
+    assert path.startswith("/jobs/")
+    assert path.count("/") == 2
+    assert not set("?# ") & set(path)
+
+
+def test_an_answer_of_another_version_names_the_field_and_quotes_nothing() -> None:
+    answer = httpx.Response(200, json={"items": [{"id": "secret"}], "next_cursor": None})
+    with _answering(lambda _: answer) as api, pytest.raises(ApiError) as refused:
+        api.list()
+    assert "items/0/name" in str(refused.value)
+    assert "secret" not in str(refused.value)
+    assert "\n" not in str(refused.value)

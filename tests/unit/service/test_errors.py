@@ -32,6 +32,12 @@ ANSWERS: dict[type[Error], tuple[int, str, str]] = {
     ),
     service.errors.BodyTooLargeError: (413, "body-too-large", "A body larger than this service takes"),
     service.errors.MediaTypeError: (415, "media-type", "A body of a type that this address does not take"),
+    service.errors.ForeignHostError: (421, "foreign-host", "A request to a name that is none of this service's"),
+    service.errors.ForeignOriginError: (
+        403,
+        "foreign-origin",
+        "A request that changes something, made by a web page of another origin",
+    ),
     service.errors.SpecRefusedError: (
         422,
         "spec-refused",

@@ -2,7 +2,9 @@
 
 import gc
 
-from service.__main__ import collect_seldom
+import pytest
+
+from service.__main__ import collect_seldom, main
 
 
 def test_garbage_is_searched_seldom_and_not_among_what_was_loaded() -> None:
@@ -15,3 +17,14 @@ def test_garbage_is_searched_seldom_and_not_among_what_was_loaded() -> None:
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)
+
+
+def test_a_setting_that_can_not_be_ends_the_process_with_a_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """F4: `SEQAE_MAX_RETRIES=x` was a traceback."""
+    monkeypatch.setenv("SEQAE_MAX_RETRIES", "x")
+    assert main() == 1
+    (record,) = caplog.records
+    assert record.message.startswith("SEQAE_MAX_RETRIES: ")
+    assert record.exc_info is None

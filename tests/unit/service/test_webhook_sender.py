@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import NotRequired, TypedDict
 
 import httpx
@@ -194,3 +195,45 @@ def test_a_receiver_verifies_deliveries_with_the_key_and_notices_forgeries(datab
 def test_a_secret_without_a_key_is_refused(secret: str) -> None:
     with pytest.raises(ValueError, match="webhook secret"):
         make_signer(secret)
+
+
+@pytest.mark.parametrize("status", [0, 500])
+def test_secrets_in_a_receivers_url_are_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    """E5: passwords, queries, and the tokens that some services put into the path."""
+    url = "https://ann:passw0rd@hooks.example:8443/T0KEN/path?key=s3cret#part"
+    receiver = Receiver()
+    receiver.status = status
+    store = Store(f"sqlite:///{tmp_path}/jobs.db", webhook_urls=(url,), clock=lambda: receiver.now)
+    store.migrate()
+    sender = WebhookSender(outbox_of(store), "secret", transport=httpx.MockTransport(receiver))
+    a_cancelled_job(store)
+    assert sender.send_due() == 2
+    sender.stop()
+    store.close()
+    assert receiver.urls, "it was sent to the whole URL"
+    assert "https://hooks.example:8443" in caplog.text
+    assert not [secret for secret in ("ann", "passw0rd", "T0KEN", "s3cret", "part") if secret in caplog.text]
+
+
+def test_a_url_that_is_none_is_not_quoted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """E5: also where the library would quote it in its error."""
+    store = Store(f"sqlite:///{tmp_path}/jobs.db", webhook_urls=("http://hooks.example:s3cret/",))
+    store.migrate()
+    sender = WebhookSender(outbox_of(store), "secret")
+    a_cancelled_job(store)
+    assert sender.send_due() == 2
+    sender.stop()
+    store.close()
+    assert "InvalidURL" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+def test_a_proxy_that_can_not_be_used_keeps_nothing_from_starting(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """B9: the library for it may not be installed."""
+    monkeypatch.setenv("ALL_PROXY", "strange://127.0.0.1:9")
+    WebhookSender(outbox_of(store), "secret").stop()
+    assert "proxy can't be used" in caplog.text

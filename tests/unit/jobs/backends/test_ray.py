@@ -60,6 +60,9 @@ def test_a_submission_says_what_to_run_and_how(connect: Connect) -> None:
         " >> '/jobs/with space/attempts/2/driver.log' 2>&1"
     )
     environment = body["runtime_env"]["env_vars"]
+    # F3: what a driver prints has no colours, comes at once, and all of it.
+    plain = {"NO_COLOR": "1", "RAY_COLOR_PREFIX": "0", "RAY_DEDUP_LOGS": "0", "PYTHONUNBUFFERED": "1"}
+    assert environment.items() >= plain.items()
     assert environment["SEQAE_RUN_ID"] == "r1"
     assert environment["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "0.2"
     assert environment.items() >= MALLOC.items()

@@ -1,9 +1,16 @@
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Phase
+from jobs.specs import TrainSpec
 from jobs.training.metrics_writer import MetricsWriter
-from seqae.training import Progress
+from seqae.data.cache import load_data
+from seqae.training import Progress, Trainer
 
 
 def _report(iteration: int, iterations: int = 100, epoch: float = 0.1) -> Progress:
@@ -56,6 +63,38 @@ def test_the_heartbeat_is_written_now_and_then(folder: JobFolder, monkeypatch: p
     assert progress.iteration == 2
 
 
+def test_the_final_evaluation_keeps_the_heartbeat(folder: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many test images it takes longer than a stall may last."""
+    attempt = folder.attempt(1)
+    writer = MetricsWriter(folder, attempt, workers=1)
+    writer.write_finalizing()
+    before = attempt.read_progress()
+    writer.write_test_progress(50, 100)
+    assert attempt.read_progress() == before, "too soon after the one before"
+    monkeypatch.setattr("jobs.training.metrics_writer._BEAT_INTERVAL", 0.0)
+    writer.write_test_progress(100, 100)
+    after = attempt.read_progress()
+    assert before is not None
+    assert after is not None
+    assert after.last_progress_at > before.last_progress_at
+    assert after.phase is Phase.FINALIZING
+    writer.write_test(12, {"test/mse": 0.5})
+    assert [(row.step, row.metrics) for row in folder.history()] == [(12, {"test/mse": 0.5})]
+
+
+def test_film_strips_are_of_val(folder: JobFolder, cache_dir: Path, make_spec: Callable[..., TrainSpec]) -> None:
+    """F1: whoever looks at them while the run goes on must not see the test images."""
+    spec = make_spec()
+    trainer = Trainer(spec, load_data(spec.data, spec.model, cache_dir))
+    writer = MetricsWriter(folder, folder.attempt(1), workers=1)
+    written = []
+    data = trainer.data
+    for trainer.data in (data, replace(data, test=data.train), replace(data, val=data.train)):
+        writer.write_evaluation(trainer.evaluate(), trainer)
+        written.append((folder.attempt(1).frames / "0.png").read_bytes())
+    assert written[0] == written[1] != written[2]
+
+
 def test_long_runs_write_few_rows(folder: JobFolder) -> None:
     metrics_writer = MetricsWriter(folder, folder.attempt(1), workers=1)
     iterations = 100_000
@@ -70,3 +109,19 @@ def test_a_metric_that_is_not_a_number_is_left_out(folder: JobFolder) -> None:
     metrics_writer = MetricsWriter(folder, folder.attempt(1), workers=1)
     metrics_writer._add_row(1, {"val/fg_ari": float("nan"), "val/mse": 0.5})
     assert [row.metrics for row in folder.history()] == [{"val/mse": 0.5}]
+
+
+def test_each_row_has_a_line_in_the_log(folder: JobFolder, caplog: pytest.LogCaptureFixture) -> None:
+    """F3: a log shows how training goes, by the names that the numbers have everywhere."""
+    caplog.set_level(logging.INFO, logger="jobs")
+    writer = MetricsWriter(folder, folder.attempt(1), workers=1)
+    for iteration in range(1, 31):
+        writer.write_progress(_report(iteration, epoch=iteration / 100), log_every=10)
+    writer.write_test(30, {"test/mse": 0.25, "test/fg_ari": float("nan"), "test/mse_step_1": 0.5})
+    lines = [record.message for record in caplog.records]
+    assert [line.partition("  ")[0] for line in lines] == [
+        *(f"iteration {iteration}/100" for iteration in (10, 20, 30)),
+        "iteration 30",
+    ]
+    assert lines[0] == ("iteration 10/100  epoch 0.10  train/loss 1.00000  train/mse 1.00000  1 images/s  ETA 1 s")
+    assert lines[-1] == "iteration 30  test/mse 0.25000"

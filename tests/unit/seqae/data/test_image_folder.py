@@ -3,20 +3,24 @@ import json
 import logging
 import os
 import shutil
+import socket
+import subprocess
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from seqae.config import ImagesConfig, ModelConfig
 from seqae.data.cache import load_data
-from seqae.data.coco import Annotations
-from seqae.data.image_folder import find_images, fingerprint, locate, split_images
+from seqae.data.image_folder import find_images, fingerprint, split_images
+from seqae.data.paths import AllowedRoots
 from seqae.data.splits import SPLITS, Split
 from seqae.errors import DataError
+from tests.unit.seqae.data.coco_files import box, instances
+from tests.unit.seqae.data.jpegs import with_scans
 
 MODEL = ModelConfig(height=32, width=32, channels=3, attention={"kernel_size": 16})
 _GIVEN = os.environ.get("SEQAE_DATA_DIR")
@@ -67,7 +71,7 @@ def test_any_folder_of_images_is_split_and_decoded(folder: Path) -> None:
     assert made.train.masks is None
     assert made.source == f"20 + 2 + 2 images in {folder}"
     assert reported == [("train", 20, 20), ("val", 2, 2), ("test", 2, 2)]
-    names = split_images(find_images(folder), config)["train"]
+    names = split_images(find_images(folder).names, config)["train"]
     for name, image in zip(names, made.train.images, strict=True):
         with Image.open(folder / name) as opened:
             square = opened.convert("RGB").crop((10, 0, 70, 60)).resize((32, 32), Image.Resampling.BICUBIC)
@@ -140,7 +144,7 @@ def test_no_split_is_empty(count: int, asked: int) -> None:
 
 
 def test_damaged_files_are_reported_skipped_and_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    train = split_images(find_images(folder), ImagesConfig(path="x"))["train"]
+    train = split_images(find_images(folder).names, ImagesConfig(path="x"))["train"]
     half, empty, text, gone = (folder / name for name in train[:4])
     whole = half.read_bytes()
     half.write_bytes(whole[: len(whole) // 2])
@@ -201,7 +205,7 @@ def test_a_folder_that_is_missing_or_empty_is_an_error(folder: Path) -> None:
     with pytest.raises(DataError, match="bare has 0 images"):
         load(folder.parent / "bare")
     with pytest.raises(DataError, match="SEQAE_DATA_DIR"):
-        locate("photos", None)
+        AllowedRoots().locate("photos", "data.path")
 
 
 def test_only_damaged_files_are_an_error(tmp_path: Path) -> None:
@@ -211,83 +215,6 @@ def test_only_damaged_files_are_an_error(tmp_path: Path) -> None:
         (folder / f"{at}.jpg").write_text("x")
     with pytest.raises(DataError, match="can be decoded"):
         load(folder)
-
-
-def instances(path: Path, annotations: list[dict[str, Any]]) -> Path:
-    """A COCO JSON about one image, `a.png` of 80 x 60."""
-    images = [{"id": 7, "file_name": "a.png", "width": 80, "height": 60}]
-    full = [{"id": at, "image_id": 7, "iscrowd": 0, **entry} for at, entry in enumerate(annotations)]
-    path.write_text(json.dumps({"images": images, "annotations": full}))
-    return path
-
-
-def box(left: float, top: float, right: float, bottom: float) -> list[list[float]]:
-    return [[left, top, right, top, right, bottom, left, bottom]]
-
-
-def test_polygons_become_masks_of_the_cropped_image(tmp_path: Path) -> None:
-    # The crop is 10..70 across; scaled from 60 to 30 pixels.
-    path = instances(
-        tmp_path / "i.json",
-        [
-            {"category_id": 5, "segmentation": box(20, 10, 30, 20)},
-            {"category_id": 9, "segmentation": [*box(40, 10, 60, 30), *box(40, 40, 60, 50)]},
-            {"category_id": 3, "segmentation": box(0, 0, 9, 60)},  # outside of the crop
-        ],
-    )
-    made = Annotations.read(path, ["part/a.png"]).scenes(["a.png"], [(80, 60)], 30, 30)
-    expected = np.zeros((30, 30), np.uint8)
-    expected[5:15, 15:25] = expected[20:25, 15:25] = 1
-    expected[5:10, 5:10] = 2
-    # A drawn polygon includes its outline: a quarter of a pixel, which rounds away.
-    np.testing.assert_array_equal(made["masks"][0], expected)
-    assert made["counts"].tolist() == [2]
-    assert made["labels"].tolist() == [[9, 5]]
-    assert made["boxes"][0].tolist() == [[15, 5, 25, 25], [5, 5, 10, 10]]
-    assert not made["overlap"].any()
-
-
-def test_overlaps_and_crowds_are_left_out(tmp_path: Path) -> None:
-    # Run lengths go down the columns: all of the columns 50..59 of an image of 80 x 60.
-    crowd = {"size": [60, 80], "counts": [50 * 60, 10 * 60, 20 * 60]}
-    path = instances(
-        tmp_path / "i.json",
-        [
-            {"category_id": 1, "segmentation": box(20, 20, 40, 40)},
-            {"category_id": 2, "segmentation": box(30, 30, 60, 60)},
-            {"category_id": 1, "segmentation": crowd, "iscrowd": 1},
-        ],
-    )
-    made = Annotations.read(path, ["part/a.png"]).scenes(["part/a.png"], [(80, 60)], 30, 30)
-    assert made["counts"].tolist() == [2]
-    expected = np.zeros((30, 30), np.bool_)
-    expected[15:20, 10:15] = True  # of both objects
-    expected[:, 20:25] = True  # of the crowd
-    np.testing.assert_array_equal(made["overlap"][0], expected)
-    assert made["masks"][0, 17, 12] == 2, "the smaller object is on top"
-
-
-def test_images_without_objects_count_none(tmp_path: Path) -> None:
-    made = Annotations.read(instances(tmp_path / "i.json", []), ["a.png"]).scenes(
-        ["a.png", "b.png"], [(80, 60)] * 2, 30, 30
-    )
-    assert made["counts"].tolist() == [0, 0]
-    assert not made["masks"].any()
-
-
-def test_annotations_that_can_not_be_used_are_errors(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.json"
-    broken.write_text("{")
-    with pytest.raises(DataError, match=r"broken\.json"):
-        Annotations.read(broken, ["a.png"])
-    broken.write_text('{"images": []}')
-    with pytest.raises(DataError, match="annotations"):
-        Annotations.read(broken, ["a.png"])
-    with pytest.raises(DataError, match="names none of the 1 images"):
-        Annotations.read(instances(tmp_path / "i.json", []), ["other.png"])
-    odd = instances(tmp_path / "odd.json", [{"category_id": 1, "segmentation": {"size": [60, 80], "counts": "abc"}}])
-    with pytest.raises(DataError, match=r"a\.png"):
-        Annotations.read(odd, ["a.png"]).scenes(["a.png"], [(80, 60)], 30, 30)
 
 
 def test_annotations_of_rotated_files_fit_the_stored_pixels(tmp_path: Path) -> None:
@@ -329,8 +256,142 @@ def test_a_damaged_real_image_is_skipped(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for name in sorted(path.name for path in (REAL / "coco128" / "train2017").iterdir())[:6]:
         shutil.copyfile(REAL / "coco128" / "train2017" / name, folder / name)
-    victim = folder / split_images(find_images(folder), ImagesConfig(path="x"))["train"][0]
+    victim = folder / split_images(find_images(folder).names, ImagesConfig(path="x"))["train"][0]
     victim.write_bytes(victim.read_bytes()[:3000])
     made = load(folder)
     assert len(made.train.images) == 3
     assert list(manifest(folder)["skipped"]) == [victim.name]
+
+
+# --- files that are not what they seem
+
+
+def test_a_pipe_a_folder_and_a_socket_named_like_images_are_skipped(folder: Path) -> None:
+    """D4: a FIFO named .png made the job hang."""
+    os.mkfifo(folder / "pipe.png")
+    (folder / "empty.png").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(folder / "socket.png"))
+        (folder / "device.png").symlink_to("/dev/zero")
+        made = load(folder)
+    assert sum(len(each.images) for each in (made.train, made.val, made.test)) == 24
+    skipped = manifest(folder)["skipped"]
+    assert set(skipped) == {"pipe.png", "socket.png", "device.png"}
+    assert skipped["pipe.png"] == "not a regular file"
+
+
+def test_a_format_that_starts_a_program_is_skipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D4: an EPS named .png started Ghostscript."""
+
+    def started(*_: Any, **__: Any) -> None:
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    picture(0).save(folder / "program.png", "EPS")
+    load(folder)
+    assert "known format" in manifest(folder)["skipped"]["program.png"]
+
+
+def test_any_error_of_a_decoder_is_that_files_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D4: an exception of a kind that was not foreseen ended the job."""
+
+    class OddError(Exception):
+        """Of no known kind."""
+
+    real = PngImagePlugin.PngImageFile.load_prepare
+
+    def broken(image: PngImagePlugin.PngImageFile) -> None:
+        if image.size == (33, 44):
+            raise OddError("secret")
+        real(image)
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load_prepare", broken)
+    picture(0, (33, 44)).save(folder / "odd.png")
+    load(folder)
+    assert manifest(folder)["skipped"] == {"odd.png": "damaged or truncated"}
+
+
+def test_a_jpeg_of_too_many_scans_is_skipped(folder: Path) -> None:
+    """D3: each scan is a pass over all pixels."""
+    (folder / "scans.jpg").write_bytes(with_scans(150))
+    load(folder)
+    assert "more than 100 progressive scans" in manifest(folder)["skipped"]["scans.jpg"]
+
+
+def test_names_that_are_not_utf8_are_read_or_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """D5: one such name made the job fail as "internal"."""
+    good, bad = (os.fsdecode(os.fsencode(folder) + name) for name in (b"/gr\xfcn.png", b"/br\xfcchig\n.png"))
+    picture(0).save(folder / "x.png")
+    (folder / "x.png").rename(good)
+    Path(bad).write_bytes(b"nothing")
+    with caplog.at_level(logging.WARNING):
+        made = load(folder)
+    assert sum(len(each.images) for each in (made.train, made.val, made.test)) == 25
+    assert list(manifest(folder)["skipped"]) == ["br\\xfcchig\\n.png"]
+    caplog.text.encode()
+
+
+def test_links_to_folders_are_followed_once_and_without_loops(tmp_path: Path) -> None:
+    """D5: a folder of links to folders had "0 images"."""
+    real = tmp_path / "data" / "real"
+    for part in "ab":
+        (real / part).mkdir(parents=True)
+        for at in range(3):
+            picture(at).save(real / part / f"{at}.png")
+    (real / "b" / "back").symlink_to("..")
+    (real / "b" / "itself.png").symlink_to("itself.png")
+    links = tmp_path / "data" / "links"
+    links.mkdir()
+    for name in ("a", "b", "again"):
+        (links / name).symlink_to(real / name[:1])
+    expected = [*(f"a/{at}.png" for at in range(3)), *(f"b/{at}.png" for at in range(3)), "b/itself.png"]
+    assert find_images(links).names == expected
+    assert len(find_images(real).names) == 7
+
+
+def test_links_out_of_the_roots_are_named_and_not_followed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D1: a link in the data folder does not open the rest of the machine."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    picture(0).save(outside / "one.png")
+    (folder / "folder").symlink_to(outside)
+    (folder / "one.png").symlink_to(outside / "one.png")
+    assert len(load(folder).train.images) == 20
+    skipped = manifest(folder)["skipped"]
+    assert set(skipped) == {"folder", "one.png"}
+    assert all("SEQAE_DATA_ROOTS" in reason for reason in skipped.values())
+    monkeypatch.setenv("SEQAE_DATA_ROOTS", json.dumps([str(outside)]))
+    assert len(find_images(folder, AllowedRoots.configured(folder.parent)).names) == 26
+
+
+def test_images_are_found_by_content_too(tmp_path: Path) -> None:
+    """D5: .jfif and files without a suffix were not found."""
+    kinds = {"a.jfif": "JPEG", "b": "PNG", "c": "JPEG", "d.data": "WEBP", "e": "GIF", "f.bin": "TIFF"}
+    for name, kind in kinds.items():
+        picture(0).save(tmp_path / name, kind)
+    (tmp_path / "text").write_text("hello")
+    (tmp_path / "readme.md").write_text("# hello")
+    os.mkfifo(tmp_path / "pipe")
+    assert find_images(tmp_path).names == list(kinds)
+
+
+def test_damaged_exif_is_no_reason_to_skip(folder: Path) -> None:
+    """D6: such files were skipped."""
+    for at, damage in enumerate((b"II*\x00\xff\xff\xff\x7f", b"\xff" * 50)):
+        picture(0).save(folder / f"damaged{at}.jpg", exif=b"Exif\x00\x00" + damage)
+    load(folder)
+    assert manifest(folder)["skipped"] == {}
+
+
+def test_annotations_that_are_skipped_are_counted_and_named(folder: Path) -> None:
+    """D8: one odd annotation does not end the job."""
+    name = split_images(find_images(folder).names, ImagesConfig(path="x"))["train"][0]
+    whole = {"category_id": 1, "segmentation": box(20, 0, 60, 60)}
+    path = instances(folder.parent / "i.json", [whole, whole | {"segmentation": None}])
+    path.write_text(path.read_text().replace("a.png", name))
+    made = load(folder, annotations="i.json")
+    assert made.source.endswith("1 entries of the annotations skipped")
+    assert manifest(folder)["skipped"] == {"#/annotations/1": "has no segmentation"}
+    assert made.train.counts.tolist()[:2] == [1, 0]

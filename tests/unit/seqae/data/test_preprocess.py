@@ -1,11 +1,13 @@
 import io
+import struct
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from seqae.data.preprocess import centre_box, fit
+from seqae.data import preprocess
+from seqae.data.preprocess import centre_box, fit, orientation
 
 WHITE = np.full((12, 16), 255, np.uint8)
 
@@ -86,17 +88,36 @@ def test_sixteen_bit_grey_is_scaled(dtype: str) -> None:
     np.testing.assert_allclose(fit(picture, 12, 16, 1)[..., 0], ramp(12, 16), atol=1)
 
 
-@pytest.mark.parametrize("most", [1.0, 255.0, 65535.0])
-def test_float_grey_of_any_scale(most: float) -> None:
-    picture = Image.fromarray((ramp(12, 16) / 255 * most).astype(np.float32))
+def test_float_grey_is_zero_to_one() -> None:
+    picture = Image.fromarray((ramp(12, 16) / 255).astype(np.float32))
     assert picture.mode == "F"
     np.testing.assert_allclose(fit(picture, 12, 16, 1)[..., 0], ramp(12, 16), atol=1)
 
 
+@pytest.mark.parametrize("most", [1.0001, 300.0, 1e30, np.inf])
+def test_one_value_does_not_decide_the_scale_of_floats(most: float) -> None:
+    """D7: float 0..1 with one larger value was black."""
+    values = (ramp(12, 16) / 255).astype(np.float32)
+    values[0, 15] = most
+    np.testing.assert_allclose(fit(Image.fromarray(values), 12, 16, 1)[..., 0], ramp(12, 16), atol=1)
+
+
+@pytest.mark.parametrize("most", [1, 200, 255, 256, 300, 65535])
+def test_the_largest_value_does_not_decide_the_scale_of_integers(most: int) -> None:
+    """D7: 16-bit grey up to 255 was shown 257 times as bright as with one value of 300."""
+    values = np.full((12, 16), 200, np.uint16)
+    values[5, 5] = most
+    for picture in (Image.fromarray(values), Image.fromarray(values.astype(np.int32))):
+        assert picture.mode in ("I;16", "I")
+        assert fit(picture, 12, 16, 1)[0, 0, 0] == 0, "200 of 65,535 is nearly black"
+
+
 def test_pixels_that_are_no_numbers_are_black() -> None:
-    values = np.full((12, 16), 200, np.float32)
+    values = np.full((12, 16), 0.8, np.float32)
     values[0, 0] = np.nan
-    assert fit(Image.fromarray(values), 12, 16, 1)[0, 0, 0] == 0
+    found = fit(Image.fromarray(values), 12, 16, 1)
+    assert found[0, 0, 0] == 0
+    assert found[5, 5, 0] == 204
 
 
 def test_thirty_two_bit_grey() -> None:
@@ -147,3 +168,46 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     }[orientation]
     stored = with_orientation(Image.fromarray(np.ascontiguousarray(turn)), orientation)
     np.testing.assert_array_equal(fit(stored, 12, 16, 1)[..., 0], upright)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "CMYK", "I", "F", "I;16", "1"])
+def test_a_large_picture_is_converted_in_bands_to_the_same(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 70, 4), np.uint8)
+    colour = Image.fromarray(pixels)
+    if mode == "I;16":
+        picture = Image.fromarray(pixels[..., 0].astype(np.uint16) * 250)
+    else:
+        picture = colour.convert("L").convert(mode) if mode in ("I", "F", "1") else colour.convert(mode)
+    if mode == "P":
+        picture.info["transparency"] = 5
+    for channels in (1, 3):
+        whole = fit(picture, 12, 16, channels)
+        monkeypatch.setattr(preprocess, "_BAND", 500)
+        np.testing.assert_array_equal(fit(picture, 12, 16, channels), whole)
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"Exif\x00\x00II*\x00\xff\xff\xff\x7f", b"Exif\x00\x00", b"Exif\x00\x00MM\x00*" + b"\xff" * 40]
+)
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_is_ignored(damage: bytes) -> None:
+    """D6: a picture with damaged EXIF is shown."""
+    stream = io.BytesIO()
+    Image.new("L", (16, 12), 77).save(stream, "JPEG", exif=damage)
+    assert fit(Image.open(stream), 12, 16, 1).mean() == pytest.approx(77, abs=2)
+
+
+def test_the_rotation_counts_where_other_exif_is_damaged() -> None:
+    """D6: a division by zero in another tag does not hide the orientation."""
+    stream = io.BytesIO()
+    upright = np.random.default_rng(0).integers(0, 256, (12, 16), np.uint8)
+    tiff = b"II*\x00\x08\x00\x00\x00\x02\x00"
+    tiff += struct.pack("<HHIHxx", 0x0112, 3, 1, 6) + struct.pack("<HHII", 0x011A, 5, 1, 38) + bytes(4)
+    tiff += struct.pack("<ii", -1, 0)
+    Image.fromarray(np.ascontiguousarray(np.rot90(upright))).save(stream, "PNG", exif=b"Exif\x00\x00" + tiff)
+    picture = Image.open(stream)
+    assert orientation(picture) == 6
+    np.testing.assert_array_equal(fit(picture, 12, 16, 1)[..., 0], upright)
+    stored = fit(Image.open(stream), 16, 12, 1, as_stored=True)[..., 0]
+    np.testing.assert_array_equal(stored, np.rot90(upright))

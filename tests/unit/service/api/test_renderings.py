@@ -10,10 +10,12 @@ from PIL import Image
 
 from jobs.interfaces import ModelVersion
 from seqae.reconstruction import AttentionStep, Reconstruction
+from service.api.picture_checks import PictureChecks
 from service.api.renderings import render_reconstruction
 from service.schemas.models import MediaType, ReconstructionView
 
 VERSION = ModelVersion("seqae", "7", "run_7", "job_7", Path("x"), {"test/mse": 0.1}, is_champion=True)
+CHECKS = PictureChecks(explained=0.25, warnings=("little of the picture was rebuilt",), inverted=True)
 STEP_ARRAYS = ("x", "y", "stride", "sigma", "gamma", "window", "source_window", "patch_read", "patch_written")
 
 
@@ -44,7 +46,7 @@ def found() -> Reconstruction:
 
 
 def test_arrays_hold_every_field_of_every_step(found: Reconstruction) -> None:
-    with np.load(BytesIO(render_reconstruction(MediaType.NPZ, found, VERSION)), allow_pickle=False) as arrays:
+    with np.load(BytesIO(render_reconstruction(MediaType.NPZ, found, VERSION, CHECKS)), allow_pickle=False) as arrays:
         assert set(arrays) == {"input", "frames", "error", "model", *STEP_ARRAYS}
         np.testing.assert_array_equal(arrays["input"], found.input)
         np.testing.assert_array_equal(arrays["frames"], found.frames)
@@ -55,7 +57,7 @@ def test_arrays_hold_every_field_of_every_step(found: Reconstruction) -> None:
 
 
 def test_json_tells_steps_in_pixels_of_the_picture_and_of_the_model(found: Reconstruction) -> None:
-    view = ReconstructionView.model_validate_json(render_reconstruction(MediaType.JSON, found, VERSION))
+    view = ReconstructionView.model_validate_json(render_reconstruction(MediaType.JSON, found, VERSION, CHECKS))
     assert (view.width, view.height, view.error) == (8, 8, found.error)
     assert view.model.model_dump() == {
         "name": "seqae",
@@ -66,6 +68,7 @@ def test_json_tells_steps_in_pixels_of_the_picture_and_of_the_model(found: Recon
     }
     images = [np.asarray(Image.open(BytesIO(base64.b64decode(text)))) for text in (view.input, *view.frames)]
     assert [int(image[0, 0]) for image in images] == [200, 0, 10, 20]
+    assert (view.explained, view.warnings, view.inverted) == (0.25, CHECKS.warnings, True)
     step = view.steps[0]
     # The window's left edge is half a pixel left of the first pixel's centre, and the picture's pixels are a third.
     assert (step.x, step.y) == (20 + 3 * (2.0 + 0.5 - 0.5) - 0.5, 10 + 3 * (3.0 + 0.5 - 1.5) - 0.5)
@@ -80,6 +83,6 @@ def test_json_tells_steps_in_pixels_of_the_picture_and_of_the_model(found: Recon
 def test_pictures_have_a_frame_for_each_canvas_or_all_in_one(
     found: Reconstruction, media_type: MediaType, frames: int
 ) -> None:
-    with Image.open(BytesIO(render_reconstruction(media_type, found, VERSION))) as image:
+    with Image.open(BytesIO(render_reconstruction(media_type, found, VERSION, CHECKS))) as image:
         assert Image.MIME[image.format or ""] == media_type
         assert getattr(image, "n_frames", 1) == frames

@@ -1,9 +1,13 @@
 """Reading an uploaded picture, and decoding it within limits."""
 
+import asyncio
 import base64
+import gzip
+import json
 import struct
 import time
 import zlib
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
 
@@ -12,8 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.api.uploads import Upload, decode
+from seqae.config import ModelConfig
+from service.api import uploads
+from service.api.uploads import Upload
 from service.errors import UploadError
+from service.inference.decoder_pool import DecodedPicture, DecoderPool
 from tests.unit.service.conftest import MakeApp, Serve
 
 LIMIT = 1_000_000
@@ -43,36 +50,55 @@ def upload(image: Image.Image, kind: str = "PNG", exif: Image.Exif | None = None
     return Upload(stream.getvalue(), is_json=False)
 
 
-def test_a_picture_may_have_as_many_pixels_as_the_limit_and_no_more() -> None:
+Decode = Callable[..., DecodedPicture]
+
+
+@pytest.fixture(scope="module")
+def decode() -> Iterator[Decode]:
+    """Decodes an upload for a model of 24 x 16."""
+    model = ModelConfig(height=16, width=24, attention={"kernel_size": 8})
+    pools: dict[int, DecoderPool] = {}
+    with asyncio.Runner() as runner:
+
+        def run(upload: Upload, max_pixels: int = LIMIT) -> DecodedPicture:
+            pool = pools.setdefault(max_pixels, DecoderPool(max_pixels, seconds=10))
+            return runner.run(uploads.decode(upload, pool, model))
+
+        yield run
+        for pool in pools.values():
+            runner.run(pool.close())
+
+
+def test_a_picture_may_have_as_many_pixels_as_the_limit_and_no_more(decode: Decode) -> None:
     assert decode(upload(picture(20, 10)), 200).size == (20, 10)
     with pytest.raises(UploadError, match="20 x 10 pixels, more than 199") as refused:
         decode(upload(picture(20, 10)), 199)
     assert refused.value.part == "file"
 
 
-def test_an_empty_picture_says_so() -> None:
+def test_an_empty_picture_says_so(decode: Decode) -> None:
     with pytest.raises(UploadError, match="is empty"):
         decode(Upload(b"", is_json=False), LIMIT)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
-def test_a_turned_picture_is_decoded_upright(kind: str) -> None:
+def test_a_turned_picture_is_decoded_upright(kind: str, decode: Decode) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned clockwise by a quarter
     upright = picture()
     found = decode(upload(upright.transpose(Image.Transpose.ROTATE_90), kind, exif), LIMIT)
     assert found.size == upright.size
-    assert np.abs(np.asarray(found.convert("L"), float) - np.asarray(upright, float)).mean() < 8
+    assert np.abs(found.pixels[..., 0].astype(float) - np.asarray(upright, float)).mean() < 8
 
 
 @pytest.mark.parametrize("kind", ["EPS", "ICO", "TGA", "PCX", "PDF"])
-def test_a_format_whose_decoder_is_not_trusted_is_refused(kind: str) -> None:
-    with pytest.raises(UploadError, match="is not an image of a known format"):
+def test_a_format_whose_decoder_is_not_trusted_is_refused(kind: str, decode: Decode) -> None:
+    with pytest.raises(UploadError, match="not an image of a known format"):
         decode(Upload(encode(picture(), kind), is_json=False), LIMIT)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
-def test_the_known_formats_are_decoded(kind: str) -> None:
+def test_the_known_formats_are_decoded(kind: str, decode: Decode) -> None:
     assert decode(Upload(encode(picture(), kind), is_json=False), LIMIT).size == (24, 16)
 
 
@@ -185,3 +211,57 @@ def test_json_that_is_none(client: httpx.Client, body: bytes) -> None:
 )
 def test_bad_multipart_and_other_types(client: httpx.Client, body: bytes, content_type: str, status: int) -> None:
     problem(client.post("/reconstruct", content=body, headers={"content-type": content_type}), status)
+
+
+# --- base64 as people send it, and bodies that are compressed
+
+
+def _in_json(text: str) -> Upload:
+    return Upload(json.dumps({"image": text}).encode(), is_json=True)
+
+
+PLAIN = base64.b64encode(encode(rainbow())).decode()
+SPELLINGS = {
+    "line breaks": "\n".join(PLAIN[at : at + 76] for at in range(0, len(PLAIN), 76)),
+    "line breaks of Windows": "\r\n".join(PLAIN[at : at + 64] for at in range(0, len(PLAIN), 64)) + "\r\n",
+    "a trailing newline": PLAIN + "\n",
+    "spaces around": f"  {PLAIN}\t",
+    "safe for URLs": PLAIN.replace("+", "-").replace("/", "_"),
+    "no padding": PLAIN.rstrip("="),
+    "safe for URLs without padding": PLAIN.replace("+", "-").replace("/", "_").rstrip("="),
+    "of a browser": f"data:image/png;base64,{PLAIN}",
+    "of a loud browser": f"DATA:IMAGE/PNG;BASE64,{PLAIN}",
+    "of a browser, with escapes": f"data:image/png;base64,{PLAIN.replace('+', '%2B').replace('=', '%3D')}",
+    "of a browser, with parameters": f"data:image/png;name=a.png;base64,{PLAIN}",
+    "of no type": f"data:;base64,{PLAIN}",
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_base64_is_taken_in_every_usual_spelling(name: str) -> None:
+    """D10: line breaks, a newline at the end, the URL-safe letters and DATA: were refused."""
+    assert _in_json(SPELLINGS[name]).content() == encode(rainbow())
+
+
+@pytest.mark.parametrize("text", ["a", "a=b", "====", "data:image/png,hello world!", "é", "\x00", "aaaaa!"])
+def test_what_is_no_base64_is_refused(text: str) -> None:
+    with pytest.raises(UploadError, match="is not base64"):
+        _in_json(text).content()
+
+
+@pytest.mark.parametrize("path", ["/reconstruct", "/jobs"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "GZIP", "identity, gzip"])
+def test_a_compressed_body_is_refused_as_such(client: httpx.Client, path: str, encoding: str) -> None:
+    """D10: a gzip'ed body was "not JSON"."""
+    body = gzip.compress(b"{}")
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    assert "compressed" in problem(client.post(path, content=body, headers=headers), 415)["detail"]
+
+
+def test_a_compressed_body_without_a_header_is_refused_as_such(client: httpx.Client) -> None:
+    """D10: likewise."""
+    body = gzip.compress(b"{}")
+    answer = client.post("/reconstruct", content=body, headers={"content-type": "application/json"})
+    assert "compressed" in problem(answer, 415)["detail"]
+    headers = {"content-type": "application/json", "content-encoding": "identity"}
+    problem(client.post("/reconstruct", content=b"{", headers=headers), 400)

@@ -17,7 +17,7 @@ from jobs.specs import TrainSpec, TuneSpec
 from seqae.config import MnistScenesConfig
 from service.cli.demo import Demo, demo_spec
 from service.job_state import Desired, State
-from service.local.daemons import DaemonName
+from service.local.home import DaemonName
 from service.local.stack import Stack
 from service.schemas.jobs import ErrorView, JobView
 
@@ -110,7 +110,7 @@ class ReadyStack(Stack):
         self._port = service.server.server_address[1]
         self.ended: list[tuple[DaemonName, ...]] = []
 
-    def up(self) -> tuple[DaemonName, ...]:
+    def up(self, *, takeover: bool = False) -> tuple[DaemonName, ...]:
         self.layout.home.mkdir(exist_ok=True)
         self.layout.state.write_text(json.dumps({"ports": {"api": self._port}}))
         return (DaemonName.API,)

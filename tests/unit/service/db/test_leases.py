@@ -57,3 +57,42 @@ def test_a_lease_in_use_is_renewed(store: Store, clock: _Clock) -> None:
     mine.renew(15)
     assert store.job(job_id).lease_expires == clock.now + timedelta(seconds=15)
     assert Leases(store, "other").claim(15, limit=1) == []
+
+
+def test_a_lease_taken_before_the_clock_was_set_back_is_free(store: Store, clock: _Clock) -> None:
+    """B7: it would have been held for as long as the clock was set back."""
+    job_id = _admit_one(store)
+    Leases(store, "old").claim(15, limit=1)
+    clock.now -= timedelta(hours=1)
+    assert [job.id for job in Leases(store, "new").claim(15, limit=1)] == [job_id]
+    clock.now -= timedelta(seconds=30)
+    assert Leases(store, "third").claim(15, limit=1) == [], "clocks of machines may be a minute apart"
+
+
+def test_a_wait_that_no_wait_can_be_is_over(store: Store, clock: _Clock) -> None:
+    """B7: `not_before` an hour ahead, though nothing waits for so long."""
+    job_id = _admit_one(store)
+    mine = Leases(store, "me", longest_wait=600)
+    [job] = mine.claim(15, limit=1)
+    mine.release(job, look_again_in=300)
+    assert mine.claim(15, limit=1) == []
+    clock.now -= timedelta(hours=1)
+    [again] = mine.claim(15, limit=1)
+    assert again.id == job_id
+    assert again.state_since == clock.now, "what is counted from there begins anew"
+
+
+def test_work_for_all_is_not_held_in_the_future(store: Store, clock: _Clock) -> None:
+    """B7."""
+    assert Leases(store, "old").hold("sweep", 30)
+    clock.now -= timedelta(hours=1)
+    assert Leases(store, "new").hold("sweep", 30)
+
+
+def test_a_job_queued_in_the_future_waits_from_now_on(store: Store, clock: _Clock) -> None:
+    """B7: its scheduling deadline would have come later by as much."""
+    job_id = new_job_id()
+    store.add(JobRow(id=job_id, name="a", kind="train", spec={}, state=State.QUEUED, desired=Desired.RUN))
+    clock.now -= timedelta(hours=1)
+    store.correct_queue_times()
+    assert store.job(job_id).queued_at == clock.now

@@ -97,3 +97,13 @@ def test_what_is_given_up_is_not_taken_again_and_has_not_arrived(outbox: Outbox,
     assert outbox.take_due(5) == []
     found = row(store, 12)
     assert (found.done, found.delivered_at, found.error, found.tries) == (True, None, "answered 404", 1)
+
+
+def test_deliveries_put_off_before_the_clock_was_set_back_are_due(store: Store, clock: Clock) -> None:
+    """B7."""
+    outbox = Outbox(store.database, clock)
+    for delivery in outbox.take_due(10):
+        outbox.mark_failed(delivery, "refused", 3600, give_up=False)
+    assert outbox.take_due(10) == []
+    clock.now -= timedelta(hours=2)
+    assert len(outbox.take_due(10)) == 3

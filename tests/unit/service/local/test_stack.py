@@ -4,11 +4,15 @@ import fcntl
 import json
 import os
 import queue
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,8 +20,13 @@ import psutil
 import pytest
 
 from service.errors import StackError
-from service.local.daemons import HOST, Daemon, DaemonName, HomeLayout, PortName, free_port
-from service.local.processes import members
+from service.local import home
+from service.local.daemons import Daemon, http_url
+from service.local.home import DaemonName, HomeLayout
+from service.local.host import Host, this_host
+from service.local.ports import PortName, free_port
+from service.local.processes import SessionLeader, environment_of, members
+from service.local.record import StackRecord, load_record, save_record
 from service.local.stack import Stack, api_url
 
 # A daemon that answers 200, and has a child in a session of its own that outlives it, as drivers of Ray's jobs do.
@@ -52,14 +61,17 @@ class MakeStack(Protocol):
         *,
         ports: Mapping[PortName, int] | None = None,
         say: Callable[[str], None] = ...,
+        home: Path | None = None,
+        data_dir: Path | None = None,
     ) -> Stack: ...
 
 
-def _daemon(name: DaemonName, program: str, port: int) -> Daemon:
+def _daemon(layout: HomeLayout, name: DaemonName, program: str, port: int) -> Daemon:
     ready_timeout = 1.0 if program == SILENT else 60.0
-    url = f"http://{HOST}:{port}"
+    url = http_url(port)
     command = (sys.executable, "-c", program, str(port))
-    return Daemon(name, name, command, url, url, (port,), ready_timeout=ready_timeout, tries=2, grace=1.0)
+    cwd = layout.logs
+    return Daemon(name, name, command, url, url, cwd, (port,), ready_timeout=ready_timeout, tries=2, grace=1.0)
 
 
 def _silently(_: str) -> None:
@@ -69,7 +81,7 @@ def _silently(_: str) -> None:
 @pytest.fixture
 def make_stack(tmp_path: Path) -> Iterator[MakeStack]:
     """Stacks of one home folder, on free ports; whatever a test leaves behind is ended."""
-    layout = HomeLayout(tmp_path)
+    made: list[Stack] = []
     free = {PortName.RAY: free_port(None, set())}
     free[PortName.API] = free_port(None, set(free.values()))
 
@@ -78,17 +90,23 @@ def make_stack(tmp_path: Path) -> Iterator[MakeStack]:
         *,
         ports: Mapping[PortName, int] | None = None,
         say: Callable[[str], None] = _silently,
+        home: Path | None = None,
+        data_dir: Path | None = None,
     ) -> Stack:
         chosen = {DaemonName.RAY: DAEMON, DaemonName.API: DAEMON, **(programs or {})}
 
-        def build(_: HomeLayout, ports: Mapping[PortName, int], __: Path | None) -> tuple[Daemon, ...]:
-            return tuple(_daemon(name, program, ports[PortName(name)]) for name, program in chosen.items())
+        def build(layout: HomeLayout, ports: Mapping[PortName, int], data: Path | None) -> tuple[Daemon, ...]:
+            environment = {} if data is None else {"SEQAE_DATA_DIR": str(data)}
+            parts = (_daemon(layout, name, program, ports[PortName(name)]) for name, program in chosen.items())
+            return tuple(replace(daemon, environment=environment) for daemon in parts)
 
-        return Stack(tmp_path, ports=free if ports is None else ports, say=say, build=build)
+        stack = Stack(home or tmp_path, data_dir, free if ports is None else ports, say, build)
+        made.append(stack)
+        return stack
 
     yield make
-    for name in (DaemonName.RAY, DaemonName.API):
-        left = members(layout.mark(name), None)
+    for stack in made:
+        left = _living(stack)
         for process in left:
             process.kill()
         psutil.wait_procs(left, timeout=10)
@@ -217,9 +235,9 @@ def test_a_port_in_use_is_told(make_stack: MakeStack) -> None:
         first.layout.home / "other",
         ports=taken,
         say=_silently,
-        build=lambda _, ports, __: (
-            _daemon(DaemonName.RAY, DAEMON, ports[PortName.RAY]),
-            _daemon(DaemonName.API, DAEMON, ports[PortName.API]),
+        build=lambda layout, ports, __: (
+            _daemon(layout, DaemonName.RAY, DAEMON, ports[PortName.RAY]),
+            _daemon(layout, DaemonName.API, DAEMON, ports[PortName.API]),
         ),
     )
     with pytest.raises(StackError, match="taken by another program"):
@@ -298,3 +316,226 @@ def test_a_damaged_record_is_told(make_stack: MakeStack) -> None:
     stack.layout.state.write_text('{"ports": ')
     with pytest.raises(StackError, match=r"stack\.json is damaged"):
         stack.up()
+
+
+# --- one home by many names
+
+
+@pytest.mark.parametrize("alias", ["link", "a/../home", "link/."])
+def test_a_home_is_one_stack_by_all_its_names(make_stack: MakeStack, tmp_path: Path, alias: str) -> None:
+    """B1: `up` by an alias keeps what runs, `status` shows it, `down` ends it."""
+    home = tmp_path / "home"
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(home)
+    stack = make_stack(home=home)
+    stack.up()
+    before = _pids(stack)
+    other = make_stack(home=tmp_path / alias)
+    assert other.up() == ()
+    assert _pids(other) == before
+    assert api_url(tmp_path / alias) == api_url(home)
+    other.down()
+    assert _living(stack) == []
+    assert not stack.layout.ray_temp.exists()
+
+
+def test_a_stack_that_was_started_by_a_links_name_is_found(make_stack: MakeStack, tmp_path: Path) -> None:
+    """B1: an earlier release made the marks from the path as it was given, and recorded neither key nor host."""
+    stack = make_stack(home=tmp_path / "home")
+    stack.layout.make_home()
+    save_record(stack.layout, StackRecord(key="0ld0ld0ld0"))
+    stack.up()
+    before, living = _pids(stack), [process.pid for process in _living(stack)]
+    assert len(living) == 4
+    old = json.loads(stack.layout.state.read_text())
+    leaders = {name: {"pid": one["pid"], "started": one["started"]} for name, one in old["leaders"].items()}
+    stack.layout.state.write_text(json.dumps({"ports": old["ports"], "leaders": leaders}))
+    again = make_stack(home=tmp_path / "home")
+    assert again.up() == ()
+    assert _pids(again) == before
+    again.down()
+    assert not any(_lives(pid) for pid in living)
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_copy_of_a_live_home_is_another_stack(make_stack: MakeStack, tmp_path: Path, is_old: bool) -> None:
+    """B1: `down` of the copy must not end the original."""
+    stack = make_stack(home=tmp_path / "home")
+    stack.up()
+    before = _pids(stack)
+    shutil.copytree(stack.layout.home, tmp_path / "copy")
+    copy = make_stack(home=tmp_path / "copy", ports={})
+    if is_old:
+        record = json.loads(copy.layout.state.read_text())
+        copy.layout.state.write_text(json.dumps({"ports": {}, "leaders": record["leaders"]}))
+    copy.down()
+    assert copy.up() == ("ray", "api")
+    assert _pids(stack) == before
+    copy.down()
+    assert _pids(stack) == before
+    stack.down()
+
+
+# --- clocks, hosts
+
+
+def test_a_clock_that_was_set_restarts_nothing(make_stack: MakeStack) -> None:
+    """B2: the record's time of day is another one than that which the system tells now."""
+    stack = make_stack()
+    stack.up()
+    record = load_record(stack.layout)
+    record.leaders = {name: replace(one, started=one.started - 3600) for name, one in record.leaders.items()}
+    save_record(stack.layout, record)
+    assert [daemon.health for daemon in make_stack().status()] == ["ready", "ready"]
+    assert make_stack().up() == ()
+    stack.down()
+
+
+def _moved_to_another_host(stack: Stack, host: Host) -> Host:
+    """Changes the host in the record; the one that was in it."""
+    record = load_record(stack.layout)
+    assert record.host is not None
+    before, record.host = record.host, host
+    save_record(stack.layout, record)
+    return before
+
+
+@pytest.mark.parametrize("is_container", [False, True])
+def test_a_second_host_is_refused_and_told_the_first(make_stack: MakeStack, is_container: bool) -> None:
+    """B3: two stacks on the same files destroy them; so does a `down` that ends nothing and forgets all."""
+    stack = make_stack()
+    stack.up()
+    other = replace(this_host(), name="bob", pid_namespace="pid:[1]")
+    first = _moved_to_another_host(stack, other if is_container else Host("bob", "machine", "boot", "pid:[1]"))
+    record = stack.layout.state.read_bytes()
+    for act in (make_stack().up, make_stack().down):
+        with pytest.raises(StackError, match=r"host bob.*--takeover"):
+            act()
+    assert [daemon.pid for daemon in make_stack().status()] == [None, None]
+    assert all("maybe on host bob" in daemon.health for daemon in make_stack().status())
+    assert stack.layout.state.read_bytes() == record
+    if not is_container:
+        with pytest.raises(StackError, match="host bob"):
+            api_url(stack.layout.home)
+    _moved_to_another_host(stack, first)
+    assert make_stack().up() == ()
+    stack.down()
+
+
+def test_a_host_that_is_gone_for_good_can_be_followed(make_stack: MakeStack) -> None:
+    """B3: the user says so, since nobody else can know."""
+    stack = make_stack()
+    stack.layout.make_home()
+    leaders = {DaemonName.API: SessionLeader(1, 2.0, 3, "boot")}
+    save_record(stack.layout, StackRecord(leaders=leaders, host=Host("bob", "machine", "boot", "pid:[1]")))
+    assert stack.up(takeover=True) == ("ray", "api")
+    assert make_stack().up() == ()
+    stack.down()
+
+
+# --- what is refused is not kept
+
+
+def _files(home: Path) -> set[str]:
+    return {path.name for path in home.rglob("*")} if home.exists() else set()
+
+
+@pytest.mark.parametrize("wrong", ["no port", "in use", "twice"])
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_port_that_can_not_be_had_is_said_and_not_kept(
+    make_stack: MakeStack, tmp_path: Path, wrong: str, is_new: bool
+) -> None:
+    """B4: the next `up` is not to stumble over it."""
+    home = tmp_path / "home"
+    if not is_new:
+        stack = make_stack(home=home)
+        stack.up()
+        stack.down()
+    before = _files(home)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = {"no port": 99_999, "in use": other.getsockname()[1], "twice": 4000}[wrong]
+        ports = {PortName.API: port, **({PortName.RAY: port} if wrong == "twice" else {})}
+        with pytest.raises(StackError) as caught:
+            make_stack(home=home, ports=ports).up()
+    assert "\n" not in str(caught.value)
+    assert str(port) in str(caught.value)
+    assert _files(home) == before
+    again = make_stack(home=home, ports={})
+    assert again.up() == ("ray", "api")
+    again.down()
+
+
+def test_ports_of_a_start_that_failed_are_not_kept(make_stack: MakeStack) -> None:
+    """B4: whatever it failed by."""
+    stack = make_stack({DaemonName.API: BROKEN})
+    with pytest.raises(StackError):
+        stack.up()
+    assert load_record(stack.layout).ports == {}
+    assert stack.status() == ()
+
+
+def test_another_data_folder_for_a_running_stack_is_refused(make_stack: MakeStack, tmp_path: Path) -> None:
+    """B10: with the cure; the same folder by another name is no other one."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    (tmp_path / "alias").symlink_to(first)
+    stack = make_stack(home=tmp_path / "home", data_dir=first)
+    stack.up()
+    with pytest.raises(StackError, match=r"first; to give it .*second, `seqae down` first"):
+        make_stack(home=tmp_path / "home", data_dir=second).up()
+    for same in (None, first, tmp_path / "alias"):
+        assert make_stack(home=tmp_path / "home", data_dir=same).up() == ()
+    os.kill(_pids(stack)[DaemonName.API] or 0, signal.SIGKILL)
+    again = make_stack(home=tmp_path / "home")
+    assert again.up() == ("api",)
+    leader = load_record(again.layout).leaders[DaemonName.API]
+    assert environment_of(leader)["SEQAE_DATA_DIR"] == str(tmp_path / "first"), "it comes back as it was"
+    stack.down()
+
+
+def test_a_data_folder_for_a_running_stack_without_one_is_refused(make_stack: MakeStack, tmp_path: Path) -> None:
+    """B10: it would be ignored."""
+    stack = make_stack()
+    stack.up()
+    with pytest.raises(StackError, match="runs with no data folder"):
+        make_stack(data_dir=tmp_path / "mine").up()
+    stack.down()
+
+
+# --- Ray's folder
+
+
+def test_down_removes_the_folder_that_up_has_made(
+    make_stack: MakeStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B5, B6: wherever TMPDIR leads by then; its parent was closed to others."""
+    first = make_stack()
+    first.up()
+    temp = load_record(first.layout).ray_temp
+    assert temp is not None
+    assert temp.is_dir()
+    assert temp.parent.stat().st_mode & 0o077 == 0
+    (temp / "session").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "other"))
+    monkeypatch.setattr(home, "_base", lambda: tmp_path)
+    make_stack().down()
+    assert not temp.exists()
+
+
+def test_a_folder_of_an_earlier_release_is_removed_too(
+    make_stack: MakeStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B5: it lay right below the folder for temporary files, and was not recorded."""
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    stack = make_stack(home=tmp_path / "home")
+    stack.up()
+    record = load_record(stack.layout)
+    shutil.rmtree(stack.layout.ray_temp)
+    record.ray_temp = None
+    save_record(stack.layout, record)
+    old = tmp_path / f"seqae-{stack.layout.key}"
+    old.mkdir()
+    make_stack(home=tmp_path / "home").down()
+    assert not old.exists()

@@ -1,8 +1,8 @@
 """STARTING and RUNNING: the time limit."""
 
-from jobs.directory.records import Outcome, Want
+from jobs.directory.records import Outcome, Phase, Want
 from jobs.errors import ErrorClass
-from jobs.interfaces import RunStatus
+from jobs.interfaces import Capacity, NodeCapacity, RunStatus
 from service.job_state import State
 from tests.control_plane import ControlPlane
 
@@ -146,3 +146,41 @@ def test_a_death_is_explained_by_the_drivers_last_words(plane: ControlPlane) -> 
     plane.until(job_id, State.FAILED)
     assert plane.error(job_id).error_class == "disk_full"
     assert b"No space left" in plane.service.logs(job_id).content
+
+
+def test_a_job_that_lost_a_machine_says_that_it_waits_for_workers(plane: ControlPlane) -> None:
+    """F12: it said RUNNING at iteration 70 for minutes."""
+    job_id, driver = plane.running()
+    driver.beat(70)
+    plane.tick(2)
+    plane.launcher.set_capacity(Capacity((NodeCapacity(cpus=1, gpus=0),)))
+    for _ in range(40):
+        driver.beat(70, moved=False)
+        plane.tick()
+    waiting = plane.service.get(job_id).waiting
+    assert waiting is not None
+    assert waiting.reason == "workers"
+    assert waiting.missing == "2 workers of 1 CPUs each; the machines that are left have room for 1"
+    plane.launcher.set_capacity(Capacity((NodeCapacity(cpus=2, gpus=0),)))
+    driver.beat(71)
+    plane.tick(2)
+    assert plane.service.get(job_id).waiting is None
+    told = [event.data["for"] for event in plane.service.events(job_id=job_id, limit=500) if event.type == "waiting"]
+    assert told == ["workers", None]
+
+
+def test_a_job_whose_workers_are_not_placed_says_so(plane: ControlPlane) -> None:
+    """F12: its driver beats, and no worker has begun."""
+    job_id = plane.submit()
+    plane.until(job_id, State.STARTING)
+    driver = plane.driver(job_id)
+    for _ in range(40):
+        driver.beat(0, Phase.STARTING, moved=False)
+        plane.tick()
+    waiting = plane.service.get(job_id).waiting
+    assert waiting is not None
+    assert "a place for 2 workers" in waiting.missing
+    for _ in range(40):
+        driver.beat(0, Phase.DATA, moved=False)
+        plane.tick()
+    assert plane.service.get(job_id).waiting is None, "building data takes long, and is no waiting"

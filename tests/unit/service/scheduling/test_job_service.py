@@ -1,6 +1,9 @@
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from jobs.directory.records import Outcome, TrialRow
 from jobs.errors import LauncherUnavailable
@@ -180,15 +183,17 @@ def test_a_succeeded_job_is_not_tried_again(plane: ControlPlane) -> None:
 
 
 def test_a_deleted_job_is_gone_with_its_files_but_not_its_events(plane: ControlPlane) -> None:
+    """F11: for some seconds after its end a DELETE was refused."""
     job_id, driver = plane.running()
     with pytest.raises(ConflictError, match="cancel it first"):
         plane.service.delete(job_id)
     driver.finish()
     plane.until(job_id, State.SUCCEEDED)
-    with pytest.raises(ConflictError, match="still being closed"):
-        plane.service.delete(job_id)
+    assert not plane.service.delete(job_id), "what it left on the cluster and in MLflow is still being closed"
+    assert plane.service.get(job_id).deleting
+    assert not plane.service.delete(job_id), "asking again is harmless"
     plane.tick(2)
-    plane.service.delete(job_id)
+    assert plane.service.delete(job_id), "and so it is afterwards"
     assert list(plane.jobs_dir.glob("**/*")) == [plane.jobs_dir / ".deleted"]
     assert plane.service.events(job_id=job_id)[-1].type == "deleted"
     with pytest.raises(JobNotFoundError):
@@ -303,3 +308,122 @@ def test_a_pause_that_comes_too_late_is_a_conflict(plane: ControlPlane) -> None:
     plane.until(job_id, State.FINALIZING)
     with pytest.raises(ConflictError):
         plane.service.pause(job_id)
+
+
+HUGE = {"model": {"height": 1024, "width": 1024, "channels": 3, "steps": 64}, "schedule": {"batch_size": 65_536}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        (HUGE, "#/schedule/batch_size"),
+        ({"kind": "tune", "space": {"bottleneck": [8]}, "base": {"name": "b", **HUGE}}, "#/base/schedule/batch_size"),
+        (HUGE | {"scaling": {"gpus_per_worker": 1}}, "#/schedule/batch_size"),
+        (HUGE | {"schedule": {"batch_size": 1}, "model": HUGE["model"] | {"localizer": {"kind": "improved"}}}, None),
+        (
+            {"data": {"train_scenes": 1_000_000}, "model": {"height": 512, "width": 512, "channels": 3}},
+            "#/data/train_scenes",
+        ),
+    ],
+)
+def test_more_memory_than_any_machine_has_is_refused(plane: ControlPlane, fields: Any, pointer: str | None) -> None:
+    """C4: 10^16 bytes were accepted."""
+    plane.launcher.set_capacity(Capacity((NodeCapacity(cpus=4, gpus=1, memory_bytes=64e9),)))
+    wanted = spec(**fields)
+    answer = plane.service.validate(wanted)
+    expected = ["#/model/steps"] if pointer is None else [pointer]
+    assert [problem.pointer for problem in answer.problems] == expected
+    assert not answer.accepted
+    with pytest.raises(SpecRefusedError) as caught:
+        plane.service.submit(wanted)
+    assert [problem.pointer for problem in caught.value.problems] == expected
+
+
+def test_what_fits_into_memory_is_not_refused(plane: ControlPlane) -> None:
+    """C4: the least that a worker can do with counts, and a machine that tells no size has enough."""
+    large = {"model": {"height": 512, "width": 512}, "schedule": {"batch_size": 64}}
+    plane.launcher.set_capacity(Capacity((NodeCapacity(cpus=4, gpus=0, memory_bytes=3e9),)))
+    assert not plane.service.validate(spec(**large)).accepted
+    saving = large | {"schedule": {"batch_size": 64, "checkpoint_activations": True, "precision": "bfloat16"}}
+    assert plane.service.validate(spec(**saving)).accepted
+    assert plane.service.validate(spec(**large, scaling={"workers": 4})).accepted
+    plane.launcher.set_capacity(Capacity((NodeCapacity(cpus=4, gpus=0),)))
+    plane.pass_(5)
+    assert plane.service.validate(spec(**large)).accepted
+
+
+def _with_data(plane: ControlPlane, data_dir: Path | None) -> JobService:
+    return JobService(plane.store, plane.another_cluster_monitor(), plane.jobs_dir, plane.settings, data_dir=data_dir)
+
+
+@pytest.mark.parametrize(
+    ("data", "pointer", "words"),
+    [
+        ({"path": "nowhere"}, "#/data/path", "there is no"),
+        ({"path": "../other"}, "#/data/path", "not below"),
+        ({"path": "/etc"}, "#/data/path", "not below"),
+        ({"path": "coco", "annotations": "coco/none.json"}, "#/data/annotations", "there is no"),
+    ],
+)
+def test_images_that_lie_elsewhere_are_refused_at_submission(
+    plane: ControlPlane, tmp_path: Path, data: dict[str, str], pointer: str, words: str
+) -> None:
+    """C6: it failed on the cluster only."""
+    (tmp_path / "data" / "coco").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    service = _with_data(plane, tmp_path / "data")
+    answer = service.validate(spec(data={"kind": "images"} | data))
+    assert [(problem.pointer, words in problem.detail) for problem in answer.problems] == [(pointer, True)]
+    with pytest.raises(SpecRefusedError, match=words):
+        service.submit(spec(data={"kind": "images"} | data))
+    assert service.validate(spec(data={"kind": "images", "path": "coco"})).accepted
+
+
+def test_a_relative_path_without_a_data_folder_is_refused_with_the_cure(plane: ControlPlane) -> None:
+    """C6."""
+    relative = spec(
+        kind="tune", space={"bottleneck": [8]}, base={"name": "b", "data": {"kind": "images", "path": "coco"}}
+    )
+    [problem] = _with_data(plane, None).validate(relative).problems
+    assert problem.pointer == "#/base/data/path"
+    assert "seqae up --data-dir" in problem.detail
+
+
+def test_what_the_control_plane_does_not_see_is_a_warning(plane: ControlPlane, tmp_path: Path) -> None:
+    """C6: the folder may be mounted on the cluster's machines alone."""
+    answer = _with_data(plane, tmp_path / "absent").validate(spec(data={"kind": "images", "path": "coco"}))
+    assert answer.accepted
+    assert any("not seen from here" in warning for warning in answer.warnings)
+
+
+def test_a_job_may_be_deleted_twice_and_while_it_is_cleaned_up(plane: ControlPlane) -> None:
+    """F11: the cluster may be away for long; the job goes once it is back."""
+    job_id, driver = plane.running()
+    driver.finish(leave=False)
+    plane.until(job_id, State.SUCCEEDED)
+    plane.launcher.unreachable = True
+    assert not plane.service.delete(job_id)
+    plane.tick(20)
+    assert plane.service.get(job_id).deleting
+    plane.launcher.unreachable = False
+    plane.tick(20)
+    with pytest.raises(JobNotFoundError):
+        plane.service.get(job_id)
+    assert not driver.job_folder.path.exists()
+    assert plane.service.delete(job_id)
+    assert [event.type for event in plane.service.events(job_id=job_id)].count("deleted") == 1
+
+
+def test_a_key_names_its_job_over_an_upgrade_that_adds_fields(plane: ControlPlane) -> None:
+    """C1: the hash of the body is another release's, with fewer fields."""
+    first = plane.service.submit(spec(), idempotency_key="k")
+    stored = first.spec.model_dump(mode="json") if not isinstance(first.spec, dict) else first.spec
+    del stored["data"]["max_overlap"]
+    with plane.store.database.write() as session:
+        values = {"spec": json.dumps(stored), "id": first.id}
+        session.execute(
+            text("UPDATE jobs SET spec = :spec, spec_version = NULL, body_hash = 'x' WHERE id = :id"), values
+        )
+    assert plane.service.submit(spec(), idempotency_key="k").id == first.id
+    with pytest.raises(ConflictError):
+        plane.service.submit(spec(seed=3), idempotency_key="k")

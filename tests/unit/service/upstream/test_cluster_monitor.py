@@ -7,7 +7,7 @@ import pytest
 
 from jobs.backends.fakes import FakeLauncher
 from jobs.errors import LauncherUnavailable
-from jobs.interfaces import ProcessState, Submission
+from jobs.interfaces import Capacity, NodeCapacity, ProcessState, Submission
 from service.upstream.cluster_monitor import ClusterMonitor, ClusterStatus
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -81,3 +81,17 @@ def test_the_capacity_is_asked_for_every_few_seconds() -> None:
     assert cluster.capacity().nodes == (), "asked anew"
     now += timedelta(seconds=5)
     assert cluster.recent_capacity().nodes == ()
+
+
+def test_a_clock_that_is_set_back_keeps_no_call_back() -> None:
+    """B7: the breaker stayed open, and the size of the cluster was an hour old."""
+    launcher, now = FakeLauncher(), NOW
+    cluster = ClusterMonitor(launcher, lambda: now, rest=2.0)
+    assert cluster.recent_capacity().cpus == 2
+    launcher.set_capacity(Capacity((NodeCapacity(cpus=8, gpus=0),)))
+    launcher.unreachable = True
+    assert cluster.status("job_a-1", "cluster-1") == ClusterStatus.UNKNOWN
+    launcher.unreachable = False
+    now -= timedelta(hours=1)
+    assert cluster.status("job_a-1", "cluster-1") == ClusterStatus.GONE
+    assert cluster.recent_capacity().cpus == 8

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from jobs.backends.fakes import FakeLauncher
 from jobs.directory.layout import JobFolder
@@ -103,9 +104,82 @@ def test_delete_needs_an_ended_job(client: httpx.Client, store: Store) -> None:
     assert client.get(f"/jobs/{job}").status_code == 404
 
 
+def test_a_job_that_is_being_cleaned_up_goes_when_that_is_done(client: httpx.Client, store: Store) -> None:
+    """F11: 409 for twelve seconds after the end."""
+    job = submit(client)
+    admit(store)
+    move(store, job, State.STARTING, State.FAILED)
+    for _ in range(2):
+        answer = client.delete(f"/jobs/{job}")
+        assert (answer.status_code, answer.content) == (202, b"")
+    assert client.get(f"/jobs/{job}").json()["deleting"] is True
+    store.update(store.job(job), cleaned_up=True)
+    assert [client.delete(f"/jobs/{job}").status_code for _ in range(2)] == [204, 204]
+    assert client.get(f"/jobs/{job}").status_code == 404
+    assert client.delete("/jobs/job_000000000000").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/jobs/{job}/logs?attempt=9223372036854775808",
+        f"/jobs/{{job}}/logs?attempt={'9' * 400}",
+        f"/jobs/{{job}}/logs?tail={'9' * 400}",
+        f"/jobs?limit={'9' * 400}",
+        "/jobs?owner=%00",
+        f"/jobs/{{job}}/events?after={'9' * 400}",
+    ],
+)
+def test_a_parameter_beyond_its_bounds_is_refused(client: httpx.Client, path: str) -> None:
+    """C5: an attempt of 2^63 was answered with 500."""
+    assert client.get(path.format(job=submit(client))).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        '{"name": "a", "data": {"kind": "images", "path": "x", "train_images": 1' + "0" * 400 + "}}",
+        '{"name": "a", "scaling": {"cpus_per_worker": 5e-324}}',
+        '{"name": "a", "scaling": {"cpus_per_worker": 1' + "0" * 400 + "}}",
+        '{"name": "a", "schedule": {"epochs": 1e999}}',
+        '{"name": "a", "model": {"attention": {"delta_min": 1e300}}}',
+        '{"name": "a", "seed": true}',
+        '{"name": "a", "data": {"kind": "images", "path": "nul\\u0000"}}',
+    ],
+)
+@pytest.mark.parametrize("path", ["/jobs", "/jobs:validate"])
+def test_numbers_beyond_all_measure_are_refused(client: httpx.Client, spec: str, path: str) -> None:
+    """C2, C5: each is the client's mistake, and no error of ours."""
+    answer = client.post(path, content=spec, headers={"content-type": "application/json"})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["errors"][0]["pointer"].startswith("#/")
+
+
+def test_a_spec_of_the_future_is_listed_and_answered(client: httpx.Client, store: Store) -> None:
+    """C1: it answered 500 to everybody."""
+    strange, fine = submit(client), submit(client)
+    stored = '{"name": "a", "of_tomorrow": [1e999, "\\ud800"]}'
+    with store.database.write() as session:
+        session.execute(text("UPDATE jobs SET spec = :spec WHERE id = :id"), {"spec": stored, "id": strange})
+    listed = {job["id"]: job for job in client.get("/jobs").json()["items"]}
+    assert listed[strange]["spec"] == {"name": "a", "of_tomorrow": [None, "?"]}
+    assert "of_tomorrow" in listed[strange]["note"]
+    assert listed[fine]["note"] is None
+
+
+def test_the_use_of_the_disk(client: httpx.Client, settings: Settings) -> None:
+    """C7."""
+    (settings.jobs_dir / "job_x").mkdir(parents=True)
+    (settings.jobs_dir / "job_x" / "spec.json").write_text("{}")
+    view = client.get("/disk").json()
+    assert view["home"] == str(settings.home)
+    assert {part["kind"] for part in view["parts"]} >= {"jobs", "control"}
+    assert [job["id"] for job in view["jobs"]] == ["job_x"]
+
+
 def test_a_bad_priority_is_told(client: httpx.Client) -> None:
     job = submit(client)
-    for body in ({"priority": 10**9}, {"priority": "high"}, {}, {"priority": 1, "name": "x"}):
+    for body in ({"priority": 10**9}, {"priority": False}, {"priority": "high"}, {}, {"priority": 1, "name": "x"}):
         assert client.patch(f"/jobs/{job}", json=body).status_code == 422
     assert client.post("/jobs", json={"name": "a"}, params={"priority": 10**9}).status_code == 422
 

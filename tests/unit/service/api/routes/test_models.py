@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from jobs.backends.fakes import FakeTracking
 from jobs.errors import TrackingUnavailable
@@ -232,6 +232,63 @@ def test_exif_rotation_counts(client: httpx.Client) -> None:
     found, expected = send(client, turned).json(), send(client, encode(picture)).json()
     assert found["input"] == expected["input"]
     assert found["steps"] == expected["steps"]
+
+
+# --- warnings
+
+
+def warnings_of(client: httpx.Client, image: Image.Image, **query: str) -> tuple[dict[str, Any], str]:
+    """The answer in JSON, and all its warnings in one text; those of the header are the same."""
+    answer = send(client, encode(image), **query)
+    assert answer.status_code == 200, answer.text
+    found = dict(answer.json())
+    assert json.loads(answer.headers.get("seqae-warnings", "[]")) == found["warnings"]
+    return found, "; ".join(found["warnings"])
+
+
+def test_how_much_was_explained(client: httpx.Client) -> None:
+    """F10: 200 with rubbish, and no word of it."""
+    found, text = warnings_of(client, scene(16, 16))
+    empty = np.square(np.asarray(opened(found["input"])) / 255).mean()
+    assert found["explained"] == pytest.approx(1 - found["error"][-1] / empty)
+    assert found["explained"] < 0.5, "the model was never trained"
+    assert "of the picture was explained" in text
+    found, text = warnings_of(client, Image.new("L", (16, 16)))
+    assert found["explained"] is None
+    assert "black" in text
+
+
+def test_what_was_cropped(client: httpx.Client) -> None:
+    """F10: a strip of 256 x 64 loses three quarters."""
+    assert "75% of the 256 x 64 picture was cropped off left and right" in warnings_of(client, scene(256, 64))[1]
+    assert "75% of the 64 x 256 picture was cropped off top and bottom" in warnings_of(client, scene(64, 256))[1]
+    assert "cropped" not in warnings_of(client, scene(64, 62))[1]
+    assert "enlarged from 3 x 3" in warnings_of(client, scene(3, 3))[1]
+
+
+def test_black_on_white_can_be_inverted(client: httpx.Client) -> None:
+    """F10: the model knows bright digits on black only."""
+    plain, _ = warnings_of(client, scene(16, 16))
+    negative = ImageOps.invert(scene(16, 16))
+    found, text = warnings_of(client, negative)
+    assert "the background is bright" in text
+    assert "invert=auto" in text
+    assert not found["inverted"]
+    for invert in ("true", "auto"):
+        found, text = warnings_of(client, negative, invert=invert)
+        assert found["inverted"]
+        assert (found["input"], found["steps"]) == (plain["input"], plain["steps"])
+        assert "bright" not in text
+    found, _ = warnings_of(client, scene(16, 16), invert="auto")
+    assert not found["inverted"]
+    assert problem(send(client, encode(negative), invert="perhaps"), 422)["errors"][0]["parameter"] == "invert"
+
+
+def test_pictures_carry_their_warnings_in_a_header(client: httpx.Client) -> None:
+    """F10: an animation has no field for them."""
+    for kind in ("image/gif", "image/png", "application/x-npz"):
+        answer = send(client, encode(scene(256, 64)), kind)
+        assert "cropped off" in answer.headers["seqae-warnings"]
 
 
 # --- bad input

@@ -1,11 +1,16 @@
-"""Command `seqae figure`: makes a figure of the paper from a checkpoint or a job's folder, without a stack."""
+"""Verb `figure`: makes a figure of the paper from a checkpoint or a job's folder, without a stack."""
 
+import io
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from seqae.errors import Error
+from service.cli.files import write_file
+from service.cli.home import find_home
+from service.cli.options import DataOption, HomeOption, JsonOption
+from service.cli.output import print_json
 
 __all__ = ["figure"]
 
@@ -15,16 +20,16 @@ def figure(
     out: Annotated[Path, typer.Option("--out", "-o", help="A .png file.")],
     checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint's folder.")] = None,
     job: Annotated[
-        str | None, typer.Option(help="A job's id or folder, or `latest`: its model and its record of training.")
+        str | None,
+        typer.Option(
+            help="A job's id, the beginning of one, or folder, or `latest`: its model and its record of training."
+        ),
     ] = None,
     index: Annotated[int, typer.Option(min=0, help="Which scene or image is shown.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of t-SNE and of samples.")] = 0,
-    home: Annotated[
-        Path, typer.Option("--home", envvar="SEQAE_HOME", help="Folder of everything that the stack keeps.")
-    ] = Path(".seqae"),
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", envvar="SEQAE_DATA_DIR", help="Folder with data of your own.")
-    ] = None,
+    home: HomeOption = None,
+    data_dir: DataOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a figure of the paper, or `sample` scenes; 5 and 9 need --job, 4 needs no model."""
     if out.suffix.lower() != ".png":
@@ -40,12 +45,17 @@ def figure(
     from jobs.evaluation.model_sources import material_of
     from seqae.figures.make import Material, make_figure
 
-    material = Material(home.absolute() / "data", data_dir, checkpoint)
+    folder = find_home(home)
+    material = Material(folder / "data", data_dir, checkpoint)
     if job is not None:
-        material = material_of(JobFolder(_job_folder(home.absolute() / "jobs", job)), material)
+        material = material_of(JobFolder(_job_folder(folder / "jobs", job)), material)
     made = make_figure(NAMES[name], material, index=index, seed=seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    made.image.save(out)
+    png = io.BytesIO()
+    made.image.save(png, "PNG")
+    write_file(out, png.getvalue())
+    if as_json:
+        print_json({"file": str(out), "caption": made.caption, "numbers": dict(made.numbers)})
+        return
     typer.echo(made.caption)
     for number, value in made.numbers.items():
         typer.echo(f"  {number} = {value:.6g}")
@@ -53,7 +63,7 @@ def figure(
 
 
 def _job_folder(jobs_dir: Path, job: str) -> Path:
-    """The folder of a job that is named by its id, by its path, or as the latest that has trained."""
+    """The folder of a job that is named by its id or its beginning, by its path, or as the latest that has trained."""
     if job == "latest":
         trained = [path.parents[2] for path in jobs_dir.glob("*/attempts/*/checkpoints")]
         if not trained:
@@ -62,4 +72,9 @@ def _job_folder(jobs_dir: Path, job: str) -> Path:
     for folder in (jobs_dir / job, Path(job).absolute()):
         if (folder / "spec.json").is_file():
             return folder
-    raise Error(f"there is no job {job} in {jobs_dir}")
+    begun = [path.parent for path in jobs_dir.glob("*/spec.json") if path.parent.name.startswith((job, f"job_{job}"))]
+    if len(begun) > 1:
+        raise Error(f"{len(begun)} jobs' ids begin with {job}: {', '.join(sorted(path.name for path in begun))}")
+    if not begun:
+        raise Error(f"there is no job {job} in {jobs_dir}")
+    return begun[0]

@@ -1,0 +1,1 @@
+"""The API's reference as an OpenAPI document: operations by name, examples of requests and answers."""

@@ -1,0 +1,103 @@
+"""Table of the API's operations: id, title, and the examples of its answers.
+
+An id is what generated clients name a method by, so it is written down here and stays when a function is renamed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+__all__ = ["OPERATIONS", "PARAMETERS", "TAGS", "Operation"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of the API, as the reference shows it."""
+
+    id: str
+    """Operation id."""
+    title: str
+    """What it does, in a few words: the line that the list of operations shows."""
+    answers: tuple[str, ...] = ()
+    """Names of examples of its first answer in JSON that is a success: see `service.api.reference.answers`."""
+    requests: tuple[str, ...] = ()
+    """Names of examples of its body, where the route itself names none."""
+
+
+_JOB = ("job_queued", "job_running", "job_succeeded")
+_MODEL = ("model_digits", "model_coco", "model_new")
+
+OPERATIONS: Mapping[str, Operation] = MappingProxyType(
+    {
+        "POST /jobs": Operation("submit_job", "Submit a job", ("job_queued",)),
+        "POST /jobs:validate": Operation(
+            "validate_spec", "Check a spec, without submitting it", ("accepted", "refused", "cluster_away")
+        ),
+        "GET /jobs": Operation("list_jobs", "List jobs", ("page", "last_page", "empty_page")),
+        "GET /jobs/{job_id}": Operation("get_job", "Show a job", (*_JOB, "job_failed")),
+        "PATCH /jobs/{job_id}": Operation(
+            "change_priority",
+            "Change a job's place in the queue",
+            ("job_queued",),
+            ("priority_high", "priority_usual", "priority_low"),
+        ),
+        "DELETE /jobs/{job_id}": Operation("delete_job", "Delete an ended job and its files"),
+        "GET /jobs/{job_id}/attempts": Operation(
+            "list_attempts", "List a job's attempts", ("attempts_one", "attempts_lost", "attempts_none")
+        ),
+        "POST /jobs/{job_id}/cancel": Operation("cancel_job", "Cancel a job", ("job_cancelled",)),
+        "POST /jobs/{job_id}/pause": Operation("pause_job", "Pause a job", ("job_pausing",)),
+        "POST /jobs/{job_id}/resume": Operation("resume_job", "Resume a paused job", ("job_queued",)),
+        "POST /jobs/{job_id}/retry": Operation("retry_job", "Try a job again", ("job_queued",)),
+        "GET /jobs/{job_id}/logs": Operation("get_logs", "Read what a job printed", ("log",)),
+        "GET /jobs/{job_id}/frames": Operation(
+            "list_frames", "List the film strips of a job", ("frames", "frames_one", "frames_none")
+        ),
+        "GET /jobs/{job_id}/frames/{step}": Operation("get_frame", "Get a film strip"),
+        "GET /jobs/{job_id}/events": Operation("stream_events", "Follow a job's events", ("events", "events_end")),
+        "POST /reconstruct": Operation(
+            "reconstruct_image",
+            "Reconstruct an image with a model",
+            ("reconstruction",),
+            ("image_png", "image_gif", "image_data_url"),
+        ),
+        "GET /models": Operation("list_models", "List the registered models", ("models", "models_none", "models_away")),
+        "GET /models/{name}": Operation("get_model", "Show a registered model", _MODEL),
+        "POST /models/{name}/versions/{version}:promote": Operation(
+            "promote_version", "Make a version the champion", ("model_digits",), ("why_better", "why_test", "why_none")
+        ),
+        "POST /models/{name}:rollback": Operation(
+            "roll_back_model",
+            "Make the champion before the champion again",
+            ("model_digits",),
+            ("why_worse", "why_test", "why_none"),
+        ),
+        "POST /models:rollback": Operation(
+            "roll_back_default_model", "Go back to the champion before, of the model served by default", ("models",)
+        ),
+        "GET /disk": Operation("show_disk", "Show what is kept on the disk", ("disk", "disk_new")),
+        "GET /healthz": Operation("get_liveness", "Ask whether the process lives", ("alive",)),
+        "GET /readyz": Operation("get_readiness", "Ask whether the service can do its work", ("ready", "no_model")),
+    }
+)
+"""By method and path. A test sees to it that every route has its row."""
+
+PARAMETERS: Mapping[str, tuple[str, object]] = MappingProxyType(
+    {
+        "job_id": ("id of the job, as `POST /jobs` answered", "job_4f7k2m9q1x3z"),
+        "owner": ("only jobs that this owner submitted", "ada"),
+        "limit": ("jobs on a page, 1 to 200", 50),
+        "step": ("iteration of the film strip, one of `GET /jobs/{job_id}/frames`, or `latest`", "latest"),
+    }
+)
+"""By name of a parameter: its text, where the route has none, and an example."""
+
+TAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "jobs": "Training, searches, figures and evaluations: submit them, follow them, change them.",
+        "models": "Registered models: which version is served and why, and reconstruction of images with them.",
+        "service": "What the service keeps.",
+        "health": "For load balancers and people who look after the service.",
+    }
+)
+"""What each group of operations is about."""

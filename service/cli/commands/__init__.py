@@ -1,0 +1,1 @@
+"""The verbs of `seqae`, a module for each group. What a verb needs is imported when it runs: help answers at once."""
