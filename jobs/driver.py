@@ -19,12 +19,15 @@ from jobs.directory.records import Failure, NoteKind, Outcome, Phase, Progress, 
 from jobs.error_classes import classify
 from jobs.errors import ErrorClass, FencedError, FolderError, NoRun, TrackingRefused, TrackingUnavailable
 from jobs.interfaces import Tracking
-from jobs.log_lines import LOG_FORMAT, LOG_TIME
 from jobs.periodic_thread import PeriodicThread
 
-__all__ = ["DriverContext", "connect", "drive"]
+__all__ = ["LOG_FORMAT", "LOG_TIME", "DriverContext", "connect", "drive"]
 
 logger = logging.getLogger(__name__)
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
+"""Times with their zone."""
 
 _BEAT_INTERVAL = 1.0
 _BEAT_STALE_AFTER = 3.0

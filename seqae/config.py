@@ -70,7 +70,8 @@ class Config(BaseModel):
         if info.field_name is None or not _asks_for_numbers(cls, info.field_name):
             return given
         if _is_no_number(given):
-            raise PydanticCustomError("number_type", "must be a number")
+            or_else = ", or: must be an object" if _takes_an_object(cls, info.field_name) else ""
+            raise PydanticCustomError("number_type", f"must be a number{or_else}")
         if isinstance(given, list | tuple):
             for at, item in enumerate(given):
                 if _is_no_number(item):
@@ -87,6 +88,11 @@ def _asks_for_numbers(model: type[BaseModel], field: str) -> bool:
     """Whether a field is a number or a list of numbers, and neither a truth value nor a text."""
     kinds = _kinds(model.model_fields[field].annotation)
     return bool(kinds & {int, float}) and not kinds & {bool, str}
+
+
+@cache
+def _takes_an_object(model: type[BaseModel], field: str) -> bool:
+    return any(issubclass(kind, BaseModel) for kind in _kinds(model.model_fields[field].annotation))
 
 
 def _kinds(annotation: Any) -> set[type]:

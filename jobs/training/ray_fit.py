@@ -9,8 +9,8 @@ from jobs.directory.layout import JobFolder
 from jobs.directory.records import NoteKind, Result
 from jobs.error_classes import classify, out_of_memory_kills
 from jobs.errors import ErrorClass, FencedError, OutOfMemoryError, WorkersLostError
-from jobs.log_lines import log_to_standard_error
 from jobs.specs import ScalingConfig, WorkerRange
+from jobs.training.log_lines import log_to_standard_error
 from jobs.training.worker import DistributedContext, TrainingTask, train
 
 __all__ = ["fit"]

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from jobs.directory.records import Outcome, Phase, Result
 from jobs.driver import DriverContext
 from jobs.errors import FencedError, WorkersLostError
-from jobs.log_lines import log_to_standard_error
 from jobs.specs import ScalingConfig, TuneSpec, model_name
 from jobs.training.checkpoints import CheckpointManager
 from jobs.training.data_record import write_data_record
 from jobs.training.final_test import evaluate_on_test, write_report
+from jobs.training.log_lines import log_to_standard_error
 from jobs.training.worker import TrainingTask
 from jobs.tuning.trial_table import TrialTable
 from jobs.tuning.trial_worker import TrialRun, run_trial

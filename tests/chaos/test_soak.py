@@ -17,7 +17,7 @@ from tests.tiny import ON_A_CLUSTER
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(5400)]
 
 JOBS, KILLS = 20, 50
-EPOCHS = 60
+EPOCHS = 40
 CURVE = range(2, 8 * EPOCHS + 1, 2)
 WEIGHTS = {
     Component.WORKER: 4,

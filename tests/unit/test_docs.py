@@ -195,7 +195,7 @@ def wrong_verbs(text: str, _where: Path) -> list[str]:
         elif verb not in _verbs():
             wrong.append(verb)
         else:
-            wrong += [f"{verb} {option}" for option in sorted(options - _verbs()[verb])]
+            wrong += [f"{verb} {option}" for option in sorted(options - _verbs()[verb] - {"--help"})]
     return wrong
 
 

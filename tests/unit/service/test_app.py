@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from service.__main__ import main  # noqa: F401  the entry point must be importable without side effects
+from service.api.examples import SPECS
 
 HEAVY = ("torch", "ray", "mlflow", "matplotlib", "sklearn", "scipy", "pandas")
 
@@ -85,7 +86,7 @@ def test_the_documentation_describes_problems_and_examples(client: httpx.Client)
     schema = client.get("/openapi.json").json()
     submit = schema["paths"]["/jobs"]["post"]
     assert "application/problem+json" in submit["responses"]["422"]["content"]
-    assert set(submit["requestBody"]["content"]["application/json"]["examples"]) == {"train", "paper", "tune"}
+    assert set(submit["requestBody"]["content"]["application/json"]["examples"]) == set(SPECS)
     assert "pointer" in schema["components"]["schemas"]["FieldError"]["properties"]
 
 

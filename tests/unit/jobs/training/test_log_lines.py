@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs.log_lines import describe_metrics, log_to_standard_error
+from jobs.training.log_lines import describe_metrics, log_to_standard_error
 
 
 @pytest.fixture

@@ -6,14 +6,12 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from jobs.driver import LOG_FORMAT, LOG_TIME
+
 if TYPE_CHECKING:
     from seqae.training import Progress
 
-__all__ = ["LOG_FORMAT", "LOG_TIME", "describe_metrics", "describe_report", "log_to_standard_error"]
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
-"""Times with their zone."""
+__all__ = ["describe_metrics", "describe_report", "log_to_standard_error"]
 
 _EVALUATION = ("mse", "empty_mse", "fg_ari", "miou", "count_accuracy", "objective")
 """Metrics in the line of an evaluation, without their split and in this order."""
