@@ -138,9 +138,7 @@ def _run(context: DriverContext) -> Result:
     )
     metrics = with_split(found.metrics(), "test")
     attempt.add_metrics(found.iteration, metrics)
-    write_atomically(
-        attempt.frames / f"{found.iteration}.png", film_strips(Reconstructor.from_checkpoint(path), data.test)
-    )
+    write_atomically(attempt.frames / "0.png", film_strips(Reconstructor.from_checkpoint(path), data.test))
     about = {
         "model": source.label,
         "iteration": found.iteration,

@@ -4,9 +4,12 @@ What is sent is a projection of the job folders, so everything here may be repea
 id of an experiment is kept: in MLflow's pages a person may delete, restore and rename anything at any time.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +17,7 @@ from filelock import FileLock
 
 from jobs.backends.mlflow_client import JOB_TAG, mapped_errors, new_client
 from jobs.backends.mlflow_experiments import Experiments, run_path, search_runs, table_path
-from jobs.backends.mlflow_registry import ModelRegistry
+from jobs.backends.mlflow_registry import ARTIFACT_PATH, ModelRegistry
 from jobs.backends.mlflow_shipping import Shipper, read_shipped
 from jobs.backends.provenance import SEARCH, provenance
 from jobs.directory.layout import JobFolder
@@ -30,6 +33,8 @@ __all__ = ["MlflowTracking"]
 _KIND_TAG = "seqae.kind"
 _TRIAL_TAG = "seqae.trial"
 _PARENT_TAG = "mlflow.parentRunId"
+_MODELS_TAG = "mlflow.log-model.history"
+"""From this MLflow's tables know which files of a run are a model, and so which registered version they are."""
 _CONFIG_FILE = "config.yaml"
 
 # A trial that the search stopped early has not failed.
@@ -210,8 +215,11 @@ class MlflowTracking:
     ) -> Registration:
         """See `jobs.interfaces.Tracking.register`."""
         with self._errors_of(run_id):
-            self._active_run(run_id)
-            return self._registry.register(job_id, run_id, model, checkpoint_dir, metrics, report)
+            run = self._active_run(run_id)
+            made = self._registry.register(job_id, run_id, model, checkpoint_dir, metrics, report)
+            if _MODELS_TAG not in run.data.tags:
+                self._client.set_tag(run_id, _MODELS_TAG, json.dumps([_logged_model(run_id)]))
+            return made
 
     def resolve(self, selector: str) -> ModelVersion:
         """See `jobs.interfaces.Tracking.resolve`."""
@@ -250,6 +258,13 @@ class MlflowTracking:
     @cached_property
     def _shipper(self) -> Shipper:
         return Shipper(self._client)
+
+
+def _logged_model(run_id: str) -> dict[str, Any]:
+    """What MLflow's own clients write of a model; its flavor, the library that loads it, is this one."""
+    when = datetime.now(UTC).replace(tzinfo=None).isoformat(sep=" ")
+    flavors = {"seqae": {"version": version("seqae")}}
+    return {"run_id": run_id, "artifact_path": ARTIFACT_PATH, "utc_time_created": when, "flavors": flavors}
 
 
 def _run_name(name: str, job_id: str) -> str:

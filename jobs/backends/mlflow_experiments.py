@@ -24,13 +24,20 @@ _TRAINING = "workflowType=machine_learning"
 """Without it MLflow's pages open in their view of language models, which has neither runs nor charts."""
 
 _COLUMNS = (
-    *(f"metrics.`{name}`" for name in ("test/objective", "test/mse", "test/fg_ari", "test/count_accuracy")),
-    *(f"metrics.`{name}`" for name in ("val/objective", "val/mse", "val/fg_ari")),
-    *(f"params.`{name}`" for name in ("model.coder.bottleneck", "model.steps", "schedule.epochs", "data.train_scenes")),
+    *(f"metrics.`{name}`" for name in ("test/objective", "test/mse", "test/fg_ari", "val/mse", "val/fg_ari")),
     "attributes.`Models`",
+    *(f"params.`{name}`" for name in ("model.coder.bottleneck", "model.steps", "schedule.epochs", "data.train_scenes")),
     "attributes.`User`",
+    "attributes.`Dataset`",
 )
-_VIEW_STATE = {"orderByKey": "attributes.start_time", "orderByAsc": False, "selectedColumns": list(_COLUMNS)}
+_VIEW_STATE = {
+    "orderByKey": "attributes.start_time",
+    "orderByAsc": False,
+    "selectedColumns": list(_COLUMNS),
+    # Scores first, just beside the names: a table is wider than most windows.
+    "columnOrder": ["attributes.`Created`", *_COLUMNS],
+    "columnWidths": {"attributes.`Created`": 120} | {name: 100 for name in _COLUMNS if name.startswith("metrics")},
+}
 
 
 def run_path(experiment_id: str, run_id: str) -> str:

@@ -33,13 +33,13 @@ from seqae.evaluation.names import modern
 if TYPE_CHECKING:
     import mlflow
 
-__all__ = ["ModelRegistry"]
+__all__ = ["ARTIFACT_PATH", "ModelRegistry"]
 
 _METRICS_TAG = "seqae.metrics"
 _EVALUATION_SET_TAG = "seqae.evaluation_set"
 _PROMOTION_TAG = "seqae.promotion"
 _HISTORY_TAG = "seqae.promotions"
-_ARTIFACT_PATH = "model"
+ARTIFACT_PATH = "model"
 """Folder of the model's files among the artifacts of its run."""
 _REPORT_PATH = "evaluation"
 """Folder of the evaluation report among them."""
@@ -100,12 +100,12 @@ class ModelRegistry:
         metrics: Mapping[str, float],
         report: EvaluationReport | None,
     ) -> Any:
-        self._client.log_artifacts(run_id, str(checkpoint_dir), _ARTIFACT_PATH)
+        self._client.log_artifacts(run_id, str(checkpoint_dir), ARTIFACT_PATH)
         tags = {JOB_TAG: job_id, _METRICS_TAG: json.dumps(dict(metrics))}
         if report is not None:
             tags[_EVALUATION_SET_TAG] = report.test_checksum
             self._client.log_text(run_id, report.model_dump_json(), f"{_REPORT_PATH}/{_REPORT_FILE}")
-        source = f"runs:/{run_id}/{_ARTIFACT_PATH}"
+        source = f"runs:/{run_id}/{ARTIFACT_PATH}"
         return self._client.create_model_version(model, source, run_id, tags=tags, await_creation_for=0)
 
     def _decide(self, entity: Any, report: EvaluationReport | None) -> Promotion:
@@ -221,14 +221,14 @@ class ModelRegistry:
         files = f"the files of version {entity.version} of {entity.name}"
         with tempfile.TemporaryDirectory(dir=self._cache_dir) as temporary:
             try:
-                downloaded = Path(self._client.download_artifacts(entity.run_id, _ARTIFACT_PATH, temporary))
+                downloaded = Path(self._client.download_artifacts(entity.run_id, ARTIFACT_PATH, temporary))
                 verify(downloaded)
             except (import_mlflow().exceptions.MlflowException, OSError) as error:
                 if not _is_missing(error):
                     raise
                 raise NoModel(f"{files} are missing in MLflow") from error
             except CheckpointError as error:
-                reason = str(error).removeprefix(f"{temporary}/{_ARTIFACT_PATH}").lstrip("/: ")
+                reason = str(error).removeprefix(f"{temporary}/{ARTIFACT_PATH}").lstrip("/: ")
                 raise NoModel(f"{files} can't be used: {reason}") from error
             # Another process may have come first; its files are the same.
             if not local.exists():

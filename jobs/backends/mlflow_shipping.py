@@ -28,13 +28,16 @@ logger = logging.getLogger(__name__)
 TRIALS_TABLE = "trials.json"
 """Artifact with the table of a search's trials, as MLflow's page shows tables."""
 
+_TABLE_SCORES = tuple(f"val/{name}" for name in ("objective", "mse", "fg_ari", "count_accuracy"))
+
 _DATASET_TAG = "seqae.dataset"
 _IMAGES_TAG = "mlflow.loggedImages"
 _TABLES_TAG = "mlflow.loggedArtifacts"
 
-_FRAME_KEYS = {"figure": "figure", "evaluate": "test/film_strip"}
-_FILM_STRIP = "val/film_strip"
-"""Name of the film strips of a training run; MLflow shows them in the section of what stands before the slash."""
+_FRAME_KEYS = {"figure": "canvas/figure", "evaluate": "canvas/test"}
+_FILM_STRIP = "canvas/val"
+"""Name of the film strips of a training run. MLflow shows them in the section of what stands before the slash; of all
+sections this one comes first."""
 _PREVIEW_SIDE = 1024
 """Pixels of the longer side of the small copy that MLflow shows in its charts."""
 
@@ -238,17 +241,20 @@ def _dataset_input(record: DatasetRecord, kind: str) -> Any:
 
 
 def _table(rows: Sequence[TrialRow]) -> str:
-    """Trials as MLflow's tables are stored: columns, and a list for each row."""
+    """Trials as MLflow's tables are stored: columns, and a list for each row.
+
+    Params have the last part of their names: MLflow's page takes a dot for a path and shows nothing.
+    """
     params = sorted({name for row in rows for name in row.params})
-    scores = sorted({name for row in rows for name in row.metrics if not name.startswith("val/mse_step_")})
-    columns = ["trial", "state", *params, "epoch", *scores, "message"]
+    scores = [name for name in _TABLE_SCORES if any(name in row.metrics for row in rows)]
+    columns = ["trial", "state", *(name.rpartition(".")[2] for name in params), *scores, "epoch", "message"]
     data = [
         [
             row.trial,
             row.state.value,
             *(row.params.get(name) for name in params),
-            row.epoch,
             *(row.metrics.get(name) for name in scores),
+            row.epoch,
             row.message,
         ]
         for row in rows

@@ -12,7 +12,7 @@ The control plane and an attempt on the cluster communicate by these files, whic
         data.json            the data set that the attempt works on
         notes.jsonl          things worth an event: a damaged checkpoint skipped, workers lost
         trials.jsonl         a search's trials, one row whenever one changes
-        frames/<step>.png    film strip at each evaluation; a figure job's figure
+        frames/<step>.png    film strips, of the start and of each evaluation; a figure job's figure
         artifacts/           files for the tracking server, as they are
         checkpoints/<step>/  the newest, the best and the last
         driver.log

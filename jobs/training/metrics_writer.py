@@ -58,12 +58,15 @@ class MetricsWriter:
         self._write_now_and_then()
 
     def write_start(self, trainer: Trainer) -> None:
-        """Writes that training starts or goes on."""
+        """Writes that training starts or goes on; at the start also the film strips of the model before it."""
         self._epoch = int(trainer.epoch)
         self._progress.phase = Phase.TRAINING
         self._progress.iteration, self._progress.iterations = trainer.iteration, trainer.iterations
         self._progress.epoch, self._progress.epochs = trainer.epoch, trainer.config.schedule.epochs
         self._write()
+        if trainer.iteration == 0:
+            # MLflow's slider stands at 0 when its page opens, and shows no other picture until it is moved.
+            self._write_film_strips(trainer)
 
     def write_progress(self, report: training.Progress, log_every: int) -> None:
         """Writes a report of the trainer: the heartbeat, and now and then a row of metrics.
@@ -90,10 +93,13 @@ class MetricsWriter:
         scores = with_split(evaluation.metrics(), "val")
         self._add_row(evaluation.iteration, scores | {"val/epoch": evaluation.epoch})
         logger.info("%s%s", self._label, describe_metrics(evaluation.iteration, scores))
-        strips = film_strips(Reconstructor(trainer.model, trainer.config), trainer.data.val)
-        write_atomically(self._attempt.frames / f"{evaluation.iteration}.png", strips)
+        self._write_film_strips(trainer)
         self._progress.val_mse = evaluation.mse
         self._write()
+
+    def _write_film_strips(self, trainer: Trainer) -> None:
+        strips = film_strips(Reconstructor(trainer.model, trainer.config), trainer.data.val)
+        write_atomically(self._attempt.frames / f"{trainer.iteration}.png", strips)
 
     def write_finalizing(self) -> None:
         """Writes that training has ended and the result is made."""

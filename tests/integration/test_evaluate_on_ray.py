@@ -47,7 +47,7 @@ def test_a_registered_model_is_evaluated_on_other_images(
     names = {item.path for item in client.list_artifacts(job.run.run_id)}
     assert {"evaluation.json", "figure-7.png", "images", "config.yaml"} <= names
     (strip,) = [item.path for item in client.list_artifacts(job.run.run_id, "images") if item.path.endswith(".png")]
-    assert strip.startswith("images/test~film_strip+step+40+")
+    assert strip.startswith("images/canvas~test+step+0+")
     about = json.loads(Path(client.download_artifacts(job.run.run_id, "evaluation.json", str(tmp_path))).read_text())
     assert about["model"] == "evaluated/1"
     assert len(about["images"]["mse"]) == 12

@@ -190,6 +190,8 @@ def test_the_champion_is_the_best_on_the_same_scenes(own: MlflowTracking, job_id
     ]
     own.promote(job_id, "4", "bob", "")
     assert own.resolve("job_b").version == own.resolve("2").version == "2"
+    (logged,) = json.loads(own._client.get_run(champion.run_id).data.tags["mlflow.log-model.history"])
+    assert (logged["run_id"], logged["artifact_path"]) == (champion.run_id, "model"), "its table names the model"
     assert len(own._client.search_model_versions(f"name = '{job_id}'")) == 4
 
 

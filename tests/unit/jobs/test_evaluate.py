@@ -97,8 +97,8 @@ def test_a_job_gives_all_scores_of_a_model_on_its_test_images(
     assert about["evaluation_set"] == result.evaluation_set
     assert np.mean(about["images"]["mse"]) == pytest.approx(result.metrics["test/mse"])
     assert about["images"]["fg_ari"] == [None] * 8, "one digit can't be mixed up with another"
-    assert attempt.frame_steps() == [result.iterations]
-    with Image.open(attempt.frames / f"{result.iterations}.png") as strips:
+    assert attempt.frame_steps() == [0], "where MLflow's slider stands when its page opens"
+    with Image.open(attempt.frames / "0.png") as strips:
         assert strips.height > strips.width / 3, "four film strips below each other"
     data = attempt.read_data()
     assert data is not None

@@ -327,7 +327,7 @@ def test_film_strips_are_sent_at_a_constant_cost_under_names_that_mlflow_reads(
     small, first, _, second = run.images
     assert first.removesuffix(".png") == small.removesuffix("+compressed.webp")
     key, *rest = first.split("+")
-    assert (key, rest[:2], second.split("+")[2]) == ("val~film_strip", ["step", "20"], "40")
+    assert (key, rest[:2], second.split("+")[2]) == ("canvas~val", ["step", "20"], "40")
     assert rest[2] == "timestamp"
     assert rest[3].isdecimal()
     assert run.tags["mlflow.loggedImages"] == "True"
@@ -388,8 +388,8 @@ def test_a_search_has_a_table_of_its_trials_and_in_the_end_the_best_ones_params(
         attempt.add_trial(TrialRow(trial=trial, state=TrialState.SUCCEEDED, params=params, metrics=metrics, epoch=3))
     tracking.ship(folder.path, run_id)
     table = json.loads(run.texts[TRIALS_TABLE])
-    assert table["columns"] == ["trial", "state", "model.coder.bottleneck", "epoch", "val/mse", "message"]
-    assert table["data"] == [[0, "succeeded", 4, 3.0, 0.2, None], [1, "succeeded", 8, 3.0, 0.1, None]]
+    assert table["columns"] == ["trial", "state", "bottleneck", "val/mse", "epoch", "message"]
+    assert table["data"] == [[0, "succeeded", 4, 0.2, 3.0, None], [1, "succeeded", 8, 0.1, 3.0, None]]
     assert json.loads(run.tags["mlflow.loggedArtifacts"]) == [{"path": TRIALS_TABLE, "type": "table"}]
     assert "model.coder.bottleneck" not in run.params, "the search is not over"
     run.texts.clear()

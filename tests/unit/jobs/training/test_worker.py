@@ -68,7 +68,7 @@ def test_a_run_leaves_everything_behind(folder: JobFolder, make_task: MakeTask) 
     assert [row.step for row in rows if "test/mse" in row.metrics] == [manifest.iteration], "once, at the end"
     assert [row.step for row in rows if "epoch/loss" in row.metrics] == [1, 2, 3]
     assert all(row.metrics["system/process_memory_megabytes"] > 0 for row in rows if "train/loss" in row.metrics)
-    assert attempt.frame_steps() == [4, 8, 12]
+    assert attempt.frame_steps() == [0, 4, 8, 12], "where MLflow's slider stands when its page opens, too"
     with Image.open(attempt.frames / "12.png") as film:
         assert film.height > 4 * 32
     assert "digits" in next(note.text for note in attempt.notes() if note.kind == "data")
