@@ -16,9 +16,9 @@ _WHOLE_MACHINE = {"chaos", "e2e", "fuzz", "integration"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups tests for `pytest -n 2`: those that start clusters and servers are one group, so that there is one of each.
+    """Groups tests for `pytest -n 2`, which runs each group in one process.
 
-    All others are grouped by their file, which has its fixtures once.
+    Those that start clusters and servers are one group, so that there is one of each. Others are grouped by file.
     """
     for item in items:
         room, *_ = Path(item.nodeid).relative_to("tests").parts
