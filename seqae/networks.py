@@ -53,7 +53,9 @@ def _window_shape(raw: Tensor, config: AttentionConfig, scale: float | Tensor = 
     sigma = _bounded_log(raw[:, 1], config.sigma_min, config.sigma_max, middle)
     if config.sigma == "tied":
         sigma = sigma * delta
-    gamma = torch.exp(config.log_gamma_max * torch.tanh(raw[:, 2]))
+    gamma = torch.ones_like(delta)  # a constant has no gradient to compute
+    if config.log_gamma_max > 0:
+        gamma = torch.exp(config.log_gamma_max * torch.tanh(raw[:, 2]))
     return delta, sigma, gamma
 
 

@@ -20,6 +20,7 @@ from seqae.checkpoints import checkpoint
 from seqae.checkpoints.manifest import Manifest, verify
 from seqae.config import TrainConfig
 from seqae.copy_paste import copy_paste_losses
+from seqae.cpu_threads import flush_denormals
 from seqae.data.cache import Dataset
 from seqae.errors import CheckpointError, DivergedError
 from seqae.evaluation.evaluate import Evaluation, evaluate
@@ -154,6 +155,7 @@ class Trainer:
         world: int = 1,
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
     ) -> None:
+        flush_denormals()  # before anything is computed, at which threads start
         self.config = config = config.bare()
         self.data = data
         self.device = torch.device(device)
@@ -204,6 +206,7 @@ class Trainer:
         Raises:
             DivergedError: the loss, or its gradient, is not finite.
         """
+        flush_denormals()  # this may be another thread than the one that made the trainer
         schedule = self.config.schedule
         losses: list[Tensor] = []  # [5] each, left on the device: reading them would make a GPU wait
         started = time.perf_counter()

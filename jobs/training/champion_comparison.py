@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from jobs.directory.layout import AttemptFolder
 from jobs.directory.records import CrossEvaluation, PerImageScores, Result
 from jobs.driver import DriverContext
@@ -20,6 +18,7 @@ from jobs.specs import ScalingConfig
 from jobs.training.final_test import evaluate_on_test, per_image_scores
 from seqae.checkpoints import checkpoint
 from seqae.config import DataConfig, MnistScenesConfig, ModelConfig, TrainConfig
+from seqae.cpu_threads import set_threads
 from seqae.data.cache import load_data
 from seqae.errors import Error
 
@@ -50,7 +49,7 @@ def compare_with_champion(context: DriverContext, result: Result, scaling: Scali
         champion = context.tracking.resolve(f"{report.model_name}@{CHAMPION}")
         if champion.run_id == context.run_id or champion.test_checksum == report.test_checksum:
             return
-        torch.set_num_threads(max(1, int(scaling.cpus_per_worker)))
+        set_threads(max(1, int(scaling.cpus_per_worker)))
         cross = _cross_evaluate(context, context.folder.path / result.checkpoint, champion)
         if not context.is_fenced():
             context.attempt.write_report(report.model_copy(update={"against": cross}))

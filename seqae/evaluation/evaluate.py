@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from seqae.cpu_threads import flush_denormals
 from seqae.data.scenes import Scenes
 from seqae.evaluation.objective import objective
 from seqae.evaluation.segmentation import SegmentScores, SegmentTables, score_tables, tabulate_segments
@@ -83,6 +84,7 @@ def evaluate(
             chosen on these, each half for the other.
         progress: called after each batch with the images done and all.
     """
+    flush_denormals()
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

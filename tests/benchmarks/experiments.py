@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from seqae.config import TrainConfig
+from seqae.cpu_threads import set_threads
 from seqae.data.cache import Dataset, load_data
 from seqae.errors import DivergedError
 from seqae.evaluation.evaluate import Evaluation, evaluate
@@ -188,7 +189,7 @@ def _join(run: Run, given: argparse.Namespace, store: Path) -> Record | None:
 
 def perform(run: Run, given: argparse.Namespace) -> Record | None:
     """One row, however it is trained; None on all workers but the first."""
-    torch.set_num_threads(given.threads or max(1, cores() // run.row.workers))
+    set_threads(given.threads or max(1, cores() // run.row.workers))
     if run.row.peer:
         return train_peer(run, given.cache_dir, given.data_dir)
     if run.row.workers == 1:
