@@ -107,7 +107,7 @@ def _evaluate_one(argv: Sequence[str]) -> int:
 
 
 def _run(context: DriverContext) -> Result:
-    from seqae.cpu_threads import set_threads
+    from seqae.compute.cpu_threads import set_threads
 
     set_threads(1)
     spec = context.folder.read_spec()

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(context: DriverContext) -> Result:
-    from seqae.cpu_threads import set_threads
+    from seqae.compute.cpu_threads import set_threads
 
     set_threads(1)
     spec = context.folder.read_spec()

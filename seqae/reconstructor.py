@@ -9,8 +9,8 @@ from PIL import Image
 
 from seqae.attention import window_box
 from seqae.checkpoints import checkpoint
+from seqae.compute.cpu_threads import flush_denormals
 from seqae.config import TrainConfig
-from seqae.cpu_threads import flush_denormals
 from seqae.data.preprocess import centre_box, fit, orientation
 from seqae.losses import step_errors
 from seqae.model import Output, SequentialAutoEncoder

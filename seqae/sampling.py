@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from seqae.attention import Window, make_filters, write
-from seqae.cpu_threads import flush_denormals
+from seqae.compute.cpu_threads import flush_denormals
 from seqae.errors import SamplingError
 from seqae.model import Output, SequentialAutoEncoder
 from seqae.tensors import intensities

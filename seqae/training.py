@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from seqae.checkpoints import checkpoint
 from seqae.checkpoints.manifest import Manifest, verify
+from seqae.compute.cpu_threads import flush_denormals
 from seqae.config import TrainConfig
 from seqae.copy_paste import copy_paste_losses
-from seqae.cpu_threads import flush_denormals
 from seqae.data.cache import Dataset
 from seqae.errors import CheckpointError, DivergedError
 from seqae.evaluation.evaluate import Evaluation, evaluate

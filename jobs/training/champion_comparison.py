@@ -17,8 +17,8 @@ from jobs.interfaces import CHAMPION, ModelVersion
 from jobs.specs import ScalingConfig
 from jobs.training.final_test import evaluate_on_test, per_image_scores
 from seqae.checkpoints import checkpoint
+from seqae.compute.cpu_threads import set_threads
 from seqae.config import DataConfig, MnistScenesConfig, ModelConfig, TrainConfig
-from seqae.cpu_threads import set_threads
 from seqae.data.cache import load_data
 from seqae.errors import Error
 

@@ -17,7 +17,7 @@ from jobs.training.data_record import write_data_record
 from jobs.training.final_test import evaluate_on_test, write_report
 from jobs.training.metrics_writer import MetricsWriter
 from seqae.checkpoints.manifest import verify
-from seqae.cpu_threads import set_threads
+from seqae.compute.cpu_threads import set_threads
 from seqae.data.cache import load_data
 from seqae.evaluation.evaluate import Evaluation
 from seqae.evaluation.names import modern, with_split

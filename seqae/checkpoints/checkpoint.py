@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from seqae.checkpoints.manifest import FORMAT_VERSION, Manifest, write
+from seqae.compute.cpu_threads import flush_denormals
 from seqae.config import TrainConfig
-from seqae.cpu_threads import flush_denormals
 from seqae.errors import CheckpointError
 from seqae.model import SequentialAutoEncoder
 

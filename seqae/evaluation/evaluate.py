@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seqae.cpu_threads import flush_denormals
+from seqae.compute.cpu_threads import flush_denormals
 from seqae.data.scenes import Scenes
 from seqae.evaluation.objective import objective
 from seqae.evaluation.segmentation import SegmentScores, SegmentTables, score_tables, tabulate_segments

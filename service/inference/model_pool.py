@@ -270,7 +270,7 @@ class ModelPool:
     def _limit_threads(self) -> None:
         # A fake model needs no torch, and torch takes seconds to import.
         if "torch" in sys.modules:
-            from seqae.cpu_threads import set_threads
+            from seqae.compute.cpu_threads import set_threads
 
             set_threads(self._settings.inference_threads)
 

@@ -19,7 +19,7 @@ import torch
 from torch._inductor import cpp_builder, exc
 
 from jobs.backends.ray import MALLOC
-from seqae.cpu_threads import set_threads
+from seqae.compute.cpu_threads import set_threads
 from seqae.training import Trainer
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.step import config_of, data_of, flops_of, gemm, seconds_of

@@ -21,8 +21,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from seqae.compute.cpu_threads import set_threads
 from seqae.config import TrainConfig
-from seqae.cpu_threads import set_threads
 from seqae.data.cache import Dataset, load_data
 from seqae.errors import DivergedError
 from seqae.evaluation.evaluate import Evaluation, evaluate

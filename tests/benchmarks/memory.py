@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from seqae.cpu_threads import set_threads
+from seqae.compute.cpu_threads import set_threads
 from seqae.training import Trainer
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.step import config_of, data_of, drain

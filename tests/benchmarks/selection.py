@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from seqae.cpu_threads import set_threads
+from seqae.compute.cpu_threads import set_threads
 from seqae.data.cache import Dataset, load_data
 from seqae.evaluation.evaluate import Evaluation, evaluate
 from seqae.training import Trainer

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from seqae.cpu_threads import set_threads
+from seqae.compute.cpu_threads import set_threads
 from seqae.training import Trainer
 from tests.benchmarks.figures import Figure, cores
 from tests.benchmarks.step import config_of, data_of, drain

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from seqae import training
+from seqae.compute.cpu_threads import flush_denormals
 from seqae.config import TrainConfig
-from seqae.cpu_threads import flush_denormals
 from seqae.data.cache import Dataset
 from seqae.evaluation import evaluate
 from seqae.model import SequentialAutoEncoder
@@ -66,7 +66,7 @@ def test_the_library_sets_it_wherever_it_computes(small_config: Make, small_data
 
 _IN_ALL_THREADS = """
 import torch
-from seqae.cpu_threads import set_threads
+from seqae.compute.cpu_threads import set_threads
 set_threads(2)
 
 class Twice(torch.autograd.Function):
