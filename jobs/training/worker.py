@@ -122,7 +122,7 @@ class _RankZero:
         self.folder = folder
         self.attempt = folder.attempt(task.attempt)
         self.checkpoints = CheckpointManager(folder, self.attempt, task.metric)
-        self.metrics_writer = MetricsWriter(folder, self.attempt, distributed.world)
+        self.metrics_writer = MetricsWriter(folder, self.attempt, distributed.world, distributed.device)
         self._device = distributed.device
         self._tests = task.tests
         self._model_name = model_name(spec)
