@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any, Self
 
 import torch
-from torch._inductor import cpp_builder, exc
 
 from jobs.backends.ray import MALLOC
 from seqae.compute.cpu_threads import set_threads
@@ -79,15 +78,6 @@ class _StepProcess:
         if not line:
             raise subprocess.CalledProcessError(self._process.wait(), self._process.args)
         return float(line)
-
-
-def has_compiler() -> bool:
-    """Whether torch.compile can work on this CPU."""
-    try:
-        cpp_builder.get_cpp_compiler()
-    except exc.InvalidCxxCompiler:
-        return False
-    return True
 
 
 def cpu_step(threads: int, rounds: int, compiled: bool) -> Iterator[Figure]:
