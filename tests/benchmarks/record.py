@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from seqae.data.scenes import Scenes
-from seqae.evaluation.segmentation import SegmentScores, connected_components_baseline
+from seqae.evaluation.baseline import connected_components
+from seqae.evaluation.scores import OwnerScores, Score
 from tests.benchmarks.figures import machine
 
 GOOD_ERROR = 0.01
@@ -64,13 +65,11 @@ class Record:
     machine: dict[str, Any] = field(default_factory=machine)
     commit: str = ""
 
-    def score(self, segments: SegmentScores | None, scenes: Scenes) -> None:
+    def score(self, owners: OwnerScores, count_accuracy: Score, scenes: Scenes) -> None:
         """Takes over how object-wise the writes are, and the baseline on the same scenes."""
-        if segments is None:
-            return
-        self.fg_ari, self.miou = segments.fg_ari, segments.miou
-        self.count_accuracy = segments.count_accuracy
-        self.components_fg_ari = connected_components_baseline(scenes).fg_ari
+        self.fg_ari, self.miou = owners.fg_ari.mean, owners.miou.mean
+        self.count_accuracy = count_accuracy.mean
+        self.components_fg_ari = connected_components(scenes).fg_ari.mean
 
     def minutes_until(self, good: Callable[[EvaluationPoint], bool]) -> float | None:
         """Minutes of training until the first evaluation that is good; None if none is."""
