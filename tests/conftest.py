@@ -10,6 +10,23 @@ from service.settings import ReconcilerSettings
 from tests.control_plane import ControlPlane
 from tests.postgres import NoPostgresError, PostgresServer, running_postgres
 
+# --- which tests run beside each other
+
+_WHOLE_MACHINE = {"chaos", "e2e", "fuzz", "integration"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups tests for `pytest -n 2`, which runs each group in one process.
+
+    Those that start clusters and servers are one group, so that there is one of each. Others are grouped by file.
+    """
+    for item in items:
+        room, *_ = Path(item.nodeid).relative_to("tests").parts
+        item.add_marker(
+            pytest.mark.xdist_group("whole machine" if room in _WHOLE_MACHINE else item.nodeid.partition("::")[0])
+        )
+
+
 # --- databases
 
 

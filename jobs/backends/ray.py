@@ -5,6 +5,7 @@ here has a short time-out, after which nothing is known (LauncherUnavailable).
 """
 
 import logging
+import re
 import shlex
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +45,8 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     **MALLOC,
 }
+# Ray replaces $NAME and ${NAME} in each value, in this order. A path may have a dollar sign of its own.
+_DOLLAR = {"SEQAE_DOLLAR_SIGN": "$"}
 
 
 class RayLauncher:
@@ -87,7 +90,7 @@ class RayLauncher:
         body = {
             "entrypoint": self._entrypoint(submission),
             "submission_id": submission.submission_id,
-            "runtime_env": {"env_vars": {**_ENVIRONMENT, **submission.environment}},
+            "runtime_env": {"env_vars": _as_it_is({**_ENVIRONMENT, **submission.environment})},
             "metadata": {"job_id": submission.job_id, "attempt": str(submission.attempt)},
         }
         response = self._call("POST", "/api/jobs/", json=body, timeout=_SUBMIT_TIMEOUT)
@@ -191,3 +194,15 @@ def _last_line(response: httpx.Response) -> str:
     """Ray puts a trace into the body; its last line that says something is the message."""
     lines = [line for line in response.text.splitlines() if len(line.strip()) > 1]
     return lines[-1].strip() if lines else response.reason_phrase
+
+
+def _as_it_is(environment: dict[str, str]) -> dict[str, str]:
+    """An environment in which Ray replaces nothing but what becomes a dollar sign.
+
+    Raises:
+        SubmissionRefused: there is a name in braces behind one; Ray takes these out, wherever they come from.
+    """
+    for name, value in environment.items():
+        if re.search(r"\$\{[A-Z0-9_]+\}", value):
+            raise SubmissionRefused(f"{name} has a part like ${{NAME}}, which Ray would take out: use another path")
+    return _DOLLAR | {name: value.replace("$", "${SEQAE_DOLLAR_SIGN}") for name, value in environment.items()}

@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -66,6 +67,31 @@ def test_a_submission_says_what_to_run_and_how(connect: Connect) -> None:
     assert environment["SEQAE_RUN_ID"] == "r1"
     assert environment["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "0.2"
     assert environment.items() >= MALLOC.items()
+
+
+@pytest.mark.parametrize("path", ["/data/$HOME/x", "/a$b", "/${home}", "/100%/$$", "/plain"])
+def test_ray_hands_a_value_on_as_it_is_whatever_signs_it_has(connect: Connect, path: str) -> None:
+    """B8: Ray takes $NAME in a value for a variable of the cluster's machine."""
+    seen: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, json={})
+
+    connect(handler).submit(replace(SUBMISSION, environment={"SEQAE_DATA_DIR": path}))
+    variables = json.dumps(json.loads(seen[0].content)["runtime_env"]["env_vars"])
+    code = (
+        "import json, os, sys; from ray._private.utils import update_envs; update_envs(json.loads(sys.argv[1])); "
+        "print(os.environ['SEQAE_DATA_DIR'])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code, variables], capture_output=True, text=True, check=True)
+    assert answer.stdout.rstrip("\n") == path
+
+
+def test_a_value_that_ray_would_cut_is_refused(connect: Connect) -> None:
+    """B8: said, rather than another folder's data."""
+    with pytest.raises(SubmissionRefused, match="SEQAE_DATA_DIR has a part like"):
+        connect(_answer(200, "{}")).submit(replace(SUBMISSION, environment={"SEQAE_DATA_DIR": "/a${HOME}/b"}))
 
 
 FAULTS = """
