@@ -1,10 +1,9 @@
 """Ownership of pixels: which write each pixel of an image belongs to, from the records of the reconstruction.
 
 A pixel of the foreground belongs to the strongest of the active writes there; where none shows, at the tip of a stroke,
-to the one whose window is centred nearest. Without a background network the
-foreground is where the image differs from the canvas at the start, which is empty; what was written there does not
-matter, so the halo of a write is no ink. A background network's canvas differs from the image nearly everywhere, so
-there the foreground is where the writes changed that canvas.
+to the one whose window is centred nearest. The foreground is where the image differs from the canvas at the start. That
+is an empty one without a background network, and what was written does not matter, so the halo of a write is no ink. A
+background network's canvas differs from many images nearly everywhere, so there the writes must have changed it too.
 
 Shape letters: T writes, B images, C channels, H height, W width.
 """
@@ -20,10 +19,10 @@ from seqae.model import Output
 __all__ = ["ACTIVE_SHARE", "FOREGROUND_LEVEL", "WRITTEN_LEVEL", "Ownership", "energy_shares", "own_pixels"]
 
 FOREGROUND_LEVEL = 31.5 / 255
-"""A pixel is foreground where the image's largest channel is above this, of 1: at 32 of 255 and more, as a digit is."""
+"""A foreground pixel's image differs from the start by more than this, of 1, in its largest channel: by 32 of 255."""
 
-WRITTEN_LEVEL = 31.5 / 255
-"""The same of what the writes changed, for models with a background network."""
+WRITTEN_LEVEL = 15.5 / 255
+"""With a background network, writes must have changed the canvas by more than this, of 1, in its largest channel."""
 
 ACTIVE_SHARE = 0.02
 """A write owns pixels if it has more than this share of the energy of all writes of its image."""
@@ -72,13 +71,15 @@ def own_pixels(image: Tensor, output: Output, *, has_background: bool, active_sh
         has_background: whether a background network painted the canvas at the start.
         active_share: least share of the energy of an active write, 0..1.
     """
-    changed, level = (output.canvas, WRITTEN_LEVEL) if has_background else (image, FOREGROUND_LEVEL)
+    foreground = (image - output.start).abs().amax(dim=1) > FOREGROUND_LEVEL
+    if has_background:
+        foreground &= (output.canvas - output.start).abs().amax(dim=1) > WRITTEN_LEVEL
     strengths = output.writes.abs().sum(dim=2)
     return Ownership(
         strengths=strengths,
         distances=_distances(output.windows, *image.shape[2:]),
         active=energy_shares(strengths) > active_share,
-        foreground=(changed - output.start).abs().amax(dim=1) > level,
+        foreground=foreground,
     )
 
 
