@@ -20,8 +20,9 @@ from seqae.tensors import intensities
 __all__ = ["Evaluation", "PerImage", "evaluate"]
 
 _BATCH = 50
-_BATCH_VALUES = 2**26
-"""Values that the writes of one batch may have, so that long models of large images are evaluated a few at a time."""
+_BATCH_VALUES = 2**24
+"""Values that the writes of one batch may have, so that long models of large images are evaluated a few at a time; the
+segments take several times as much memory meanwhile."""
 
 
 @dataclass(frozen=True)
