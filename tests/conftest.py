@@ -5,10 +5,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from service.settings import ReconcilerSettings
 from tests.control_plane import ControlPlane
 from tests.postgres import NoPostgresError, PostgresServer, running_postgres
+
+# The same examples each time: what a change broke is then known from what was found by luck.
+settings.register_profile("repeatable", derandomize=True, database=None)
+settings.load_profile("repeatable")
 
 # --- which tests run beside each other
 
