@@ -20,6 +20,7 @@ settings.load_profile("repeatable")
 _WHOLE_MACHINE = {"chaos", "e2e", "fuzz", "integration"}
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Groups tests for `pytest -n 2`, which runs each group in one process.
 
