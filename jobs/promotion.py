@@ -77,7 +77,8 @@ def decide(challenger: EvaluationReport | None, champion: Champion | None) -> Pr
     scores |= {"champion": _main_scores(other.metrics), "difference": {"mean": gained, "standard_error": error}}
     promoted = gained > error
     words = "better than" if promoted else "not better than"
-    reason = f"{words} {champion.label} {_BETTER_BY}: objective lower by {gained:.4g} +- {error:.2g}"
+    way = "lower" if gained >= 0 else "higher"
+    reason = f"{words} {champion.label} {_BETTER_BY}: objective {way} by {abs(gained):.4g} +- {error:.2g}"
     return Promotion(promoted=promoted, reason=reason, against=champion.label, scores=scores)
 
 
