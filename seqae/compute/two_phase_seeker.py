@@ -102,7 +102,8 @@ class _Looks:
         small = [parameter for layer in layers for parameter in layer.parameters() if parameter.requires_grad]
         outputs, grads = [], []
         with torch.enable_grad(), self._same_autocast():
-            scores = self.seeker.scores_of(leaf, isolation)
+            # A view: torch's module trackers (its FLOP counter's) fail on a module whose input is a leaf.
+            scores = self.seeker.scores_of(leaf.view_as(leaf), isolation)
             if of_windows is not None:
                 looked = of_windows.shape[0] * of_windows.shape[1]
                 part = AnchorScores(scores.features[:looked], scores.logits[:looked])

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from seqae.compute.two_phase_seeker import TwoPhaseSeeker, _Looks
 from seqae.config import TrainConfig
@@ -98,6 +99,18 @@ def test_all_looks_share_one_backward_pass(small_config: Make, monkeypatch: pyte
     monkeypatch.setattr(_Looks, "gradients", gradients)
     torch.autograd.backward(TrainingLoss(model, config)(torch.rand(4, 1, 24, 28), 3).total)
     assert looks == [4]
+
+
+def test_its_operations_are_counted(small_config: Make) -> None:
+    """The benchmark's floor: the same FLOPs, whoever computes the backward pass."""
+    found = []
+    for two_phase in (True, False):
+        model = SequentialAutoEncoder(small_config().model)
+        model.two_phase = two_phase
+        with FlopCounterMode(display=False) as counter:
+            torch.autograd.backward(TrainingLoss(model, small_config())(torch.rand(4, 1, 24, 28), 3).total)
+        found.append(counter.get_total_flops())
+    assert found[0] == pytest.approx(found[1], rel=0.01), "but for sums of products in place of products"
 
 
 def test_the_memory_of_a_step_is_free_when_its_graph_is(small_config: Make) -> None:
