@@ -162,6 +162,10 @@ class Progress(_Record):
     """Workers that train now; an elastic run may have fewer than it may use."""
     trials: Annotated[dict[TrialState, int] | None, BeforeValidator(_known_states)] = None
     """A search's trials, counted by state."""
+    best_trial: int | None = None
+    """The trial that would win a search now."""
+    best_metrics: dict[str, float] | None = None
+    """What that trial has of the metrics that the search improves."""
 
 
 class Failure(_Record):
@@ -290,10 +294,18 @@ class TrialRow(_Record):
 
     trial: int
     state: TrialState
-    params: dict[str, int | float]
+    params: dict[str, bool | int | float | str]
     metrics: dict[str, float] = Field(default_factory=dict)
+    """Of the newest evaluation; of a trial with several seeds, their means."""
+    standard_errors: dict[str, float] = Field(default_factory=dict)
+    """Of the means over seeds."""
     epoch: float = 0.0
     message: str | None = None
+    """Why it failed or was stopped."""
+    parent: int | None = None
+    """Trial whose model it went on from, in population based training."""
+    time: float | None = None
+    """When this was written, seconds since 1970; an older release writes none."""
 
     @property
     def is_over(self) -> bool:
