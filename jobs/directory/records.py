@@ -28,6 +28,7 @@ __all__ = [
     "Phase",
     "Progress",
     "Result",
+    "SearchReport",
     "Shipped",
     "TrialRow",
     "TrialState",
@@ -205,7 +206,9 @@ class NoteKind(StrEnum):
     DATA = "data"
     """Which data the attempt trains on, in words."""
     FIGURE_LEFT_OUT = "figure_left_out"
-    """A figure can't be made of the model that is evaluated."""
+    """A figure can't be made of the model that is evaluated, or of a search's trials."""
+    RETRAINING = "retraining"
+    """A search trains its best trial's settings once more."""
 
 
 class DatasetRecord(_Record):
@@ -311,6 +314,21 @@ class TrialRow(_Record):
     def is_over(self) -> bool:
         """Whether the trial will not run again."""
         return self.state.is_over
+
+
+class SearchReport(_Record):
+    """search.json: what a search has found, and why its result is the best."""
+
+    best_trial: int
+    """Number of the trial whose settings the result has."""
+    front: list[int] = Field(default_factory=list)
+    """Trials that none beats in all objectives, by the first one; of one objective the best alone."""
+    importances: dict[str, float] = Field(default_factory=dict)
+    """Share of the differences between trials that each parameter explains (fANOVA), the largest first."""
+    why: list[str] = Field(default_factory=list)
+    """What the best trial has that the others have not, in sentences."""
+    retrained: bool = False
+    """Whether the result was trained once more with the best trial's settings."""
 
 
 class Shipped(_Record):

@@ -28,6 +28,7 @@ __all__ = [
     "check_space",
     "domains_of",
     "grid",
+    "variants",
     "with_params",
 ]
 
@@ -249,6 +250,22 @@ def with_params(fields: Mapping[str, Any], params: Mapping[str, Scalar]) -> dict
             raise KeyError(path)
         part[last] = value
     return changed
+
+
+def variants(space: SearchSpace, fields: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A spec's fields with one of the values of a space each, and where that value stands in the search's spec.
+
+    Args:
+        space: that was checked.
+        fields: of the base.
+    """
+    domains = domains_of(space)
+    for path, domain in domains.items():
+        for at, value in _edges(domain):
+            yield (
+                _pointer(path, space, at),
+                with_params(fields, _beside_parents(domains, {path: value}) or {path: value}),
+            )
 
 
 def grid(domains: Mapping[str, "Domain"], points: int) -> Iterator[Params]:

@@ -16,6 +16,8 @@ from jobs.training.checkpoints import CheckpointManager
 from jobs.training.data_record import write_data_record
 from jobs.training.final_test import evaluate_on_test, write_report
 from jobs.training.log_lines import log_to_standard_error
+from jobs.tuning.retraining import retrain, retrained_folder
+from jobs.tuning.search_report import write_search_report
 from jobs.tuning.study import SearchStudy
 from jobs.tuning.trial_table import TrialTable
 from jobs.tuning.trial_worker import run_trial
@@ -65,7 +67,7 @@ def search(context: DriverContext, spec: TuneSpec) -> Result:
     trial_table = TrialTable(spec, context.folder, context.attempt, study)
     if not trial_table.is_whole():
         _run_tuner(context, spec, trial_table)
-    return _result(context, spec, trial_table, data)
+    return _result(context, spec, trial_table, study, data)
 
 
 def _run_tuner(context: DriverContext, spec: TuneSpec, trial_table: TrialTable) -> None:
@@ -125,7 +127,9 @@ def _max_concurrent_trials(scaling: ScalingConfig) -> int:
     return max(1, int(min(shares)))
 
 
-def _result(context: DriverContext, spec: TuneSpec, trial_table: TrialTable, data: Dataset) -> Result:
+def _result(
+    context: DriverContext, spec: TuneSpec, trial_table: TrialTable, study: SearchStudy, data: Dataset
+) -> Result:
     control = context.folder.read_control()
     if control.fences(context.attempt.number):
         raise FencedError(f"attempt {control.attempt} has taken over")
@@ -139,6 +143,12 @@ def _result(context: DriverContext, spec: TuneSpec, trial_table: TrialTable, dat
         messages = sorted({row.message for row in trial_table.rows.values() if row.message})
         raise NoTrialError(f"no trial gave a model: {'; '.join(messages)[:2000] or 'none was evaluated'}")
     folder = context.folder.trial(best.trial)
+    if spec.retrain is not None:
+        folder = retrained_folder(context.folder)
+        stopped = retrain(context, spec, best, trial_table.write_progress)
+        if stopped is not None:
+            return Result(outcome=stopped, evaluation_set=data.test_checksum)
+    write_search_report(context.attempt, spec, trial_table.rows, best, study)
     checkpoint = CheckpointManager(folder, folder.attempt(context.attempt.number), spec.metric).best()
     if checkpoint is None:
         raise NoTrialError(f"trial {best.trial} was the best, but has no checkpoint that is whole")

@@ -113,6 +113,10 @@ class SearchStudy:
         reason = trial.user_attrs.get(_Attr.REASON)
         return state, None if reason is None else str(reason)
 
+    def curve(self, number: int) -> dict[int, float]:
+        """The objective of a trial at each step that was reported."""
+        return dict(self._frozen(number).intermediate_values)
+
     def report(self, number: int, evaluated: Mapping[float, Evaluated]) -> Verdict:
         """Takes the evaluations of a trial that runs; a verdict to stop is in the journal when this returns.
 

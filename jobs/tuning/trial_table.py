@@ -146,6 +146,8 @@ class TrialTable:
         ended = self._study.ended(trial)
         if ended is not None:
             row.state, row.message = ended
+        if known is not None and known.state is row.state:
+            row.time = known.time
         return row
 
     def _end(self, trial: int, state: TrialState, reason: str | None, *, bad: bool = False) -> None:

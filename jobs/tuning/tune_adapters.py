@@ -3,13 +3,16 @@
 Tune saves its own state now and then; of these objects it gets nothing, since nothing of it is ever read.
 """
 
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from jobs.directory.carry_over import inherit_run
 from jobs.driver import DriverContext
+from jobs.search.settings import Scheduler
 from jobs.search.space import Params
 from jobs.specs import TuneSpec
 from jobs.training.worker import TrainingTask
@@ -23,8 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Proposals", "control_stopper", "scheduler", "searcher", "table_callback"]
 
+logger = logging.getLogger(__name__)
+
 _STOP_GRACE = 10.0
 """Seconds that trials which train get to stop by themselves."""
+
+
+_COPIES = 3
+"""So often a model is copied again that changed while it was."""
 
 
 class Proposals:
@@ -53,16 +62,33 @@ class Proposals:
             if trial is None:
                 return None
             row = self.table.rows[trial]
-            try:
-                self._write_specs(trial, row.params)
-            except ValidationError as error:
-                first = error.errors(include_url=False, include_input=False)[0]
-                self.table.refuse(trial, f"the config refuses these values together: {first['msg']}")
+            reason = self._make_folder(trial, row.params, row.parent)
+            if reason is not None:
+                self.table.refuse(trial, reason)
                 continue
             # From here on it counts as running, whenever Tune gets to it.
             self.table.mark_running(trial)
             return TrialRun(self._task(trial), self._spec.base.scaling, self._spec.seeds)
         return None
+
+    def _make_folder(self, trial: int, params: Params, parent: int | None) -> str | None:
+        """Makes the folder of a trial with what it begins with; why that is not possible, if it is not."""
+        try:
+            self._write_specs(trial, params)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            return f"the config refuses these values together: {first['msg']}"
+        if parent is None:
+            return None
+        for _ in range(_COPIES):
+            try:
+                inherit_run(self._context.folder.trial(parent), self._context.folder.trial(trial))
+            except OSError as error:
+                # The other trial may have removed a checkpoint meanwhile.
+                logger.warning("trial %d: the model of trial %d is copied again: %s", trial, parent, error)
+            else:
+                return None
+        return f"the model of trial {parent} could not be copied"
 
     def _write_specs(self, trial: int, params: Params) -> None:
         """Makes the trial's folder with those of its seeds, unless an earlier attempt did."""
@@ -82,6 +108,7 @@ class Proposals:
             data_dir=self._context.data_dir,
             metric=self._spec.metric,
             tests=False,
+            other_settings=self._spec.stops_by is Scheduler.PBT,
         )
 
 
