@@ -5,16 +5,22 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from service.settings import ReconcilerSettings
 from tests.control_plane import ControlPlane
 from tests.postgres import NoPostgresError, PostgresServer, running_postgres
+
+# The same examples each time: what a change broke is then known from what was found by luck.
+settings.register_profile("repeatable", derandomize=True, database=None)
+settings.load_profile("repeatable")
 
 # --- which tests run beside each other
 
 _WHOLE_MACHINE = {"chaos", "e2e", "fuzz", "integration"}
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Groups tests for `pytest -n 2`, which runs each group in one process.
 
