@@ -79,7 +79,7 @@ def _run_tuner(context: DriverContext, spec: TuneSpec, trial_table: TrialTable) 
         tune_config=tune.TuneConfig(
             search_alg=searcher(proposals),
             scheduler=scheduler(trial_table),
-            num_samples=-1,  # until there is none left
+            num_samples=max(1, spec.most_trials - sum(row.is_over for row in trial_table.rows.values())),
             max_concurrent_trials=_max_concurrent_trials(spec.base.scaling),
         ),
         run_config=tune.RunConfig(

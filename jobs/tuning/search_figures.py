@@ -65,9 +65,8 @@ def write_figures(
                 warnings.simplefilter("ignore")
                 axes = make()
                 figure = (axes.flat[0] if hasattr(axes, "flat") else axes).figure
-                figure.set_layout_engine("tight")
                 stream = io.BytesIO()
-                figure.savefig(stream, format="png", dpi=_DPI)
+                figure.savefig(stream, format="png", dpi=_DPI, bbox_inches="tight")
             write_atomically(attempt.artifacts / f"search-{name}.png", stream.getvalue())
         except _FAILURES as error:
             logger.warning("the figure %s is left out: %s", name, error)

@@ -117,12 +117,13 @@ class SearchStudy:
         """The objective of a trial at each step that was reported."""
         return dict(self._frozen(number).intermediate_values)
 
-    def report(self, number: int, evaluated: Mapping[float, Evaluated]) -> Verdict:
-        """Takes the evaluations of a trial that runs; a verdict to stop is in the journal when this returns.
+    def report(self, number: int, evaluated: Mapping[float, Evaluated], *, decides: bool = True) -> Verdict:
+        """Takes the evaluations of a trial; a verdict to stop is in the journal when this returns.
 
         Args:
             number: of the trial.
             evaluated: all metrics so far, by epoch; those that are known already are left out.
+            decides: whether the trial may be stopped; one that has ended by itself is only compared with.
 
         Raises:
             FencedError: a newer attempt exists.
@@ -139,8 +140,8 @@ class SearchStudy:
             if metric not in metrics or step_of(epoch) in known:
                 continue
             handle.report(metrics[metric], step_of(epoch))
-            reason = self._reason_to_stop(number, handle, epoch, metrics[metric])
-            if reason is not None:
+            reason = self._reason_to_stop(number, epoch, metrics[metric], decides=decides)
+            if reason is not None and decides:
                 self.tell(number, TrialState.STOPPED, metrics, reason)
                 return Verdict.STOP
         return Verdict.GO_ON
@@ -179,6 +180,7 @@ class SearchStudy:
             self.study.tell(handle, state=OptunaState.PRUNED)
         else:
             self.study.tell(handle, state=OptunaState.FAIL)
+        del self._handles[number]
 
     # Proposing
 
@@ -244,14 +246,15 @@ class SearchStudy:
 
     # Stopping
 
-    def _reason_to_stop(self, number: int, handle: Trial, epoch: float, value: float) -> str | None:
+    def _reason_to_stop(self, number: int, epoch: float, value: float, *, decides: bool) -> str | None:
         if epoch >= self._spec.base.schedule.epochs:
             return None  # it has come to its end
         name = self._spec.stops_by
         (metric,) = self._spec.goals
         if name is Scheduler.PBT:
-            return self._replacement(number, epoch)
-        if handle.should_prune():
+            return self._replacement(number, epoch) if decides else None
+        # Asked also where nothing is decided: the pruner writes down what others are compared with.
+        if self._handle(number).should_prune():
             return f"stopped by {name.value} at epoch {epoch:.3g} with {metric} {value:.4g}"
         return None
 

@@ -87,8 +87,8 @@ class TrialTable:
         if error is not None:
             self._end(trial, TrialState.FAILED, error)
             return
-        self._study.report(trial, evaluations(self._folder.trial(trial)))
         row = self._row(trial)
+        self._study.report(trial, evaluations(self._folder.trial(trial)), decides=not row.is_over)
         if self._study.ended(trial) is None and row.is_over:
             self._end(trial, row.state, row.message, bad=self._is_bad(trial))
         else:
@@ -141,7 +141,7 @@ class TrialTable:
             row.state, row.message = known.state, known.message
         if self._study.ended(trial) is None and row.is_over:
             # Its driver ended before it heard of that.
-            self._study.report(trial, evaluations(self._folder.trial(trial)))
+            self._study.report(trial, evaluations(self._folder.trial(trial)), decides=False)
             self._study.tell(trial, row.state, row.metrics, row.message, bad=self._is_bad(trial))
         ended = self._study.ended(trial)
         if ended is not None:

@@ -231,6 +231,24 @@ def test_a_damaged_journal_is_put_aside_and_made_anew_of_the_folders(search: Job
     _check_agreement(spec, search)
 
 
+def test_a_trial_that_came_to_its_end_stays_so_when_the_journal_is_made_anew(search: JobFolder) -> None:
+    """Beside the first one it would have been stopped at its first evaluation."""
+    spec = _spec({"alpha_mseot": {"low": 0.1, "high": 10}}, trials=3)
+    for trial, value in enumerate((0.1, 0.9)):
+        search.trial(trial).write_spec(trial_spec(spec, {"loss.alpha_mseot": 1.0 + trial}))
+        for epoch in range(1, 10):
+            evaluate(search, trial, epoch, value)
+        search.trial(trial).attempt(1).write_result(Result(outcome=Outcome.SUCCEEDED))
+    table = table_of(spec, search, attempt=2)
+    assert [row.state for row in table.rows.values()] == [TrialState.SUCCEEDED] * 2
+    # And later ones are compared with both.
+    assert table.propose() == 2
+    table.mark_running(2)
+    evaluate(search, 2, 1, 0.5, attempt=2)
+    assert table.evaluate(2) is Verdict.STOP
+    _check_agreement(spec, search)
+
+
 def test_trials_of_the_release_before_are_taken_up(search: JobFolder) -> None:
     """It wrote no journal; of a trial its folder and its rows say all."""
     spec = _spec({"alpha_mseot": {"low": 0.1, "high": 10}, "bottleneck": [4, 8]}, trials=4)
