@@ -91,7 +91,7 @@ def _driver_of(job_id: str) -> psutil.Process:
 def test_a_search_whose_driver_is_killed_five_times_loses_and_doubles_nothing(
     services: Services, tiny: dict[str, Any]
 ) -> None:
-    base = tiny | {"schedule": tiny["schedule"] | {"epochs": 40}}
+    base = tiny | {"schedule": tiny["schedule"] | {"epochs": 30}}
     space = {"alpha_mseot": {"low": 0.1, "high": 100}}
     spec = {"kind": "tune", "name": "search", "base": base, "space": space, "trials": 8, "grace_epochs": 5}
     job = services.job("job_search_killed", spec)
@@ -107,6 +107,7 @@ def test_a_search_whose_driver_is_killed_five_times_loses_and_doubles_nothing(
         assert len(job.folder.trials()) >= running
         over |= {trial: row.epoch for trial, row in job.folder.trials().items() if row.is_over}
         job.start(attempt=attempt + 1)
+    wait_until(lambda: job.folder.attempt(6).read_result() is not None, "the search ends", 900)
     job.wait(attempt=6)
     result = job.folder.attempt(6).read_result()
     assert result is not None, job.log(attempt=6)
