@@ -110,9 +110,9 @@ def _evaluate_one(argv: Sequence[str]) -> int:
 
 
 def _run(context: DriverContext) -> Result:
-    import torch
+    from seqae.compute.cpu_threads import set_threads
 
-    torch.set_num_threads(1)
+    set_threads(1)
     spec = context.folder.read_spec()
     if not isinstance(spec, EvaluateSpec):
         raise TypeError(f"{context.folder.path}: not an evaluation")

@@ -9,6 +9,7 @@ from PIL import Image
 
 from seqae.attention import window_box
 from seqae.checkpoints import checkpoint
+from seqae.compute.cpu_threads import flush_denormals
 from seqae.config import TrainConfig
 from seqae.data.preprocess import centre_box, fit, orientation
 from seqae.losses import step_errors
@@ -74,6 +75,7 @@ class Reconstructor:
             inputs: uint8 [B, H, W, C].
             sizes: (width, height) of the picture that each was made from; the model's own when left out.
         """
+        flush_denormals()
         image = intensities(inputs, self._device).movedim(-1, 1)
         with torch.inference_mode():
             output: Output = self._model(image)

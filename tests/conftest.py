@@ -1,5 +1,6 @@
 """Fixtures of all tests: databases to run against, and a control plane on fakes."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -31,6 +32,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(
             pytest.mark.xdist_group("whole machine" if room in _WHOLE_MACHINE else item.nodeid.partition("::")[0])
         )
+
+
+# --- processor
+
+
+@pytest.fixture(autouse=True)
+def denormal_numbers() -> Iterator[None]:
+    """Gives this thread denormal numbers again where a test computed something; hypothesis draws them."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 # --- databases

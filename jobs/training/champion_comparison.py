@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from jobs.directory.layout import AttemptFolder
 from jobs.directory.records import CrossEvaluation, PerImageScores, Result
 from jobs.driver import DriverContext
@@ -20,6 +18,7 @@ from jobs.interfaces import CHAMPION, ModelVersion
 from jobs.specs import ScalingConfig
 from jobs.training.final_test import evaluate_on_test, per_image_scores
 from seqae.checkpoints import checkpoint
+from seqae.compute.cpu_threads import set_threads
 from seqae.config import DataConfig, MnistScenesConfig, ModelConfig, TrainConfig
 from seqae.data.cache import load_data
 from seqae.errors import Error
@@ -52,7 +51,7 @@ def compare_with_champion(context: DriverContext, result: Result, scaling: Scali
         tested = (champion.test_checksum, champion.scoring_version)
         if champion.run_id == context.run_id or tested == (report.test_checksum, report.scoring_version):
             return
-        torch.set_num_threads(max(1, int(scaling.cpus_per_worker)))
+        set_threads(max(1, int(scaling.cpus_per_worker)))
         same_images = champion.test_checksum == report.test_checksum
         cross = _cross_evaluate(context, context.folder.path / result.checkpoint, champion, same_images=same_images)
         if not context.is_fenced():

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from seqae.compute.cpu_threads import flush_denormals
 from seqae.data.scenes import Scenes
 from seqae.evaluation.objective import objective
 from seqae.evaluation.scores import object_count
@@ -90,6 +91,7 @@ def evaluate(
         looks: how often each active write is encoded again for the segments (`seqae.segmentation.looks`).
         progress: called after each batch with the images done and all.
     """
+    flush_denormals()
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

@@ -51,7 +51,8 @@ class Ownership(NamedTuple):
     def owners(self) -> Tensor:
         """The number of the write that each pixel belongs to, from 1 to T, 0 for background: uint8 [B, H, W]."""
         preference = torch.where(self.strengths > _VISIBLE, self.strengths, -self.distances)
-        strongest = preference.masked_fill(~self.active[:, :, None, None], -torch.inf).argmax(dim=0) + 1
+        # `max` where `argmax` would do: along the first dimension it takes a tenth of the time on a CPU.
+        strongest = preference.masked_fill(~self.active[:, :, None, None], -torch.inf).max(dim=0).indices + 1
         owned = self.foreground & self.active.any(dim=0)[:, None, None]
         return torch.where(owned, strongest, 0).to(torch.uint8)
 

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from seqae.compute.cpu_threads import set_threads
 from seqae.config import TrainConfig
 from seqae.data.cache import Dataset, load_data
 from seqae.errors import DivergedError
@@ -189,7 +190,7 @@ def _join(run: Run, given: argparse.Namespace, store: Path) -> Record | None:
 
 def perform(run: Run, given: argparse.Namespace) -> Record | None:
     """One row, however it is trained; None on all workers but the first."""
-    torch.set_num_threads(given.threads or max(1, cores() // run.row.workers))
+    set_threads(given.threads or max(1, cores() // run.row.workers))
     if run.row.peer:
         return train_peer(run, given.cache_dir, given.data_dir)
     if run.row.workers == 1:

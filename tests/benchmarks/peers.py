@@ -1,6 +1,7 @@
 """Baseline DRAW (Gregor et al., 2015), written for this benchmark from the equations of its paper.
 
-Segmentation as for our model: a pixel belongs to the step that changed it most (in DRAW's canvas, of log odds).
+Segmentation as for our model before looking again, which takes a coder of patches that DRAW does not have: a pixel
+belongs to the active step that changed it most (in DRAW's canvas, of log odds).
 """
 
 import math
