@@ -219,7 +219,7 @@ def test_a_model_may_go_on_with_other_weights_and_another_learning_rate(
 ) -> None:
     before = make(schedule={"learning_rate": 1e-3})
     for _ in range(2):
-        before._train_step()
+        before.train_step()
     before.save(tmp_path / "2")
     changed = {"schedule": {"learning_rate": 5e-3}, "loss": {"alpha_mseot": 3}}
     with pytest.raises(CheckpointError, match="another config"):
@@ -233,8 +233,8 @@ def test_a_model_may_go_on_with_other_weights_and_another_learning_rate(
     # At the same point of the cycle, whose peak is its own.
     (own,), (old,) = after.optimizer.param_groups, before.optimizer.param_groups
     assert own["lr"] == pytest.approx(5 * old["lr"])
-    after._train_step()
-    before._train_step()
+    after.train_step()
+    before.train_step()
     assert own["lr"] == pytest.approx(5 * old["lr"])
 
 
