@@ -23,7 +23,7 @@ from seqae.compute.compilation import allow_compilations, has_compiler
 from seqae.compute.cpu_threads import flush_denormals
 from seqae.compute.generators import generator_of
 from seqae.compute.variant import Precision, Variant, choose_compilation, choose_precision, given_variant
-from seqae.config import TrainConfig
+from seqae.config import LossConfig, TrainConfig
 from seqae.copy_paste import copy_paste_losses
 from seqae.data.cache import Dataset
 from seqae.errors import CheckpointError, DivergedError
@@ -356,14 +356,19 @@ class Trainer:
             before_commit=before_commit,
         )
 
-    def load(self, path: Path) -> None:
+    def load(self, path: Path, *, other_settings: bool = False) -> None:
         """Goes on from a checkpoint that `save` wrote, with the same results as a run that never stopped.
+
+        Args:
+            path: the checkpoint's folder.
+            other_settings: the loss's weights, the learning rate and the gradient's bound may differ; this run's count.
 
         Raises:
             CheckpointError: it is damaged, or of a run with another config.
         """
         manifest = verify(path)
-        if checkpoint.read_config(path) != self.config:
+        stored = checkpoint.read_config(path)
+        if stored != self.config and not (other_settings and _without_weights(stored) == _without_weights(self.config)):
             raise CheckpointError(f"{path}: of a run with another config")
         state = checkpoint.load_trainer_state(path)
         self.model.load_state_dict(checkpoint.load_model(path, self.device).state_dict())
@@ -371,3 +376,19 @@ class Trainer:
         self.scheduler.load_state_dict(state["scheduler"])
         self.iteration = manifest.iteration
         self._metrics = modern(manifest.metrics)
+        if stored != self.config:
+            self._use_own_learning_rate()
+
+    def _use_own_learning_rate(self) -> None:
+        """Puts this run's peak in the place of the loaded one, at the same point of the cycle."""
+        peak = self.config.schedule.learning_rate
+        now = peak * _one_cycle(self.iteration, self.iterations, self.config.schedule.warmup)
+        self.scheduler.base_lrs = [peak for _ in self.optimizer.param_groups]
+        for group in self.optimizer.param_groups:
+            group["initial_lr"], group["lr"] = peak, now
+
+
+def _without_weights(config: TrainConfig) -> TrainConfig:
+    """A config with those settings at fixed values that may change while a model trains."""
+    schedule = config.schedule.model_copy(update={"learning_rate": 1.0, "grad_clip": 1.0})
+    return config.model_copy(update={"loss": LossConfig(), "schedule": schedule})
