@@ -211,17 +211,18 @@ def domains_of(space: SearchSpace) -> dict[str, "Domain"]:
         elif given:
             found[path] = ChoiceDomain(kind="choice", values=given)
     found |= space.__pydantic_extra__ or {}
-    return {path: found[path] for path in sorted(found, key=lambda path: _depth(path, found))}
+    return _parents_first(found)
 
 
-def _depth(path: str, domains: Mapping[str, "Domain"], above: tuple[str, ...] = ()) -> int:
-    """How many conditions stand above a key; of those that wait for each other the number of keys."""
-    if path in above:
-        return len(domains)
-    domain = domains.get(path)
-    if domain is None or not domain.when:
-        return 0
-    return 1 + max(_depth(parent, domains, (*above, path)) for parent in domain.when)
+def _parents_first(domains: dict[str, "Domain"]) -> dict[str, "Domain"]:
+    """Domains in an order in which a condition's keys stand before it; those that wait for each other stand last."""
+    placed: dict[str, Domain] = {}
+    left = dict(domains)
+    while left:
+        ready = [path for path, domain in left.items() if not any(parent in left for parent in domain.when)]
+        for path in ready or list(left):
+            placed[path] = left.pop(path)
+    return placed
 
 
 def active(domain: "Domain", params: Mapping[str, Scalar]) -> bool:
@@ -351,6 +352,7 @@ def _check_path(path: str, space: SearchSpace, fields: Mapping[str, Any]) -> Non
 
 
 def _check_condition(path: str, domain: "Domain", domains: Mapping[str, "Domain"]) -> None:
+    order = list(domains)  # parents first, but for those in a circle
     for parent, values in domain.when.items():
         at = f"space/{path}/when"
         if re.fullmatch(r"[A-Za-z0-9_.]{1,200}", parent) is None or parent not in domains:
@@ -360,7 +362,7 @@ def _check_condition(path: str, domain: "Domain", domains: Mapping[str, "Domain"
             raise field_error(f"{at}/{parent}", "a condition stands on a key whose domain is a choice")
         if not values or any(value not in choice.values for value in values):
             raise field_error(f"{at}/{parent}", "must be a list of values that the other key may have")
-        if _depth(path, domains) >= len(domains):
+        if order.index(parent) >= order.index(path):
             raise field_error(at, "waits for a key that waits for this one")
 
 
