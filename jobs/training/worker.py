@@ -1,5 +1,6 @@
 """Training loop of one worker: in a process of Ray Train, or in the process of a trial."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from seqae.evaluation.names import modern, with_split
 from seqae.training import Progress, Trainer
 
 __all__ = ["DistributedContext", "TrainingTask", "train"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,9 @@ def train(
     if rank_zero:
         write_data_record(rank_zero.attempt, data, spec.data)
         rank_zero.metrics_writer.write_start(trainer)
+    variant = trainer.choose_variant()
+    if rank_zero:
+        logger.info("computes in %s", variant)
     want, evaluated = Want.RUN, False
     for event in trainer.run():
         if isinstance(event, Evaluation):
