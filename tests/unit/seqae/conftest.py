@@ -86,6 +86,9 @@ def changed_config() -> TrainConfig:
                 "max_scale": 0.5,
                 "max_overlap": 0.1,
                 "seed": 5,
+                "background": "texture",
+                "train_labels": [0, 1, 2, 5],
+                "test_labels": [8, 9],
             },
             "model": {
                 "height": 20,
@@ -109,8 +112,10 @@ def changed_config() -> TrainConfig:
             "loss": {
                 "alpha_region": 0.3,
                 "region_target": "image",
+                "region_moves_window": True,
                 "alpha_mseot": 3.1,
                 "alpha_separation": 0.7,
+                "separation_target": "object",
                 "alpha_location": 0.2,
                 "alpha_presence": 0.003,
                 "beta": 0.02,

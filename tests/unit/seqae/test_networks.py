@@ -419,6 +419,18 @@ def test_two_small_objects_are_not_one_large_one() -> None:
         assert seeker(error).window.delta.item() < 1.0, "no window for both"
 
 
+@pytest.mark.parametrize("side", range(10, 31, 2))
+def test_the_window_is_scaled_by_one_of_the_sizes_and_by_none_between(side: int) -> None:
+    seeker = Seeker(config("seeker", sizes=SIZES))
+    error = torch.zeros(1, 1, 64, 64)
+    error[:, :, 32 - side // 2 : 32 + side // 2, 32 - side // 2 : 32 + side // 2] = 1
+    delta = seeker(error).window.delta
+    assert min(abs(delta.item() - size / 20) for size in SIZES) < 1e-5
+    torch.autograd.backward(delta.sum())
+    assert seeker.score.weight.grad is not None
+    assert bool(seeker.score.weight.grad.any()), "sizes are learned from how well their windows do"
+
+
 def test_one_size_makes_the_windows_that_no_size_is_named_for() -> None:
     error = torch.rand(3, 1, 64, 64)
     windows = []
