@@ -153,6 +153,10 @@ class LocalizerConfig(Config):
     by the size found / 20, so its bounds are those of an object of 20 pixels, as MNIST's digits are. Only the seeker
     looks for sizes."""
 
+    scale: Literal["expected", "chosen"] = "expected"
+    """What a seeker of several sizes scales its window by. "expected": the mean of the sizes near the peak, weighted as
+    places are. "chosen": the size of the peak, with the gradient of the mean."""
+
     @model_validator(mode="after")
     def _sizes_are_ordered(self) -> Self:
         for at, size in enumerate(self.sizes):

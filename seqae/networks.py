@@ -136,9 +136,8 @@ class Seeker(nn.Module):
     The image is cut into cells of 4 x 4 pixels. An anchor is a cell and one of the config's sizes. Its logit is ten
     times its isolation (the error in a square of that size around the cell, less four times what a frame around the
     square holds, so that a square which cuts an object loses), plus a learned part that starts at 0. A softmax over the
-    anchors near the peak gives the centre as an expectation, so it is differentiable, and never lies between two
-    objects; the same weights pool the features for the rest. The size is the peak's, with the gradient of its
-    expectation.
+    anchors near the peak gives centre and size as expectations, so both are differentiable, and the centre never lies
+    between two objects; the same weights pool the features for the rest. The size may be the peak's instead.
     """
 
     STRIDE = 4
@@ -215,9 +214,10 @@ class Seeker(nn.Module):
         offset = self.OFFSET * torch.tanh(raw[:, :2])
         x = (x + offset[:, 0]).clamp(0, self.config.width - 1)
         y = (y + offset[:, 1]).clamp(0, self.config.height - 1)
-        # Of the size that was chosen: a mean of two would fit neither. Its gradient is the expectation's.
-        expected = (weights * self.log_scale).sum(dim=1)
-        scale = (self.log_scale[peak.squeeze(1)] + (expected - expected.detach())).exp()
+        log_scale = (weights * self.log_scale).sum(dim=1)
+        if self.config.localizer.scale == "chosen":  # a mean of two sizes may fit neither
+            log_scale = self.log_scale[peak.squeeze(1)] + (log_scale - log_scale.detach())
+        scale = log_scale.exp()
         return Localization(Window(x, y, *_window_shape(raw[:, 2:], self.config.attention, scale)), embedding)
 
 
