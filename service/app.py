@@ -21,7 +21,7 @@ from service.api.problems import install
 from service.api.reference.openapi import documented
 from service.api.request_guard import RequestGuard
 from service.api.responses import HeadRequests, RequestMetrics, SecurityHeaders
-from service.api.routes import disk, events, health, jobs, metrics, models
+from service.api.routes import disk, events, health, jobs, metrics, models, trials
 from service.db.outbox import Outbox
 from service.db.store import Store
 from service.inference.decoder_pool import DecoderPool
@@ -91,7 +91,7 @@ def create_app(
     app.state.context = context
     _guard(app, context)
     install(app)
-    for routes in (jobs, events, models, disk, health, metrics):
+    for routes in (jobs, trials, events, models, disk, health, metrics):
         app.include_router(routes.router)
     app.openapi = lambda: documented(app)  # type: ignore[method-assign]
     for address, name in _PAGE.items():

@@ -33,6 +33,7 @@ __all__ = [
     "StackError",
     "StaleRowError",
     "StoreUnavailableError",
+    "TrialNotFoundError",
     "UploadError",
     "problem_type",
 ]
@@ -81,6 +82,10 @@ class StaleRowError(Error):
 
 class FrameNotFoundError(Error):
     """The job has no film strip of this step (yet)."""
+
+
+class TrialNotFoundError(Error):
+    """The job is no search, or has no trial of this number (yet)."""
 
 
 class ModelNotFoundError(Error):
@@ -181,6 +186,9 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
         ),
         JobNotFoundError: ProblemType(404, "job-not-found", "No job has this id"),
         FrameNotFoundError: ProblemType(404, "frame-not-found", "The job has no film strip of this step (yet)"),
+        TrialNotFoundError: ProblemType(
+            404, "trial-not-found", "The job is no search, or has no trial of this number (yet)"
+        ),
         ModelNotFoundError: ProblemType(
             404, "model-not-found", "No registered model has this version or comes from this job"
         ),
