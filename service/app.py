@@ -20,12 +20,13 @@ from service.api.dependencies import AppContext
 from service.api.problems import install
 from service.api.reference.openapi import documented
 from service.api.request_guard import RequestGuard
-from service.api.responses import HeadRequests, SecurityHeaders
-from service.api.routes import disk, events, health, jobs, models, trials
+from service.api.responses import HeadRequests, RequestMetrics, SecurityHeaders
+from service.api.routes import disk, events, health, jobs, metrics, models, trials
 from service.db.outbox import Outbox
 from service.db.store import Store
 from service.inference.decoder_pool import DecoderPool
 from service.inference.model_pool import ModelPool
+from service.metrics.instruments import Metrics
 from service.reconciler.loop import Reconciler
 from service.scheduling.job_service import JobService
 from service.settings import Settings
@@ -61,6 +62,7 @@ def create_app(
         tracking: runs and models.
         inference: serves the models; made from the settings when left out.
     """
+    instruments = Metrics()
     cluster = ClusterMonitor(launcher, store.now)
     server = TrackingServer(tracking, store.now, rest=settings.tracking_retry / 2)
     if inference is None and settings.inference:
@@ -75,7 +77,9 @@ def create_app(
         data_dir=settings.data_dir,
     )
     decoders = DecoderPool(settings.max_image_pixels, settings.decode_seconds)
-    context = AppContext(settings, cluster, store, server, service, inference, decoders)
+    if inference is not None:
+        inference.batcher.on_batch = instruments.reconstruct_batch_size.observe
+    context = AppContext(settings, cluster, store, server, service, inference, decoders, instruments)
     # The reference at /docs with its scripts from here: FastAPI's own page loads them from another host.
     app = FastAPIOffline(
         redoc_url=None,
@@ -85,9 +89,9 @@ def create_app(
         lifespan=_lifespan(context, _workers(context)),
     )
     app.state.context = context
-    _guard(app, settings)
+    _guard(app, context)
     install(app)
-    for routes in (jobs, trials, events, models, disk, health):
+    for routes in (jobs, trials, events, models, disk, health, metrics):
         app.include_router(routes.router)
     app.openapi = lambda: documented(app)  # type: ignore[method-assign]
     for address, name in _PAGE.items():
@@ -95,8 +99,9 @@ def create_app(
     return app
 
 
-def _guard(app: FastAPI, settings: Settings) -> None:
+def _guard(app: FastAPI, context: AppContext) -> None:
     """Adds what looks at each request before the routes do; the last one is the first to see it."""
+    settings = context.settings
     app.add_middleware(
         BodyLimit,
         default=settings.max_spec_bytes,
@@ -107,6 +112,7 @@ def _guard(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(HeadRequests)
     app.add_middleware(RequestGuard, allowed_hosts=(settings.host, *settings.allowed_hosts))
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestMetrics, metrics=context.metrics)
 
 
 def _file(name: str) -> FileResponse:
@@ -129,7 +135,17 @@ def _workers(context: AppContext) -> list[Reconciler | WebhookSender]:
     workers: list[Reconciler | WebhookSender] = []
     if settings.reconcile:
         environment = _drivers_environment(settings)
-        workers.append(Reconciler(store, context.cluster, context.tracking, settings.jobs_dir, settings, environment))
+        workers.append(
+            Reconciler(
+                store,
+                context.cluster,
+                context.tracking,
+                settings.jobs_dir,
+                settings,
+                environment,
+                metrics=context.metrics,
+            )
+        )
     if settings.webhook_urls and settings.webhook_secret is not None:
         workers.append(WebhookSender(Outbox(store.database, store.now), settings.webhook_secret.get_secret_value()))
     return workers

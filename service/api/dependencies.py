@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from service.db.store import Store
 from service.inference.decoder_pool import DecoderPool
 from service.inference.model_pool import ModelPool
+from service.metrics.instruments import Metrics
 from service.scheduling.job_service import JobService
 from service.settings import Settings
 from service.upstream.cluster_monitor import ClusterMonitor
@@ -29,6 +30,8 @@ class AppContext:
     job_service: JobService
     inference: ModelPool | None
     decoders: DecoderPool
+    metrics: Metrics = field(default_factory=Metrics)
+    """Instruments that `/metrics` shows."""
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: streams end then, instead of holding it up."""
     reconstructing: int = 0

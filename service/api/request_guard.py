@@ -20,8 +20,8 @@ from service.errors import ForeignHostError, ForeignOriginError
 __all__ = ["RequestGuard"]
 
 _SAFE_METHODS = ("GET", "HEAD")
-_PROBED = ("/healthz", "/readyz")
-"""Asked by load balancers and Kubernetes, which name a container by its address."""
+_PROBED = ("/healthz", "/readyz", "/metrics")
+"""Asked by load balancers, Kubernetes and Prometheus, which name a container by its address."""
 
 _AUTHORITY = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\[\]:/?#@\s]+)(?::(?P<port>[0-9]{1,5}))?")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}

@@ -58,6 +58,8 @@ class Batcher:
         self._most = most
         self._linger = linger
         self._prepare = prepare
+        self.on_batch: Callable[[int], object] = lambda _images: None
+        """Called in the thread with the number of images that a model is about to get at once."""
         self._waiting: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
 
@@ -93,7 +95,7 @@ class Batcher:
                 prepared = True
             requests, ended = self._collect(first)
             for model in {id(request.model): request.model for request in requests}.values():
-                _run(model, [request for request in requests if request.model is model])
+                _run(model, [request for request in requests if request.model is model], self.on_batch)
             if ended:
                 return
 
@@ -112,10 +114,11 @@ class Batcher:
         return requests, False
 
 
-def _run(model: Model, requests: list[_Request]) -> None:
+def _run(model: Model, requests: list[_Request], on_batch: Callable[[int], object]) -> None:
     live = [request for request in requests if request.answer.set_running_or_notify_cancel()]
     if not live:
         return
+    on_batch(len(live))
     try:
         answers = model.reconstruct_arrays(
             np.stack([request.image for request in live]), [request.size for request in live]

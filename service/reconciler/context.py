@@ -1,7 +1,7 @@
 """What every phase of a job's life works with."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from jobs.interfaces import Tracking
 from service.db.models import JobRow, Waiting
 from service.db.store import NewEvent, Store
 from service.job_state import EventType
+from service.metrics.instruments import Metrics
 from service.settings import ReconcilerSettings
 from service.upstream.cluster_monitor import ClusterMonitor
 
@@ -31,6 +32,8 @@ class ReconcilerContext:
     settings: ReconcilerSettings
     environment: Mapping[str, str]
     """For every driver: where MLflow is, where data is."""
+    metrics: Metrics = field(default_factory=Metrics)
+    """Instruments for queue time and lost attempts."""
 
     def now(self) -> datetime:
         """The time by the control plane's clock."""

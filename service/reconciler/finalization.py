@@ -106,6 +106,7 @@ def _lose_result(context: ReconcilerContext, job: JobRow, message: str) -> None:
         error_class=ErrorClass.CHECKPOINT,
         error_message=message,
     )
+    context.metrics.attempts_lost.labels(ErrorClass.CHECKPOINT).inc()
 
 
 def end_job(

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
@@ -25,6 +26,7 @@ from service.db.store import Store
 from service.disk.removal import remove_job
 from service.errors import StaleRowError, StoreUnavailableError
 from service.job_state import AttemptOutcome, State, is_legal
+from service.metrics.instruments import Metrics
 from service.reconciler import finalization, recovery, running, stopping, submission
 from service.reconciler.context import Delay, ReconcilerContext, wait_for
 from service.reconciler.garbage_collector import GarbageCollector
@@ -72,6 +74,7 @@ class Reconciler:
         settings: limits and patience.
         environment: for every driver on the cluster: MLFLOW_TRACKING_URI, SEQAE_CACHE_DIR, SEQAE_DATA_DIR.
         name: names this process among those that share the database; None: a random name.
+        metrics: instruments of this process; None: new ones.
     """
 
     def __init__(
@@ -83,11 +86,15 @@ class Reconciler:
         settings: ReconcilerSettings | None = None,
         environment: Mapping[str, str] | None = None,
         name: str | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._store = store
         self._cluster = cluster
         self._settings = settings or ReconcilerSettings()
-        self._context = ReconcilerContext(store, cluster, tracking, jobs_dir, self._settings, environment or {})
+        self.metrics = metrics or Metrics()
+        self._context = ReconcilerContext(
+            store, cluster, tracking, jobs_dir, self._settings, environment or {}, self.metrics
+        )
         self._garbage_collector = GarbageCollector(self._context)
         self._leases = Leases(store, name or token_hex(8), self._settings.longest_wait)
         self._threads: list[PeriodicThread] = []
@@ -104,15 +111,16 @@ class Reconciler:
         self._run_every(settings.sweep_every, self.sweep, "sweep")
         self._run_every(settings.disk_sweep_every, self.sweep_disk, "sweep-disk")
         for number in range(settings.reconcile_threads):
-            self._run_every(settings.reconcile_every, self._work, f"work-{number}")
+            self._run_every(settings.reconcile_every, self._work, f"work-{number}", part="work")
 
     def stop(self, timeout: float = 10.0) -> None:
         """Stops after the steps in progress. What takes longer than `timeout` seconds is left to its lease's end."""
         self._stopping.set()
         PeriodicThread.stop_all(self._threads, timeout)
 
-    def _run_every(self, seconds: float, act: Callable[[], object], name: str) -> None:
-        thread = PeriodicThread(f"reconciler-{name}", seconds, act, expected_errors=_OUTAGES)
+    def _run_every(self, seconds: float, act: Callable[[], object], name: str, part: str = "") -> None:
+        timed = partial(self.metrics.timed_round, part or name, act)
+        thread = PeriodicThread(f"reconciler-{name}", seconds, timed, expected_errors=_OUTAGES)
         self._threads.append(thread)
         thread.start()
 
@@ -223,12 +231,15 @@ class Reconciler:
             return
         unreadable: list[tuple[JobRow, str]] = []
         broken: list[tuple[JobRow, str]] = []
-        self._store.admit(
+        admitted = self._store.admit(
             lambda placed, queue: choose(
                 placed, queue, capacity, self._settings, lambda job, why: unreadable.append((job, why))
             ),
             on_broken=lambda job, why: broken.append((job, why)),
         )
+        for job in admitted:
+            waited_for = (self._store.now() - job.queued_at).total_seconds()
+            self.metrics.queue_seconds.observe(max(0.0, waited_for))
         for job, why in unreadable:
             self._fail_queued(job, ErrorClass.SPEC_UNREADABLE, why)
         for job, why in broken:

@@ -48,6 +48,7 @@ def lose_attempt(context: ReconcilerContext, job: JobRow, failure: Failure) -> N
         changes["losses"] = job.losses + 1
     reason = failure.message.partition("\n")[0]
     context.store.transition(job, State.LOST, reason, leased=True, outcome=AttemptOutcome.LOST, **changes)
+    context.metrics.attempts_lost.labels(failure.error_class).inc()
 
 
 def fence_off(context: ReconcilerContext, job: JobRow) -> Delay:

@@ -15,7 +15,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROOMS = ("seqae", "jobs", "service")
 HEAVY = ("torch", "ray", "mlflow", "optuna")
-SERVER_SIDE = ("__main__", "api.problems", "app", "db.store", "inference.batcher", "reconciler.loop")
+SERVER_SIDE = (
+    "__main__",
+    "api.problems",
+    "app",
+    "db.store",
+    "inference.batcher",
+    "metrics.instruments",
+    "reconciler.loop",
+)
 
 FORBIDDEN_IMPORTS: dict[str, list[tuple[str, str]]] = {
     "rooms": [("seqae.config", "jobs.specs"), ("jobs.specs", "service.job_state"), ("seqae.model", "service.settings")],
@@ -36,6 +44,7 @@ FORBIDDEN_IMPORTS: dict[str, list[tuple[str, str]]] = {
         ("service.job_state", "service.schemas.jobs"),
         ("service.settings", "service.db.models"),
         ("service.errors", "service.upstream.circuit_breaker"),
+        ("service.metrics.instruments", "service.db.store"),
     ],
     "client-side": [
         ("service.client", "service.cli.main"),

@@ -152,6 +152,20 @@ def _other_answers_of_jobs() -> _Examples:
         "frames": ("One for each evaluation", FrameList(steps=(200, 400, 600))),
         "frames_one": ("The first", FrameList(steps=(200,))),
         "frames_none": ("It has not been evaluated yet", FrameList(steps=())),
+        "metrics_jobs": (
+            "Jobs by state",
+            '# HELP seqae_jobs Jobs by state\n# TYPE seqae_jobs gauge\nseqae_jobs{state="RUNNING"} 2.0\n',
+        ),
+        "metrics_queue": (
+            "The longest wait in the queue",
+            "# HELP seqae_oldest_queued_seconds Longest wait in the queue now\n"
+            "# TYPE seqae_oldest_queued_seconds gauge\nseqae_oldest_queued_seconds 41.5\n",
+        ),
+        "metrics_no_database": (
+            "The database does not answer",
+            "# HELP seqae_database_up Whether the job database answers\n"
+            "# TYPE seqae_database_up gauge\nseqae_database_up 0.0\n",
+        ),
         "log": ("The last lines", "iteration 600 of 2000, epoch 1.5: loss 0.031, 310 images/s\nval/mse 0.0064\n"),
         "events": (
             "A change of state",

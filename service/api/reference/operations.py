@@ -79,6 +79,11 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
             "roll_back_default_model", "Go back to the champion before, of the model served by default", ("models",)
         ),
         "GET /disk": Operation("show_disk", "Show what is kept on the disk", ("disk", "disk_new")),
+        "GET /metrics": Operation(
+            "get_metrics",
+            "Read the metrics, in Prometheus' format",
+            ("metrics_jobs", "metrics_queue", "metrics_no_database"),
+        ),
         "GET /healthz": Operation("get_liveness", "Ask whether the process lives", ("alive",)),
         "GET /readyz": Operation("get_readiness", "Ask whether the service can do its work", ("ready", "no_model")),
     }

@@ -99,6 +99,8 @@ async def reconstruct(
         except TimeoutError as error:
             raise ModelTimeoutError("the picture was not decoded, or the model did not answer, in time") from error
         checks = check(found, picture.size, config, was_inverted=was_inverted)
+        if checks.explained is not None:
+            context.metrics.reconstruct_explained_share.observe(checks.explained)
         body = await anyio.to_thread.run_sync(render_reconstruction, media_type, found, loaded.version, checks)
     headers = {"Vary": "Accept"} | warnings_header(checks.warnings)
     return RawResponse(body, media_type=media_type, headers=headers)

@@ -80,7 +80,7 @@ def test_more_names_can_be_allowed() -> None:
     assert _status({"host": "any.example"}, allowed=("*",)) == 200
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
 def test_probes_name_a_container_by_its_address(path: str) -> None:
     """E1: Kubernetes asks with the pod's address as host. No page has an address for a name."""
     assert _status({"host": "10.1.2.3:8400"}, path=path) == 200
