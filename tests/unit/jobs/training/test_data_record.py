@@ -23,7 +23,7 @@ def test_each_kind_of_data_has_a_name_and_a_location(
     config: DataConfig, name: str, location: str, tmp_path: Path
 ) -> None:
     scenes = Scenes(images=np.zeros((2, 1, 8, 8), np.uint8))
-    attempt = AttemptFolder(tmp_path)
+    attempt = AttemptFolder(tmp_path, 1)
     write_data_record(attempt, Dataset(scenes, scenes, scenes, "a source", "sum", "test sum"), config)
     record = attempt.read_data()
     assert record is not None
