@@ -27,19 +27,23 @@ class Connection:
         url: of the service, such as http://127.0.0.1:8400.
         timeout: seconds that an answer may take.
         transport: for tests.
+        token: sent with each request; empty: none.
 
     Raises:
-        ApiError: the URL is none, or the environment names a proxy that can't be used.
+        ApiError: the URL is none, the token can't be sent, or the environment names a proxy that can't be used.
     """
 
-    def __init__(self, url: str, timeout: float, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, url: str, timeout: float, transport: httpx.BaseTransport | None = None, token: str = "") -> None:
         parsed = _parse_url(url)
         self.url = _shown(parsed)
         """The service's address, without a password."""
+        headers = {"Authorization": f"Bearer {header_value('the token', token, most=8192)}"} if token else {}
         # A proxy from the environment is right for a service elsewhere, and wrong for one on this machine.
         local = parsed.host in ("127.0.0.1", "localhost", "::1")
         try:
-            self._http = httpx.Client(base_url=parsed, timeout=timeout, transport=transport, trust_env=not local)
+            self._http = httpx.Client(
+                base_url=parsed, headers=headers, timeout=timeout, transport=transport, trust_env=not local
+            )
         except (ImportError, ValueError) as error:
             raise ApiError(f"the environment's proxy can't be used: {error}") from error
 

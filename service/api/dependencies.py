@@ -7,7 +7,10 @@ from typing import Annotated
 import anyio
 from fastapi import Depends, Request
 
+from service.api.access.authentication import Authenticator
+from service.db.audit import AuditLog
 from service.db.store import Store
+from service.db.tokens import Tokens
 from service.inference.decoder_pool import DecoderPool
 from service.inference.model_pool import ModelPool
 from service.scheduling.job_service import JobService
@@ -29,6 +32,10 @@ class AppContext:
     job_service: JobService
     inference: ModelPool | None
     decoders: DecoderPool
+    tokens: Tokens
+    audit: AuditLog
+    authenticator: Authenticator | None = None
+    """None: tokens are off."""
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: streams end then, instead of holding it up."""
     reconstructing: int = 0

@@ -20,6 +20,7 @@ function duration(seconds) {
 
 async function call(address, options) {
   const answer = await fetch(address, options);
+  if (answer.status === 401) $("enter").hidden = false;
   const body = answer.status === 204 ? null : await answer.json();
   if (!answer.ok && answer.headers.get("content-type").includes("problem")) throw new Error(body.detail);
   return body;
@@ -151,6 +152,19 @@ drop.ondrop = event => {
   if (event.dataTransfer.files.length) reconstruct(event.dataTransfer.files[0]).catch(tell);
 };
 $("file").onchange = event => reconstruct(event.target.files[0]).catch(tell);
+
+// The token goes into a cookie that no script can read; nothing of it stays in this page, in an address or in a log.
+$("enter").onsubmit = async event => {
+  event.preventDefault();
+  const body = JSON.stringify({ token: $("token").value.trim() });
+  $("token").value = "";
+  try {
+    await call("/session", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    location.reload();
+  } catch (error) { $("refused").textContent = error.message; }
+};
+$("leave").onclick = () => call("/session", { method: "DELETE" }).then(() => location.reload(), tell);
+call("/session").then(({ needs_tokens }) => { $("leave").hidden = !needs_tokens; }, () => {});
 
 refresh();
 readiness();
