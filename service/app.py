@@ -27,7 +27,7 @@ from service.api.problems import install
 from service.api.reference.openapi import documented
 from service.api.request_guard import RequestGuard
 from service.api.responses import HeadRequests, SecurityHeaders
-from service.api.routes import access, disk, events, health, jobs, models
+from service.api.routes import access, disk, events, health, jobs, models, proxy
 from service.db.audit import AuditLog
 from service.db.outbox import Outbox
 from service.db.store import Store
@@ -39,6 +39,7 @@ from service.scheduling.job_service import JobService
 from service.scopes import Scope
 from service.settings import Settings
 from service.upstream.cluster_monitor import ClusterMonitor
+from service.upstream.reverse_proxy import MOST_BODY, ReverseProxy
 from service.upstream.tracking_server import TrackingServer
 from service.webhook_sender import WebhookSender
 
@@ -94,8 +95,12 @@ def create_app(
     decoders = DecoderPool(settings.max_image_pixels, settings.decode_seconds)
     tokens = Tokens(store.database, store.now)
     authenticator = _authenticator(tokens, settings) if settings.needs_tokens else None
+    mlflow = ReverseProxy(settings.mlflow_url, "/mlflow")
+    ray = ReverseProxy(settings.ray_url, "/ray", partial(_ray_headers, settings.ray_token_file))
     audit = AuditLog(store.database, store.now)
-    context = AppContext(settings, cluster, store, server, service, inference, decoders, tokens, audit, authenticator)
+    context = AppContext(
+        settings, cluster, store, server, service, inference, decoders, tokens, audit, mlflow, ray, authenticator
+    )
     # The reference at /docs with its scripts from here: FastAPI's own page loads them from another host.
     app = FastAPIOffline(
         redoc_url=None,
@@ -108,13 +113,18 @@ def create_app(
     table = RouteTable(_BUILT_IN)
     _guard(app, context, table)
     install(app)
-    for routes in (jobs, events, models, disk, access, health):
+    for routes in (jobs, events, models, disk, access, proxy, health):
         app.include_router(routes.router)
     app.openapi = lambda: documented(app)  # type: ignore[method-assign]
     for address, name in _PAGE.items():
         app.add_api_route(address, partial(_file, name), include_in_schema=False, dependencies=[public()])
     table.load(app)
     return app
+
+
+def _ray_headers(token_file: Path | None) -> dict[str, str]:
+    """Ray's own token, read at each request, so that a new one is found. Raises: OSError."""
+    return {} if token_file is None else {"Authorization": f"Bearer {token_file.read_text().strip()}"}
 
 
 def _authenticator(tokens: Tokens, settings: Settings) -> Authenticator:
@@ -132,7 +142,7 @@ def _guard(app: FastAPI, context: AppContext, table: RouteTable) -> None:
     app.add_middleware(
         BodyLimit,
         default=settings.max_spec_bytes,
-        exceptions={"/reconstruct": settings.max_body_bytes},
+        exceptions={"/reconstruct": settings.max_body_bytes, "/mlflow/": MOST_BODY, "/ray/": MOST_BODY},
         seconds=settings.body_timeout,
         most_held=settings.max_held_bytes,
     )
@@ -183,7 +193,8 @@ def _workers(context: AppContext) -> list[Reconciler | WebhookSender]:
         environment = _drivers_environment(settings)
         workers.append(Reconciler(store, context.cluster, context.tracking, settings.jobs_dir, settings, environment))
     if settings.webhook_urls and settings.webhook_secret is not None:
-        workers.append(WebhookSender(Outbox(store.database, store.now), settings.webhook_secret.get_secret_value()))
+        outbox, secret = Outbox(store.database, store.now), settings.webhook_secret.get_secret_value()
+        workers.append(WebhookSender(outbox, secret, networks=settings.webhook_networks))
     return workers
 
 
@@ -207,5 +218,7 @@ def _lifespan(
                 if context.inference is not None:
                     group.start_soon(anyio.to_thread.run_sync, context.inference.stop)
                 group.start_soon(context.decoders.close)
+                for proxied in (context.mlflow_proxy, context.ray_proxy):
+                    group.start_soon(proxied.close)
 
     return lifespan

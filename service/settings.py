@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import quote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
@@ -211,6 +220,10 @@ class Settings(ReconcilerSettings, BaseSettings):
 
     webhook_secret: SecretStr | None = None
     """Key of the signature (HMAC-SHA256) of each delivery."""
+
+    webhook_networks: tuple[IPvAnyNetwork, ...] = ()
+    """Networks of receivers that are not on the public internet, such as "10.1.0.0/16" (JSON list in the environment).
+    Other addresses of the inside are never connected to, whatever a receiver's name leads to."""
 
     # --- who may ask
 

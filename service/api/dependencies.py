@@ -16,6 +16,7 @@ from service.inference.model_pool import ModelPool
 from service.scheduling.job_service import JobService
 from service.settings import Settings
 from service.upstream.cluster_monitor import ClusterMonitor
+from service.upstream.reverse_proxy import ReverseProxy
 from service.upstream.tracking_server import TrackingServer
 
 __all__ = ["AppContext", "ContextDep", "JobServiceDep"]
@@ -34,6 +35,8 @@ class AppContext:
     decoders: DecoderPool
     tokens: Tokens
     audit: AuditLog
+    mlflow_proxy: ReverseProxy
+    ray_proxy: ReverseProxy
     authenticator: Authenticator | None = None
     """None: tokens are off."""
     closing: asyncio.Event = field(default_factory=asyncio.Event)

@@ -304,8 +304,16 @@ class Store(Queries):
         record(session, now, {"job": job.id, "from": before, "to": to.value})
         about = {"id": job.id, "name": job.name, "kind": job.kind, "owner": job.owner}
         body = {"id": row.id, "type": EventType.TRANSITION, "at": now.isoformat(), "job": about, "data": data}
+        body |= _chat_message(job, to, reason)
         for url in self._webhook_urls:
             session.add(DeliveryRow(event_id=row.id, url=url, body=json.dumps(body), next_at=now))
+
+
+def _chat_message(job: JobRow, to: State, reason: str) -> dict[str, Any]:
+    """What Slack (`text`) and Discord (`content`) show of a transition; a job's name calls nobody there."""
+    text = f"{job.name[:200]} ({job.id}) is {to.value}: {reason[:500]}"
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return {"text": escaped, "content": text, "allowed_mentions": {"parse": list[str]()}}
 
 
 def _affected(result: Any) -> int:
