@@ -19,6 +19,9 @@ from service.settings import Settings, is_loopback
 
 __all__ = ["build", "collect_seldom", "main", "run"]
 
+_PROXIED_MLFLOW = "/mlflow"
+"""Links to runs go through this service where it has a door: below its own address."""
+
 _COLLECT_EVERY = 50_000
 """Objects made and not freed between two looks for garbage. Python's 700 are reached within one page of jobs, so that
 all that the process has ever loaded is searched again and again, at 0.1 s a time."""
@@ -35,7 +38,7 @@ def build(settings: Settings) -> Starlette:
     tracking = MlflowTracking(
         settings.mlflow_url,
         settings.home / "models",
-        public_url=settings.mlflow_public_url or None,
+        public_url=settings.mlflow_public_url or (_PROXIED_MLFLOW if settings.needs_tokens else None),
         experiment=settings.experiment,
         default_model=settings.default_model,
     )

@@ -95,11 +95,20 @@ def create_app(
     decoders = DecoderPool(settings.max_image_pixels, settings.decode_seconds)
     tokens = Tokens(store.database, store.now)
     authenticator = _authenticator(tokens, settings) if settings.needs_tokens else None
-    mlflow = ReverseProxy(settings.mlflow_url, "/mlflow")
-    ray = ReverseProxy(settings.ray_url, "/ray", partial(_ray_headers, settings.ray_token_file))
     audit = AuditLog(store.database, store.now)
     context = AppContext(
-        settings, cluster, store, server, service, inference, decoders, tokens, audit, mlflow, ray, authenticator
+        settings,
+        cluster,
+        store,
+        server,
+        service,
+        inference,
+        decoders,
+        tokens,
+        audit,
+        mlflow_proxy=ReverseProxy(settings.mlflow_url, "/mlflow"),
+        ray_proxy=ReverseProxy(settings.ray_url, "/ray", partial(_ray_headers, settings.ray_token_file)),
+        authenticator=authenticator,
     )
     # The reference at /docs with its scripts from here: FastAPI's own page loads them from another host.
     app = FastAPIOffline(

@@ -13,8 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from jobs.specs import AnySpec
 from seqae.config import Config
-from service.connection import Connection, header_value, parse_answer, path_segment
-from service.credentials import find_token
+from service.connection import Connection, find_token, header_value, parse_answer, path_segment
 from service.errors import ApiError
 from service.schemas.access import AuditPage, TokenCreated, TokenView
 from service.schemas.disk import DiskView

@@ -2,7 +2,7 @@
 const $ = id => document.getElementById(id);
 const COLOURS = ["#56b4e9", "#e69f00", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2"];
 const LIVE = new Set(["SUBMITTING", "STARTING", "RUNNING", "FINALIZING", "LOST", "RETRY_WAIT", "PAUSING", "QUEUED"]);
-let chosen = null, film = "", timer = 0;
+let chosen = null, film = "", timer = 0, hasDoor = false;
 
 // Text only, never markup: names and messages come from whoever submitted the job.
 function make(tag, text, attributes = {}) {
@@ -26,6 +26,9 @@ async function call(address, options) {
   return body;
 }
 
+// Through this service's door, where it has one: MLflow itself can't be reached from elsewhere.
+const runPage = address => hasDoor ? `/mlflow/${new URL(address, location.href).hash}` : address;
+
 function row(job) {
   const tr = make("tr"), p = job.progress;
   const name = tr.appendChild(make("td"));
@@ -46,7 +49,7 @@ function row(job) {
   tr.append(make("td", mse == null ? "" : mse.toPrecision(3), { class: "number" }));
   tr.append(make("td", p?.images_per_second ? `${Math.round(p.images_per_second)} images/s` : "", { class: "number" }));
   const links = tr.appendChild(make("td"));
-  if (job.mlflow_url && /^https?:/.test(job.mlflow_url)) links.append(make("a", "MLflow", { href: job.mlflow_url }), " ");
+  if (job.mlflow_url && /^(https?:|\/mlflow\/)/.test(job.mlflow_url)) links.append(make("a", "MLflow", { href: runPage(job.mlflow_url) }), " ");
   links.append(make("a", "logs", { href: `/jobs/${job.id}/logs` }), " ", make("a", "JSON", { href: `/jobs/${job.id}` }));
   if (job.model) links.append(make("div", `version ${job.model.version}`, { class: "dim" }));
   const actions = tr.appendChild(make("td"));
@@ -164,7 +167,7 @@ $("enter").onsubmit = async event => {
   } catch (error) { $("refused").textContent = error.message; }
 };
 $("leave").onclick = () => call("/session", { method: "DELETE" }).then(() => location.reload(), tell);
-call("/session").then(({ needs_tokens }) => { $("leave").hidden = !needs_tokens; }, () => {});
+call("/session").then(({ needs_tokens }) => { hasDoor = needs_tokens; $("leave").hidden = !hasDoor; }, () => {});
 
 refresh();
 readiness();

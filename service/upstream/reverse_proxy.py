@@ -1,4 +1,4 @@
-"""Reverse proxy for the web pages and APIs of MLflow and Ray, which themselves listen where nobody else reaches them."""
+"""Reverse proxy for the pages and APIs of MLflow and Ray, which themselves listen where nobody else reaches them."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -15,47 +15,25 @@ MOST_BODY = 10_000_000
 
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 
-_HOP_BY_HOP = frozenset(
-    [
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "trailers",
-        "transfer-encoding",
-        "upgrade",
-    ]
+_HOP_BY_HOP = (
+    *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "trailers"),
+    *("transfer-encoding", "upgrade"),
 )
-_NOT_SENT = _HOP_BY_HOP | frozenset(
-    # Who asks is our affair; the upstream refuses other names and origins than its own.
-    [
-        "authorization",
-        "cookie",
-        "host",
-        "origin",
-        "referer",
-        "content-length",
-        "x-ray-authorization",
-        "expect",
+_NOT_SENT = frozenset(
+    (
+        *_HOP_BY_HOP,
+        # Who asks is our affair; the upstream refuses other names and origins than its own.
+        *("authorization", "cookie", "host", "origin", "referer", "content-length", "x-ray-authorization", "expect"),
         "forwarded",
-    ]
+    )
 )
-_NOT_ANSWERED = _HOP_BY_HOP | frozenset(
-    # An upstream's cookies and rules would be those of this origin.
-    [
-        "set-cookie",
-        "clear-site-data",
-        "strict-transport-security",
-        "content-security-policy",
-        "access-control-allow-origin",
-        "access-control-allow-credentials",
-        "service-worker-allowed",
-        "server",
-        "date",
-        "content-length",
-    ]
+_NOT_ANSWERED = frozenset(
+    (
+        *_HOP_BY_HOP,
+        # An upstream's cookies and rules would be those of this origin.
+        *("set-cookie", "clear-site-data", "strict-transport-security", "content-security-policy", "server", "date"),
+        *("access-control-allow-origin", "access-control-allow-credentials", "service-worker-allowed"),
+    )
 )
 
 

@@ -2,11 +2,14 @@
 
 import re
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, status
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, StreamingResponse
 
+from service.api.access.access_control import address_of
 from service.api.access.principal import PrincipalDep, needs
 from service.api.dependencies import ContextDep
+from service.db.audit import Actor
 from service.errors import ForbiddenError
 from service.scopes import Scope
 from service.upstream.reverse_proxy import ReverseProxy
@@ -54,9 +57,16 @@ async def read_mlflow(path: str, request: Request, context: ContextDep, principa
 @router.post("/mlflow/{path:path}", dependencies=[needs(Scope.READ)])
 async def search_mlflow(path: str, request: Request, context: ContextDep, principal: PrincipalDep) -> StreamingResponse:
     """What MLflow answers to a search; anything else that it is asked by POST changes something, and is for admins."""
-    if not _MLFLOW_READS.fullmatch(path) and not principal.may(Scope.ADMIN):
+    if _MLFLOW_READS.fullmatch(path):
+        return await read_mlflow(path, request, context, principal)
+    who = principal.owner_or("")
+    actor = Actor(address_of(request.scope), "POST /mlflow", request.url.path, who, principal.token_id)
+    if not principal.may(Scope.ADMIN):
+        await run_in_threadpool(context.audit.add, actor, status.HTTP_403_FORBIDDEN, {})
         raise ForbiddenError("changes in MLflow are for admins: this needs a token with the scope `admin`")
-    return await read_mlflow(path, request, context, principal)
+    answer = await _pass_on(context.mlflow_proxy, path, request)
+    await run_in_threadpool(context.audit.add, actor, answer.status_code, {})
+    return answer
 
 
 @router.api_route("/mlflow/{path:path}", methods=["PUT", "PATCH", "DELETE"], dependencies=[needs(Scope.ADMIN)])

@@ -76,7 +76,7 @@ def _create(
     *,
     as_json: bool,
 ) -> None:
-    from service.credentials import write_token
+    from service.connection import write_token
 
     who = user_name(owner)
     if not who.isprintable() or not 0 < len(who) <= 200 or len(name) > 100:
