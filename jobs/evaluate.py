@@ -35,6 +35,7 @@ from seqae.data.cache import load_data
 from seqae.errors import FigureError, SamplingError
 from seqae.evaluation.evaluate import Evaluation
 from seqae.evaluation.names import with_split
+from seqae.evaluation.scores import SCORING_VERSION
 from seqae.figures.make import Material, make_figure
 from seqae.reconstructor import Reconstructor
 
@@ -56,7 +57,8 @@ def evaluate_checkpoint(
         device: where to run.
 
     Returns:
-        `iteration`, `dataset` (in words), `evaluation_set` (checksum of the test split) and `metrics`.
+        `iteration`, `dataset` (in words), `evaluation_set` (checksum of the test split), `scoring_version` (of the rule
+        that segments are scored by) and `metrics`.
 
     Raises:
         CheckpointError: it is damaged.
@@ -70,6 +72,7 @@ def evaluate_checkpoint(
         "iteration": found.iteration,
         "dataset": data.source,
         "evaluation_set": data.test_checksum,
+        "scoring_version": SCORING_VERSION,
         "metrics": with_split(found.metrics(), "test"),
     }
 
@@ -107,9 +110,9 @@ def _evaluate_one(argv: Sequence[str]) -> int:
 
 
 def _run(context: DriverContext) -> Result:
-    import torch
+    from seqae.compute.cpu_threads import set_threads
 
-    torch.set_num_threads(1)
+    set_threads(1)
     spec = context.folder.read_spec()
     if not isinstance(spec, EvaluateSpec):
         raise TypeError(f"{context.folder.path}: not an evaluation")
@@ -144,6 +147,7 @@ def _run(context: DriverContext) -> Result:
         "iteration": found.iteration,
         "dataset": data.source,
         "evaluation_set": data.test_checksum,
+        "scoring_version": SCORING_VERSION,
         "metrics": metrics,
         "images": _images(found),
     }

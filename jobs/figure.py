@@ -34,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(context: DriverContext) -> Result:
-    import torch
+    from seqae.compute.cpu_threads import set_threads
 
-    torch.set_num_threads(1)
+    set_threads(1)
     spec = context.folder.read_spec()
     if not isinstance(spec, FigureSpec):
         raise TypeError(f"{context.folder.path}: not a figure")

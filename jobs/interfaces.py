@@ -221,6 +221,8 @@ class ModelVersion:
     is_champion: bool
     test_checksum: str | None = None
     """Of the test images that it was evaluated on; None where an older release made it."""
+    scoring_version: int = 1
+    """Of the rule that it was scored by, see `EvaluationReport`."""
 
     @property
     def key(self) -> ModelKey:

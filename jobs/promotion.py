@@ -1,17 +1,19 @@
 """Promotion rule: whether a new version of a registered model becomes its champion.
 
 One objective decides, the same that a search minimises: the error share (mean squared error / that of an empty canvas)
-plus 1 - FG-ARI where the images have masks. Both models are scored on the same test images, image by image, and the
-challenger must be better by more than the standard error of the difference.
+plus 1 - FG-ARI, after looking again, where the images have masks. Both models are scored on the same test images by the
+same rule, image by image, and the challenger must be better by more than the standard error of the difference.
 """
 
 import math
+from collections.abc import Mapping
 from statistics import fmean, stdev
 
 from pydantic import ConfigDict, Field
 
 from jobs.directory.records import EvaluationReport, PerImageScores
 from seqae.config import Config
+from seqae.evaluation.names import is_main
 
 __all__ = ["Champion", "Promotion", "decide"]
 
@@ -65,41 +67,52 @@ def decide(challenger: EvaluationReport | None, champion: Champion | None) -> Pr
         return Promotion(promoted=False, reason=reason, against=champion.label)
     own = challenger.scores
     if champion is None:
-        return Promotion(promoted=True, reason=_FIRST, scores={"challenger": own.metrics})
+        return Promotion(promoted=True, reason=_FIRST, scores={"challenger": _main_scores(own.metrics)})
     other, missing = _scores_of(challenger, champion)
-    scores = {"challenger": own.metrics} | _on_its_images(challenger, champion)
+    scores = {"challenger": _main_scores(own.metrics)} | _on_its_images(challenger, champion)
     if other is None:
         reason = f"not compared with {champion.label}: {missing}; {_BY_HAND}"
         return Promotion(promoted=False, reason=reason, against=champion.label, scores=scores)
     gained, error = _mean_and_standard_error(_differences(own, other))
-    scores |= {"champion": other.metrics, "difference": {"mean": gained, "standard_error": error}}
+    scores |= {"champion": _main_scores(other.metrics), "difference": {"mean": gained, "standard_error": error}}
     promoted = gained > error
     words = "better than" if promoted else "not better than"
-    reason = f"{words} {champion.label} {_BETTER_BY}: objective lower by {gained:.4g} +- {error:.2g}"
+    way = "lower" if gained >= 0 else "higher"
+    reason = f"{words} {champion.label} {_BETTER_BY}: objective {way} by {abs(gained):.4g} +- {error:.2g}"
     return Promotion(promoted=promoted, reason=reason, against=champion.label, scores=scores)
 
 
 def _scores_of(challenger: EvaluationReport, champion: Champion) -> tuple[PerImageScores | None, str]:
-    """The champion's scores on the challenger's test images, or why there are none."""
+    """The champion's scores on the challenger's test images, by the same rule, or why there are none."""
     if len(challenger.scores.mse) < _FEWEST_IMAGES:
         return None, "one test image says nothing about the error of the difference"
     known = champion.report
-    if known is not None and known.test_checksum == challenger.test_checksum:
+    if known is not None and known.is_comparable(challenger):
         same = len(known.scores.mse) == len(challenger.scores.mse)
         return (known.scores, "") if same else (None, "another number of these images was used")
     against = challenger.against
     if against is None:
-        return None, "it was tested on other images, and the registry did not answer when the job ended"
+        how = "on other images" if _other_images(challenger, known) else "by the rule of another release"
+        return None, f"it was tested {how}, and the registry did not answer when the job ended"
     if (against.name, against.version, against.run_id) != (champion.name, champion.version, champion.run_id):
         return None, "it became the champion while the job ended"
     return against.champion, against.note or "it could not be evaluated on these images"
+
+
+def _other_images(challenger: EvaluationReport, known: EvaluationReport | None) -> bool:
+    return known is None or known.test_checksum != challenger.test_checksum
 
 
 def _on_its_images(challenger: EvaluationReport, champion: Champion) -> dict[str, dict[str, float]]:
     against = challenger.against
     if against is None or against.run_id != champion.run_id:
         return {}
-    return {f"{who}_on_its_images": metrics for who, metrics in against.on_its_images.items()}
+    return {f"{who}_on_its_images": _main_scores(metrics) for who, metrics in against.on_its_images.items()}
+
+
+def _main_scores(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics that a decision is kept with: a version's tag has no room for all."""
+    return {name: value for name, value in metrics.items() if is_main(name)}
 
 
 def _differences(challenger: PerImageScores, champion: PerImageScores) -> list[float]:

@@ -5,9 +5,11 @@ an image is ((W-1)/2, (H-1)/2). No finite input gives NaN or Inf here, forward o
 to the bounds below, and a softmax over pixels normalises the kernels, so that Z of Eq. 9 and 10 can't be 0.
 """
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["Filters", "Window", "make_filters", "read", "window_box", "write"]
@@ -16,6 +18,9 @@ _LENGTH = (1e-2, 1e3)  # pixels: what delta and sigma are clamped to
 _GAMMA = (1e-2, 1e2)
 _INTENSITY = 1e4  # what images are clamped to; they live in 0..1
 _PATCH = _INTENSITY * _GAMMA[1]  # what patches are clamped to: all that a read can return
+# What is smaller than this, of a kernel as a share of its peak and of patches and writes in intensities, is 0: products
+# of the kernels' tails would be denormal numbers, which many processors multiply fifteen times slower.
+_NEGLIGIBLE = 1e-12
 
 
 class Window(NamedTuple):
@@ -48,7 +53,9 @@ def _axis(centre: Tensor, delta: Tensor, sigma: Tensor, kernels: int, pixels: in
     a = torch.arange(pixels, device=centre.device, dtype=centre.dtype)
     mu = centre[:, None] + (i - kernels / 2 - 0.5) * delta[:, None]  # [B, N], Eq. 7/8
     distance = (a - mu[:, :, None]) / sigma[:, None, None]
-    return torch.softmax(-0.5 * distance.square(), dim=-1)  # Eq. 9/10
+    exponent = -0.5 * distance.square()
+    lowest = exponent.detach().amax(dim=-1, keepdim=True) + math.log(_NEGLIGIBLE)
+    return torch.softmax(exponent.masked_fill(exponent < lowest, -torch.inf), dim=-1)  # Eq. 9/10
 
 
 def make_filters(window: Window, kernels: int, height: int, width: int) -> Filters:
@@ -72,6 +79,12 @@ def make_filters(window: Window, kernels: int, height: int, width: int) -> Filte
     )
 
 
+def _cut_negligible(values: Tensor) -> Tensor:
+    """The values with 0 in place of negligible ones, which keep their gradient: a model starts with writes of 0."""
+    kept = values.detach()
+    return values + (F.hardshrink(kept, _NEGLIGIBLE) - kept)
+
+
 def read(image: Tensor, filters: Filters, *, with_gamma: bool = True) -> Tensor:
     """The patch under a window (Eq. 11): gamma * Fy @ image @ Fx^T, the same kernels for every channel.
 
@@ -85,7 +98,7 @@ def read(image: Tensor, filters: Filters, *, with_gamma: bool = True) -> Tensor:
     """
     image = image.clamp(-_INTENSITY, _INTENSITY)
     with torch.autocast(image.device.type, enabled=False):  # the sum of many writes needs more than 8 bits
-        patch = filters.y[:, None] @ (image @ filters.x[:, None].mT)
+        patch = _cut_negligible(filters.y[:, None] @ (image @ filters.x[:, None].mT))
     return filters.gamma * patch if with_gamma else patch
 
 
@@ -104,7 +117,7 @@ def write(patch: Tensor, filters: Filters, gain: Literal["paper", "unit"] = "pap
     patch = patch.clamp(-_PATCH, _PATCH)
     scale = 1 / filters.gamma if gain == "paper" else filters.delta.square() / filters.gamma
     with torch.autocast(patch.device.type, enabled=False):
-        return filters.y[:, None].mT @ ((scale * patch) @ filters.x[:, None])
+        return _cut_negligible(filters.y[:, None].mT @ ((scale * patch) @ filters.x[:, None]))
 
 
 def window_box(window: Window, kernels: int) -> Tensor:

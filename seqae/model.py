@@ -113,7 +113,9 @@ class SequentialAutoEncoder(nn.Module):
         norms = [module for module in self.modules() if isinstance(module, _BatchNorm)]
         usual = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
         for norm in norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
+            norm.momentum = 0.0
+            # A copy counts on in its place: the synchronized kind does not take None.
+            norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
         try:
             yield
         finally:

@@ -53,7 +53,9 @@ def _window_shape(raw: Tensor, config: AttentionConfig, scale: float | Tensor = 
     sigma = _bounded_log(raw[:, 1], config.sigma_min, config.sigma_max, middle)
     if config.sigma == "tied":
         sigma = sigma * delta
-    gamma = torch.exp(config.log_gamma_max * torch.tanh(raw[:, 2]))
+    gamma = torch.ones_like(delta)  # a constant has no gradient to compute
+    if config.log_gamma_max > 0:
+        gamma = torch.exp(config.log_gamma_max * torch.tanh(raw[:, 2]))
     return delta, sigma, gamma
 
 
@@ -201,7 +203,9 @@ class Seeker(nn.Module):
         reach = (self.RADIUS + 0.5) * self.STRIDE
         near = ((self.cell_x - self.cell_x[peak]).abs() < reach) & ((self.cell_y - self.cell_y[peak]).abs() < reach)
         weights = logits.masked_fill(~near, -torch.inf).softmax(dim=1)  # [B, anchors]
-        x, y = weights @ self.cell_x, weights @ self.cell_y
+        # Sums of products, which autocast leaves in float32: matrix products in bfloat16 would snap the centre to a
+        # quarter of a pixel.
+        x, y = (weights * self.cell_x).sum(dim=1), (weights * self.cell_y).sum(dim=1)
         of_cells = weights.view(len(weights), len(self.sides), -1).sum(dim=1)
         pooled = (of_cells.to(features.dtype).unsqueeze(1) @ features).squeeze(1)
         place = torch.stack((2 * x / self.config.width - 1, 2 * y / self.config.height - 1), dim=1)
@@ -210,7 +214,7 @@ class Seeker(nn.Module):
         offset = self.OFFSET * torch.tanh(raw[:, :2])
         x = (x + offset[:, 0]).clamp(0, self.config.width - 1)
         y = (y + offset[:, 1]).clamp(0, self.config.height - 1)
-        scale = (weights @ self.log_scale).exp()
+        scale = (weights * self.log_scale).sum(dim=1).exp()
         return Localization(Window(x, y, *_window_shape(raw[:, 2:], self.config.attention, scale)), embedding)
 
 

@@ -34,6 +34,8 @@ class AttentionStep:
     """uint8 [N, N, C], off the error image: 0 where the canvas is too bright."""
     patch_written: np.ndarray
     """uint8 [N, N, C]."""
+    active: bool
+    """Whether this write may own pixels: it has enough of the energy of all writes."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Reconstruction:
     steps: tuple[AttentionStep, ...]
     error: tuple[float, ...]
     """Mean squared error of each frame, T+1 of them; intensities are 0..1."""
+    owners: np.ndarray
+    """uint8 [H, W]: the step that each pixel belongs to, counted from 1, after looking again; 0 is background."""
 
     def _repr_png_(self) -> bytes:
         """The film strip, which Jupyter shows for an object with this method."""

@@ -9,22 +9,32 @@ from PIL import Image
 
 from seqae.attention import window_box
 from seqae.checkpoints import checkpoint
+from seqae.compute.cpu_threads import flush_denormals
 from seqae.config import TrainConfig
 from seqae.data.preprocess import centre_box, fit, orientation
 from seqae.losses import step_errors
 from seqae.model import Output, SequentialAutoEncoder
 from seqae.reconstruction import AttentionStep, Reconstruction
 from seqae.rendering.panels import to_bytes
+from seqae.segmentation.looks import LOOKS, look_again
+from seqae.segmentation.ownership import own_pixels
 from seqae.tensors import intensities
 
 __all__ = ["Reconstructor"]
 
 
 class Reconstructor:
-    """Runs a trained model. One instance may be used by one thread at a time."""
+    """Runs a trained model. One instance may be used by one thread at a time.
 
-    def __init__(self, model: SequentialAutoEncoder, config: TrainConfig) -> None:
+    Args:
+        model: a trained one; it is put into evaluation mode.
+        config: of the run that trained it.
+        looks: how often each active write is encoded again for the owners of the pixels (`seqae.segmentation.looks`).
+    """
+
+    def __init__(self, model: SequentialAutoEncoder, config: TrainConfig, looks: int = LOOKS) -> None:
         self.config = config
+        self.looks = looks
         self._model = model.eval()
         self._device = next(model.parameters()).device
 
@@ -65,26 +75,36 @@ class Reconstructor:
             inputs: uint8 [B, H, W, C].
             sizes: (width, height) of the picture that each was made from; the model's own when left out.
         """
+        flush_denormals()
         image = intensities(inputs, self._device).movedim(-1, 1)
         with torch.inference_mode():
             output: Output = self._model(image)
             errors = step_errors(image, output).T.tolist()  # [B][T+1]
+            written = own_pixels(image, output, has_background=self._model.background is not None)
+            owners = look_again(self._model, image, output, written, self.looks).owners.cpu().numpy()
+            active = written.active.T.tolist()  # [B][T]
         model = self.config.model
         frames = to_bytes(output.canvases.movedim(1, 0).cpu().numpy())  # [B, T+1, H, W, C]
         sizes = sizes or [(model.width, model.height)] * len(inputs)
         return [
-            Reconstruction(inputs[at], frames[at], self._steps(output, at, sizes[at], errors[at]), tuple(errors[at]))
+            Reconstruction(
+                input=inputs[at],
+                frames=frames[at],
+                steps=self._steps(output, at, sizes[at], errors[at], active[at]),
+                error=tuple(errors[at]),
+                owners=owners[at],
+            )
             for at in range(len(inputs))
         ]
 
     def _steps(
-        self, output: Output, at: int, size: tuple[int, int], errors: Sequence[float]
+        self, output: Output, at: int, size: tuple[int, int], errors: Sequence[float], active: Sequence[bool]
     ) -> tuple[AttentionStep, ...]:
         model = self.config.model
         left, top, right, _ = centre_box(size, model.height, model.width)
         scale = (right - left) / model.width
         steps = []
-        for step, error in zip(output.steps, errors[1:], strict=True):
+        for step, error, is_active in zip(output.steps, errors[1:], active, strict=True):
             # A pixel's centre is its index; the box is given by edges, so half a pixel is added.
             box = [edge + 0.5 for edge in window_box(step.window, model.attention.kernel_size)[at].tolist()]
             source = (left + box[0] * scale, top + box[1] * scale, left + box[2] * scale, top + box[3] * scale)
@@ -101,6 +121,7 @@ class Reconstructor:
                     error=error,
                     patch_read=to_bytes(step.patch_read[at].cpu().numpy()),
                     patch_written=to_bytes(step.patch_written[at].cpu().numpy()),
+                    active=is_active,
                 )
             )
         return tuple(steps)

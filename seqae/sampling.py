@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from seqae.attention import Window, make_filters, write
+from seqae.compute.cpu_threads import flush_denormals
 from seqae.errors import SamplingError
 from seqae.model import Output, SequentialAutoEncoder
 from seqae.tensors import intensities
@@ -73,6 +74,7 @@ def fit_layouts(model: SequentialAutoEncoder, images: NDArray[np.uint8]) -> Layo
     Raises:
         SamplingError: the model writes nothing on them.
     """
+    flush_denormals()
     windows, active, starts, codes = [], [], [], []
     for first in range(0, len(images), _BATCH):
         given = intensities(images[first : first + _BATCH])
@@ -122,6 +124,7 @@ def sample_scenes(
     """
     if codes == "prior" and model.config.coder.kind != "variational":
         raise SamplingError("the model's coder is not variational, so no code can be drawn; train model.coder.kind so")
+    flush_denormals()
     rng = np.random.default_rng(seed)
     chosen = rng.integers(len(layouts.windows), size=count)
     active = layouts.active[chosen]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from seqae.checkpoints import checkpoint
 from seqae.checkpoints.manifest import Manifest, verify
+from seqae.compute.cpu_threads import flush_denormals
 from seqae.config import TrainConfig
 from seqae.copy_paste import copy_paste_losses
 from seqae.data.cache import Dataset
@@ -28,7 +29,7 @@ from seqae.losses import Losses, total_loss
 from seqae.model import Output, SequentialAutoEncoder
 from seqae.tensors import intensities
 
-__all__ = ["Progress", "Trainer", "with_synchronized_batch_norm"]
+__all__ = ["Progress", "Trainer", "TrainingLoss", "with_synchronized_batch_norm"]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -104,7 +105,7 @@ def _one_cycle(done: int, iterations: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (done - rise) / max(iterations - rise, 1)))
 
 
-class _Loss(nn.Module):
+class TrainingLoss(nn.Module):
     """Model and loss as one module, so that a wrapper (DDP, torch.compile) sees the whole step."""
 
     def __init__(self, model: SequentialAutoEncoder, config: TrainConfig) -> None:
@@ -113,6 +114,7 @@ class _Loss(nn.Module):
         self.config = config
 
     def forward(self, image: Tensor, steps: int) -> Losses:
+        """The losses of images [B, C, H, W] in 0..1, with T = `steps`."""
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.config.schedule.precision == "bfloat16"):
             output: Output = self.model(image, steps)
             pasted = copy_paste_losses(self.model, image, output) if self.config.loss.pastes else None
@@ -129,6 +131,24 @@ def with_synchronized_batch_norm(model: ModuleT, device: torch.device, world: in
         return model
     shared: ModuleT = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return shared
+
+
+def _generator_of(device: torch.device) -> torch.Generator:
+    """The generator that operations on a device draw from."""
+    if device.type != "cuda":
+        return torch.default_generator
+    torch.cuda.init()  # type: ignore[no-untyped-call]  # torch does not annotate it
+    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+
+
+def _allow_compilations(count: int) -> None:
+    """Lets torch.compile compile a step at least so often beyond its usual limit, after which it would run eagerly.
+
+    Every T of a growing run is compiled once.
+    """
+    import torch._dynamo.config as dynamo
+
+    dynamo.recompile_limit = max(dynamo.recompile_limit, 8 + count)
 
 
 class Trainer:
@@ -154,20 +174,25 @@ class Trainer:
         world: int = 1,
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
     ) -> None:
+        flush_denormals()  # before anything is computed, at which threads start
         self.config = config = config.bare()
         self.data = data
         self.device = torch.device(device)
         self.rank, self.world = rank, world
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
+        # The weights are drawn on the CPU; a GPU that the job was not given is not touched.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(config.seed)
             self.model = with_synchronized_batch_norm(SequentialAutoEncoder(config.model), self.device, world).to(
                 self.device
             )
         self.model.checkpoint_activations = config.schedule.checkpoint_activations
-        loss = _Loss(self.model, config)
+        self.loss = TrainingLoss(self.model, config)
         if config.schedule.compile != "off":
-            loss.compile(mode=config.schedule.compile, dynamic=False)
-        self.module = wrap(loss)
+            _allow_compilations(1 + len(config.schedule.growth))
+            self.loss.compile(mode=config.schedule.compile, dynamic=False)
+        self.module = wrap(self.loss)
+        # What a step draws, it draws on its own device. torch.manual_seed sets all there are, which takes 100 us.
+        self._generator = _generator_of(self.device)
         self._is_random = config.loss.pastes or config.model.coder.kind == "variational"
         self.images = torch.from_numpy(np.ascontiguousarray(data.train.images)).to(self.device)  # uint8 [M, C, H, W]
         self._order = _BatchSampler(config.seed, len(self.images), self.device)
@@ -204,11 +229,12 @@ class Trainer:
         Raises:
             DivergedError: the loss, or its gradient, is not finite.
         """
+        flush_denormals()  # this may be another thread than the one that made the trainer
         schedule = self.config.schedule
         losses: list[Tensor] = []  # [5] each, left on the device: reading them would make a GPU wait
         started = time.perf_counter()
         while self.iteration < self.iterations:
-            loss, norm = self._train_step()
+            loss, norm = self.train_step()
             losses.append(loss)
             last = self.iteration == self.iterations
             due = last or self.iteration % schedule.checkpoint_every == 0
@@ -224,7 +250,7 @@ class Trainer:
             losses = []
             started = time.perf_counter()
 
-    def _train_step(self) -> tuple[Tensor, Tensor]:
+    def train_step(self) -> tuple[Tensor, Tensor]:
         """One optimizer step on this worker's share of the batch.
 
         Returns:
@@ -236,7 +262,7 @@ class Trainer:
         # With more workers than images one of them has none; it must take part, so it gets one that does not count.
         image = intensities(self.images[share if len(share) else batch[:1]])
         if self._is_random:
-            torch.manual_seed(hash((self.config.seed, self.iteration, self.rank)) & 0x7FFFFFFF)
+            self._generator.manual_seed(hash((self.config.seed, self.iteration, self.rank)) & 0x7FFFFFFF)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         losses: Losses = self.module(image, self.steps_now())

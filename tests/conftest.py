@@ -1,20 +1,27 @@
 """Fixtures of all tests: databases to run against, and a control plane on fakes."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from service.settings import ReconcilerSettings
 from tests.control_plane import ControlPlane
 from tests.postgres import NoPostgresError, PostgresServer, running_postgres
+
+# The same examples each time: what a change broke is then known from what was found by luck.
+settings.register_profile("repeatable", derandomize=True, database=None)
+settings.load_profile("repeatable")
 
 # --- which tests run beside each other
 
 _WHOLE_MACHINE = {"chaos", "e2e", "fuzz", "integration"}
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Groups tests for `pytest -n 2`, which runs each group in one process.
 
@@ -25,6 +32,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(
             pytest.mark.xdist_group("whole machine" if room in _WHOLE_MACHINE else item.nodeid.partition("::")[0])
         )
+
+
+# --- processor
+
+
+@pytest.fixture(autouse=True)
+def denormal_numbers() -> Iterator[None]:
+    """Gives this thread denormal numbers again where a test computed something; hypothesis draws them."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 # --- databases

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from jobs.directory.records import EvaluationReport, PerImageScores
+from seqae.evaluation.scores import SCORING_VERSION
 
 __all__ = ["make_report", "make_scores"]
 
@@ -23,9 +24,16 @@ def make_report(
     fg_ari: float | None = None,
     model: str = "seqae-mnist_scenes",
     test_checksum: str = "scenes",
+    scoring_version: int = SCORING_VERSION,
 ) -> EvaluationReport:
     """The report of a run that ends with such a model."""
     scores = make_scores(mse, fg_ari)
     return EvaluationReport(
-        model_name=model, test_checksum=test_checksum, height=64, width=64, channels=1, scores=scores
+        model_name=model,
+        test_checksum=test_checksum,
+        height=64,
+        width=64,
+        channels=1,
+        scores=scores,
+        scoring_version=scoring_version,
     )

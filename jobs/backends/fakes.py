@@ -219,8 +219,17 @@ class FakeTracking:
             if version.job_id == job_id:
                 return Registration(version, self.promotions[version.key])
         number = str(1 + sum(version.name == model for version in self.versions))
-        checksum = None if report is None else report.test_checksum
-        made = ModelVersion(model, number, run_id, job_id, checkpoint_dir, dict(metrics), False, checksum)
+        made = ModelVersion(
+            name=model,
+            version=number,
+            run_id=run_id,
+            job_id=job_id,
+            path=checkpoint_dir,
+            metrics=dict(metrics),
+            is_champion=False,
+            test_checksum=None if report is None else report.test_checksum,
+            scoring_version=1 if report is None else report.scoring_version,
+        )
         self.versions.append(made)
         if report is not None:
             self.reports[made.key] = report

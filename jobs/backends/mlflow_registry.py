@@ -37,6 +37,7 @@ __all__ = ["ARTIFACT_PATH", "ModelRegistry"]
 
 _METRICS_TAG = "seqae.metrics"
 _EVALUATION_SET_TAG = "seqae.evaluation_set"
+_SCORING_VERSION_TAG = "seqae.scoring_version"
 _PROMOTION_TAG = "seqae.promotion"
 _HISTORY_TAG = "seqae.promotions"
 ARTIFACT_PATH = "model"
@@ -104,6 +105,7 @@ class ModelRegistry:
         tags = {JOB_TAG: job_id, _METRICS_TAG: json.dumps(dict(metrics))}
         if report is not None:
             tags[_EVALUATION_SET_TAG] = report.test_checksum
+            tags[_SCORING_VERSION_TAG] = str(report.scoring_version)
             self._client.log_text(run_id, report.model_dump_json(), f"{_REPORT_PATH}/{_REPORT_FILE}")
         source = f"runs:/{run_id}/{ARTIFACT_PATH}"
         return self._client.create_model_version(model, source, run_id, tags=tags, await_creation_for=0)
@@ -335,6 +337,11 @@ def _with_aliases(infos: list[VersionInfo], entity: Any) -> tuple[VersionInfo, .
     return tuple(replace(info, aliases=tuple(sorted(by_version.get(info.version, [])))) for info in infos)
 
 
+def _scoring_version(tag: str) -> int:
+    """The version in a tag; 0, which is that of no release, where someone wrote something else into it."""
+    return int(tag) if tag.isascii() and tag.isdecimal() and len(tag) < 10 else 0
+
+
 def _model_version(entity: Any, path: Path) -> ModelVersion:
     return ModelVersion(
         name=entity.name,
@@ -345,4 +352,5 @@ def _model_version(entity: Any, path: Path) -> ModelVersion:
         metrics=_metrics(entity),
         is_champion=CHAMPION in entity.aliases,
         test_checksum=entity.tags.get(_EVALUATION_SET_TAG),
+        scoring_version=_scoring_version(entity.tags.get(_SCORING_VERSION_TAG, "1")),
     )

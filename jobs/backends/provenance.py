@@ -1,5 +1,6 @@
 """Provenance of a run: its settings as params and as a file, the code's commit, the packages' versions."""
 
+import re
 import subprocess
 from functools import cache
 from importlib.metadata import version
@@ -11,7 +12,7 @@ import yaml
 from jobs.interfaces import RunDetails
 from jobs.specs import AnySpec, TrainSpec, TuneSpec, model_name, named_model, varied_fields
 
-__all__ = ["SEARCH", "changed_params", "provenance", "run_details"]
+__all__ = ["SEARCH", "changed_params", "provenance", "run_details", "to_yaml"]
 
 SEARCH = "search."
 """Starts the names of params that are of a search, not of its trials."""
@@ -45,8 +46,33 @@ def run_details(spec: AnySpec, owner: str) -> RunDetails:
         spec: of the job.
         owner: who submitted it.
     """
-    config = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    return RunDetails(experiment=_model_of(spec), owner=owner, config=config)
+    return RunDetails(experiment=_model_of(spec), owner=owner, config=to_yaml(spec.model_dump(mode="json")))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writer of YAML that means the same to readers of YAML 1.1 and 1.2: a text such as 2e2 is quoted for both."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    first: list(known) for first, known in yaml.SafeDumper.yaml_implicit_resolvers.items()
+}
+# Integers too: a text is quoted whichever kind of number it looks like.
+_NUMBER = re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|0o[0-7]+)$")
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # Line breaks of Unicode are escaped in double quotes alone; elsewhere a reader folds them.
+    style = '"' if any(sign in text for sign in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def to_yaml(value: object) -> str:
+    """A value as YAML, which `seqae submit` reads as the same value."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _model_of(spec: AnySpec) -> str | None:

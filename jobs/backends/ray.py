@@ -37,6 +37,8 @@ _ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # A job that asked for no GPU sees none: it could take memory of one that another job has.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     # What drivers print is read over HTTP: without colours, each line as soon and as often as it is printed.
     "NO_COLOR": "1",
     "RAY_COLOR_PREFIX": "0",

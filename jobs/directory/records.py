@@ -263,8 +263,15 @@ class EvaluationReport(_Record):
     width: int
     channels: int
     scores: PerImageScores
+    scoring_version: int = 1
+    """Of the rule that FG-ARI was scored by (`seqae.evaluation.scores`): reports compare where it is the same. 1 is
+    that of releases which did not write it down."""
     against: CrossEvaluation | None = None
     """None where there was no champion, or the registry did not answer."""
+
+    def is_comparable(self, other: "EvaluationReport") -> bool:
+        """Whether both were made on the same test images, by the same rule."""
+        return (self.test_checksum, self.scoring_version) == (other.test_checksum, other.scoring_version)
 
 
 class Note(_Record):

@@ -1,15 +1,14 @@
-"""Comparison of a finished run's model with the present champion, where the two were tested on different images.
+"""Comparison of a finished run's model with the present champion, where the two were tested differently.
 
-The finishing job has both models, and its data is there: so it evaluates the champion on its own test images, and its
-own model on the champion's. The promotion rule (`jobs.promotion`) reads what is written here.
+On other images, or by another rule of scoring, which another release had. The finishing job has both models, and its
+data is there: so it evaluates the champion on its own test images, and its own model on the champion's. The promotion
+rule (`jobs.promotion`) reads what is written here.
 """
 
 import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 from jobs.directory.layout import AttemptFolder
 from jobs.directory.records import CrossEvaluation, PerImageScores, Result
@@ -19,6 +18,7 @@ from jobs.interfaces import CHAMPION, ModelVersion
 from jobs.specs import ScalingConfig
 from jobs.training.final_test import evaluate_on_test, per_image_scores
 from seqae.checkpoints import checkpoint
+from seqae.compute.cpu_threads import set_threads
 from seqae.config import DataConfig, MnistScenesConfig, ModelConfig, TrainConfig
 from seqae.data.cache import load_data
 from seqae.errors import Error
@@ -34,7 +34,7 @@ _FAILURES = (Error, OSError, RuntimeError, ValueError, TypeError, LookupError, A
 
 
 def compare_with_champion(context: DriverContext, result: Result, scaling: ScalingConfig) -> None:
-    """Adds the comparison to test.json, if there is a champion that was tested on other images.
+    """Adds the comparison to test.json, if there is a champion that was tested on other images or by another rule.
 
     Nothing that goes wrong here fails the job: what is missing is said in the record's `note`.
 
@@ -48,10 +48,12 @@ def compare_with_champion(context: DriverContext, result: Result, scaling: Scali
         if report is None or result.checkpoint is None or context.tracking is None or context.is_fenced():
             return
         champion = context.tracking.resolve(f"{report.model_name}@{CHAMPION}")
-        if champion.run_id == context.run_id or champion.test_checksum == report.test_checksum:
+        tested = (champion.test_checksum, champion.scoring_version)
+        if champion.run_id == context.run_id or tested == (report.test_checksum, report.scoring_version):
             return
-        torch.set_num_threads(max(1, int(scaling.cpus_per_worker)))
-        cross = _cross_evaluate(context, context.folder.path / result.checkpoint, champion)
+        set_threads(max(1, int(scaling.cpus_per_worker)))
+        same_images = champion.test_checksum == report.test_checksum
+        cross = _cross_evaluate(context, context.folder.path / result.checkpoint, champion, same_images=same_images)
         if not context.is_fenced():
             context.attempt.write_report(report.model_copy(update={"against": cross}))
     except NoModel:
@@ -62,7 +64,7 @@ def compare_with_champion(context: DriverContext, result: Result, scaling: Scali
         logger.exception("the model is not compared with the champion")
 
 
-def _cross_evaluate(context: DriverContext, own: Path, champion: ModelVersion) -> CrossEvaluation:
+def _cross_evaluate(context: DriverContext, own: Path, champion: ModelVersion, *, same_images: bool) -> CrossEvaluation:
     beat = _beater(context.attempt)
     notes: list[str] = []
     scores: PerImageScores | None = None
@@ -78,7 +80,7 @@ def _cross_evaluate(context: DriverContext, own: Path, champion: ModelVersion) -
             notes.append(f"its images are of {_shape(theirs.model)}, and this model's of {_shape(mine.model)}")
     except _FAILURES as error:
         notes.append(f"the champion could not be evaluated on these images: {_first_line(error)}")
-    if fits:
+    if fits and not same_images:
         try:
             on_its_images = _on_its_images(context, theirs, own, champion, beat)
         except _FAILURES as error:

@@ -11,6 +11,7 @@ from seqae.checkpoints.manifest import verify
 from seqae.data.cache import Dataset
 from seqae.evaluation.evaluate import Evaluation, evaluate
 from seqae.evaluation.names import modern, with_split
+from seqae.evaluation.scores import SCORING_VERSION
 
 __all__ = ["evaluate_on_test", "per_image_scores", "write_report"]
 
@@ -66,6 +67,7 @@ def write_report(attempt: AttemptFolder, model_name: str, data: Dataset, final: 
             width=width,
             channels=channels,
             scores=per_image_scores(final),
+            scoring_version=SCORING_VERSION,
         )
     )
 

@@ -35,11 +35,13 @@ class MetricsWriter:
         folder: of the job or trial.
         attempt: the one that runs.
         workers: how many train.
+        device: where they train, as torch names it; a GPU that they don't use is left alone.
     """
 
-    def __init__(self, folder: JobFolder, attempt: AttemptFolder, workers: int) -> None:
+    def __init__(self, folder: JobFolder, attempt: AttemptFolder, workers: int, device: str = "cpu") -> None:
         self._folder = folder
         self._attempt = attempt
+        self._device = device
         self._progress = Progress(time=time.time(), last_progress_at=time.time(), phase=Phase.DATA, workers=workers)
         # Trials of a search print into one log.
         self._label = f"trial {folder.path.name}  " if folder.path.parent.name == "trials" else ""
@@ -77,7 +79,7 @@ class MetricsWriter:
         """
         stride = max(1, report.iterations // (_MAX_ROWS * log_every)) * log_every
         if report.iteration % stride == 0 or report.iteration == report.iterations:
-            self._add_row(report.iteration, _training_row(report))
+            self._add_row(report.iteration, _training_row(report) | _system_row(self._device))
             logger.info("%s%s", self._label, describe_report(report))
         if self._epoch is not None and int(report.epoch) > self._epoch:
             self._close_epoch(self._epoch)
@@ -157,14 +159,11 @@ def _training_row(report: training.Progress) -> dict[str, float]:
         "train/gradient_norm": report.gradient_norm,
         "train/images_per_second": report.images_per_second,
         "train/epoch": report.epoch,
-        **_system_row(),
     }
 
 
-def _system_row() -> dict[str, float]:
-    """This machine's load, by the names under which MLflow shows system metrics."""
-    import torch
-
+def _system_row(device: str) -> dict[str, float]:
+    """This machine's load, by the names under which MLflow shows system metrics; of GPUs the one that trains."""
     memory = psutil.virtual_memory()
     row = {
         "system/cpu_utilization_percentage": psutil.cpu_percent(),
@@ -172,8 +171,10 @@ def _system_row() -> dict[str, float]:
         "system/system_memory_usage_percentage": memory.percent,
         "system/process_memory_megabytes": psutil.Process().memory_info().rss / 1e6,
     }
-    if torch.cuda.is_available():
-        free, total = torch.cuda.mem_get_info()
+    if device.startswith("cuda"):
+        import torch
+
+        free, total = torch.cuda.mem_get_info(device)
         row["system/gpu_0_memory_usage_megabytes"] = (total - free) / 1e6
         row["system/gpu_0_memory_usage_percentage"] = 100 * (total - free) / total
     return row

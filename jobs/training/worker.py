@@ -17,6 +17,7 @@ from jobs.training.data_record import write_data_record
 from jobs.training.final_test import evaluate_on_test, write_report
 from jobs.training.metrics_writer import MetricsWriter
 from seqae.checkpoints.manifest import verify
+from seqae.compute.cpu_threads import set_threads
 from seqae.data.cache import load_data
 from seqae.evaluation.evaluate import Evaluation
 from seqae.evaluation.names import modern, with_split
@@ -86,7 +87,7 @@ def train(
     spec = folder.read_spec()
     if not isinstance(spec, TrainSpec):
         raise TypeError(f"{task.folder}: not a training run")
-    torch.set_num_threads(max(1, int(spec.scaling.cpus_per_worker)))
+    set_threads(max(1, int(spec.scaling.cpus_per_worker)))
     rank_zero = _RankZero(folder, spec, task, distributed) if distributed.rank == 0 else None
     report = rank_zero.metrics_writer.write_data_progress if rank_zero else None
     data = load_data(spec.data, spec.model, task.cache_dir, task.data_dir, report)
@@ -121,7 +122,7 @@ class _RankZero:
         self.folder = folder
         self.attempt = folder.attempt(task.attempt)
         self.checkpoints = CheckpointManager(folder, self.attempt, task.metric)
-        self.metrics_writer = MetricsWriter(folder, self.attempt, distributed.world)
+        self.metrics_writer = MetricsWriter(folder, self.attempt, distributed.world, distributed.device)
         self._device = distributed.device
         self._tests = task.tests
         self._model_name = model_name(spec)

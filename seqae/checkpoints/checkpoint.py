@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from seqae.checkpoints.manifest import FORMAT_VERSION, Manifest, write
+from seqae.compute.cpu_threads import flush_denormals
 from seqae.config import TrainConfig
 from seqae.errors import CheckpointError
 from seqae.model import SequentialAutoEncoder
@@ -108,6 +109,7 @@ def load_model(path: Path, device: str | torch.device = "cpu") -> SequentialAuto
     Raises:
         CheckpointError: a file is missing or damaged, or the weights don't fit the config.
     """
+    flush_denormals()
     model = SequentialAutoEncoder(read_config(path).model)
     file = path / "model.safetensors"
     try:

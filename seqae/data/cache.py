@@ -29,8 +29,9 @@ from seqae.errors import DataError
 
 __all__ = ["Dataset", "Scenes", "load_data"]
 
-FORMAT_VERSION = 2
-"""Goes up whenever the same settings would give other bytes, so that an older cache is left alone. 2: `val`."""
+FORMAT_VERSION = 3
+"""Goes up whenever the same settings would give other bytes, so that an older cache is left alone. 2: `val`; 3: amodal
+masks of scenes."""
 
 _MANIFEST = "manifest.json"
 _CHUNK = 500  # scenes that a process makes at a time

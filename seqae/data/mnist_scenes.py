@@ -79,13 +79,15 @@ def make_scenes(
         boxes=(boxes := np.full((total, most, 4), np.nan, np.float32)),
         labels=(labels := np.full((total, most), -1, np.int64)),
         counts=(counts := np.zeros(total, np.int64)),
+        amodal=(amodal := np.zeros((total, height, width), np.uint16)),
     )
     for row, number in enumerate(numbers):
         rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(_STREAMS[split], number)))
         chosen, places = _compose(config, digits, height, width, rng)
         # Drawn last, so that grey and coloured scenes of one seed have the same layout.
         tints = _hues(rng.random(len(chosen))) if channels == 3 else np.full((len(chosen), 1), 255, np.uint16)
-        overlap[row] = _paint(scenes.images[row], masks[row], chosen, places, tints)
+        _paint(scenes.images[row], masks[row], amodal[row], chosen, places, tints)
+        overlap[row] = np.bitwise_count(amodal[row]) > 1
         counts[row] = len(chosen)
         for k, (digit, (top, left)) in enumerate(zip(chosen, places, strict=True)):
             boxes[row, k] = left, top, left + digit.ink.shape[1], top + digit.ink.shape[0]
@@ -202,24 +204,23 @@ def _hues(turns: NDArray[np.float64]) -> NDArray[np.uint16]:
 def _paint(
     image: NDArray[np.uint8],
     mask: NDArray[np.uint8],
+    amodal: NDArray[np.uint16],
     chosen: list[_Digit],
     places: NDArray[np.int64],
     tints: NDArray[np.uint16],
-) -> NDArray[np.bool_]:
-    """Paints the digits into `image` [C, H, W] and `mask` [H, W]; returns the pixels of more than one, [H, W].
+) -> None:
+    """Paints the digits into `image` [C, H, W], `mask` [H, W] and `amodal` [H, W], as `Scenes` has them.
 
     A pixel under several digits belongs to the one that is brightest there.
     """
     brightest = np.zeros(mask.shape, np.uint8)
-    hits = np.zeros(mask.shape, np.uint8)
     for k, (digit, (top, left), tint) in enumerate(zip(chosen, places, tints, strict=True), start=1):
         ink = digit.ink
         here = np.s_[top : top + ink.shape[0], left : left + ink.shape[1]]
         seen = ink >= VISIBLE
         np.copyto(mask[here], k, where=seen & (ink > brightest[here]))
         np.maximum(brightest[here], ink, out=brightest[here])
-        hits[here] += seen
+        amodal[here] |= np.where(seen, np.uint16(1 << (k - 1)), np.uint16(0))
         colour = (ink * tint[:, None, None] // 255).astype(np.uint8)  # [C, h, w]
         patch = image[:, here[0], here[1]]
         np.maximum(patch, colour, out=patch)
-    return hits > 1

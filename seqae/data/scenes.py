@@ -35,6 +35,9 @@ class Scenes:
     counts: NDArray[np.int64] | None = None
     """[M]: objects in the image."""
 
+    amodal: NDArray[np.uint16] | None = None
+    """[M, H, W]: bit k - 1 is set where the k-th object is, seen or hidden; None where the data does not know that."""
+
     def first(self, count: int) -> "Scenes":
         """The first `count` images, or all where there are fewer."""
         return self.part(0, count)
@@ -46,6 +49,22 @@ class Scenes:
             given = getattr(self, field.name)
             parts[field.name] = None if given is None else given[start:stop]
         return Scenes(**parts)
+
+    def touching(self) -> NDArray[np.bool_]:
+        """Images [M] in which pixels of two objects are neighbours, corners counted, or the same.
+
+        Raises:
+            ValueError: there are no masks.
+        """
+        if self.masks is None or self.overlap is None:
+            raise ValueError("these images have no masks to tell objects by")
+        masks = np.pad(self.masks, ((0, 0), (1, 1), (1, 1)))
+        height, width = self.masks.shape[1:]
+        found = np.asarray((self.overlap & (self.masks > 0)).any(axis=(1, 2)))
+        for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):
+            other = masks[:, 1 + down : 1 + down + height, 1 + right : 1 + right + width]
+            found |= np.asarray(((self.masks > 0) & (other > 0) & (other != self.masks)).any(axis=(1, 2)))
+        return found
 
     @classmethod
     def joined(cls, parts: "Sequence[Scenes]") -> "Scenes":

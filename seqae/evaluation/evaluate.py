@@ -1,24 +1,29 @@
 """Evaluation on images of one split: reconstruction error of every step, and segmentation metrics."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from seqae.compute.cpu_threads import flush_denormals
 from seqae.data.scenes import Scenes
 from seqae.evaluation.objective import objective
-from seqae.evaluation.segmentation import SegmentScores, SegmentTables, score_tables, tabulate_segments
+from seqae.evaluation.scores import object_count
+from seqae.evaluation.segment_scores import SegmentScores, SegmentTables, score_tables, tabulate
 from seqae.losses import step_errors
 from seqae.model import Output, SequentialAutoEncoder
+from seqae.segmentation.looks import LOOKS, look_again
+from seqae.segmentation.ownership import own_pixels
 from seqae.tensors import intensities
 
 __all__ = ["Evaluation", "PerImage", "evaluate"]
 
 _BATCH = 50
-_BATCH_VALUES = 2**26
-"""Values that the writes of one batch may have, so that long models of large images are evaluated a few at a time."""
+_BATCH_VALUES = 2**24
+"""Values that the writes of one batch may have, so that long models of large images are evaluated a few at a time; the
+segments take several times as much memory meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class PerImage:
     """[M]: mean squared error of the last canvas."""
 
     fg_ari: NDArray[np.float64]
-    """[M]: adjusted Rand index on the objects' pixels; NaN without masks, and with fewer than two objects."""
+    """[M]: adjusted Rand index on the objects' pixels after looking again; NaN without masks, and with fewer than two
+    objects."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Evaluation:
     mse: float
     """Of the last canvas."""
     segments: SegmentScores | None
-    """How well the writes match the objects; None where the images have no masks."""
+    """How well the segments match the objects; None where the images have no masks."""
     per_image: PerImage = field(compare=False, repr=False)
     """The same image by image."""
 
@@ -53,7 +59,7 @@ class Evaluation:
         """Everything as flat numbers under bare names, with the objective, for logs and checkpoints."""
         flat = {"empty_mse": self.empty_mse, "mse": self.mse}
         flat |= {f"mse_step_{t}": error for t, error in enumerate(self.step_mse)}
-        flat |= asdict(self.segments) if self.segments else {}
+        flat |= self.segments.metrics() if self.segments else {}
         return flat | {"objective": objective(flat)}
 
 
@@ -66,6 +72,7 @@ def evaluate(
     iteration: int,
     epoch: float,
     active_share: float | None = None,
+    looks: int = LOOKS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Reconstructs images and scores the canvases and the writes.
@@ -81,8 +88,10 @@ def evaluate(
         epoch: likewise.
         active_share: threshold of the counts that was chosen on other images: on `val`, for `test`. Left out, it is
             chosen on these, each half for the other.
+        looks: how often each active write is encoded again for the segments (`seqae.segmentation.looks`).
         progress: called after each batch with the images done and all.
     """
+    flush_denormals()
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -91,7 +100,7 @@ def evaluate(
     errors: list[NDArray[np.float64]] = []  # [T + 1, b] each
     empty: list[NDArray[np.float64]] = []  # [b] each
     tables: list[SegmentTables] = []
-    objects = 0 if scenes.masks is None else int(scenes.masks[:count].max(initial=0))
+    objects = object_count(scenes.first(count))
     with torch.inference_mode():
         for first in range(0, count, batch):
             some = scenes.part(first, min(first + batch, count))
@@ -100,9 +109,9 @@ def evaluate(
             empty.append(image.square().mean(dim=(1, 2, 3)).double().cpu().numpy())
             errors.append(step_errors(image, output).double().cpu().numpy())
             if scenes.masks is not None:
-                writes = output.writes.abs().sum(dim=2).movedim(0, 1).cpu().numpy()  # [b, T, H, W]
-                canvases = output.canvas.sum(dim=1).cpu().numpy()  # [b, H, W]
-                tables.append(tabulate_segments(writes, canvases, some, objects=objects))
+                first_owned = own_pixels(image, output, has_background=model.background is not None)
+                last_owned = look_again(model, image, output, first_owned, looks)
+                tables.append(tabulate(first_owned, last_owned, some, objects=objects))
             if progress is not None:
                 progress(first + len(some.images), count)
     model.train(was_training)
@@ -118,6 +127,6 @@ def evaluate(
         segments=score_tables(joined, active_share) if joined else None,
         per_image=PerImage(
             mse=each[-1],
-            fg_ari=joined.fg_ari() if joined else np.full(count, np.nan),
+            fg_ari=joined.of_looks.fg_ari() if joined else np.full(count, np.nan),
         ),
     )

@@ -1,5 +1,8 @@
 """Names of metrics outside this package: each has the split that it was measured on before it, as in `val/mse`.
 
+Of the scores of segments, the one after looking again, which is what is served, has the name alone: `fg_ari`. The one
+before that, by the writes, is `fg_ari_writes`. A standard error is `fg_ari_se` or `fg_ari_writes_se`.
+
 Needs nothing: whatever reads rows, results and manifests of an older release uses `modern`.
 """
 
@@ -9,7 +12,9 @@ from collections.abc import Mapping
 from seqae.data.splits import Split
 from seqae.evaluation.objective import objective
 
-__all__ = ["modern", "modern_row", "of_split", "with_split"]
+__all__ = ["before_looks", "is_main", "modern", "modern_row", "of_split", "standard_error_of", "with_split"]
+
+_BEFORE_LOOKS, _STANDARD_ERROR = "_writes", "_se"
 
 _OLD_NAME = re.compile(
     r"test_mse|empty_mse|mse_step_\d+|fg_ari|miou|count_accuracy|purity|completeness|active_share", re.ASCII
@@ -45,6 +50,21 @@ def modern_row(metrics: Mapping[str, float]) -> dict[str, float]:
 def with_split(metrics: Mapping[str, float], split: Split) -> dict[str, float]:
     """Bare names with their split before them: `mse` as `val/mse`."""
     return {f"{split}/{name}": value for name, value in metrics.items()}
+
+
+def before_looks(name: str) -> str:
+    """The name of a score by the writes alone: `fg_ari` as `fg_ari_writes`."""
+    return name + _BEFORE_LOOKS
+
+
+def standard_error_of(name: str) -> str:
+    """The name of a score's standard error: `fg_ari` as `fg_ari_se`."""
+    return name + _STANDARD_ERROR
+
+
+def is_main(name: str) -> bool:
+    """Whether this names a score of what is served: neither one before the looks nor a standard error."""
+    return not name.endswith((_BEFORE_LOOKS, _STANDARD_ERROR))
 
 
 def of_split(metrics: Mapping[str, float], split: Split) -> dict[str, float]:

@@ -14,6 +14,8 @@ _LEAST_MSE = 1e-12
 def objective(metrics: Mapping[str, float]) -> float:
     """`mse` / `empty_mse` + (1 - `fg_ari`), or without the second term where there are no masks; lower is better.
 
+    `fg_ari` is the one after looking again, which is what is served.
+
     Args:
         metrics: bare names, of one split.
 

@@ -8,25 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from seqae.rendering.panels import (
-    BLUE,
-    GAP,
-    GREEN,
-    ORANGE,
-    PAPER,
-    PURPLE,
-    SKY_BLUE,
-    TEXT,
-    VERMILION,
-    YELLOW,
-    panel,
-    picture,
-)
+from seqae.rendering.panels import GAP, PAPER, STEP_COLOURS, TEXT, panel, picture
 
 __all__ = ["animation", "contact_sheet", "filmstrip", "png"]
 
 _CAPTION = 16  # pixels: height of the line under a panel
-_COLOURS = (SKY_BLUE, ORANGE, GREEN, YELLOW, VERMILION, PURPLE, BLUE)  # of the steps, in turn
 _STEP_MS, _LAST_MS = 600, 1800  # how long an animation shows a step, and the last one
 
 
@@ -121,7 +107,7 @@ def _step(reconstruction: _Reconstruction, step: int, scale: int) -> Image.Image
     left, top, right, bottom = (edge * scale for edge in reconstruction.steps[step - 1].window)
     # Where a window reaches over the edge of the image, the side outside is not drawn.
     draw = ImageDraw.Draw(shown)
-    colour = _COLOURS[(step - 1) % len(_COLOURS)]
+    colour = STEP_COLOURS[(step - 1) % len(STEP_COLOURS)]
     inside = np.clip([left, top, right, bottom], 0, [width * scale - 1, height * scale - 1] * 2)
     x = [int(inside[0]), int(inside[2])]
     y = [int(inside[1]), int(inside[3])]

@@ -5,7 +5,7 @@ Numpy and PIL only, no torch.
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageColor
 
 __all__ = [
     "BLUE",
@@ -15,9 +15,11 @@ __all__ = [
     "PAPER",
     "PURPLE",
     "SKY_BLUE",
+    "STEP_COLOURS",
     "TEXT",
     "VERMILION",
     "YELLOW",
+    "owner_colours",
     "panel",
     "picture",
     "quantize",
@@ -34,6 +36,9 @@ PAPER, TEXT = "#181a1f", "#dcdee4"
 SKY_BLUE, ORANGE, GREEN, YELLOW = "#56b4e9", "#e69f00", "#009e73", "#f0e442"
 VERMILION, PURPLE, BLUE = "#d55e00", "#cc79a7", "#0072b2"
 
+STEP_COLOURS = (SKY_BLUE, ORANGE, GREEN, YELLOW, VERMILION, PURPLE, BLUE)
+"""Of each step, from the first on; later steps begin again."""
+
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.floating]
 
@@ -46,6 +51,12 @@ def quantize(intensities: Floats) -> Bytes:
 def to_bytes(images: Floats) -> Bytes:
     """Images [..., C, H, W] of intensities, clipped to 0..1 -> uint8 [..., H, W, C]."""
     return quantize(np.moveaxis(images, -3, -1))
+
+
+def owner_colours(owners: Bytes) -> Bytes:
+    """Owners of pixels [H, W] in the colours of their steps, from 1 on -> uint8 [H, W, 3]; the background is black."""
+    steps = np.array([ImageColor.getrgb(colour) for colour in STEP_COLOURS], np.uint8)
+    return np.where(owners[..., None] > 0, steps[(owners.astype(np.int64) - 1) % len(steps)], np.uint8(0))
 
 
 def picture(image: Bytes) -> Image.Image:

@@ -56,8 +56,9 @@ def _view(found: Reconstruction, version: ModelVersion, checks: PictureChecks) -
         height=height,
         input=_png(found.input),
         frames=tuple(_png(frame) for frame in found.frames),
-        steps=tuple(_step(step) for step in found.steps),
+        steps=tuple(_step(step, int((found.owners == at).sum())) for at, step in enumerate(found.steps, start=1)),
         error=found.error,
+        owners=_png(found.owners),
         explained=checks.explained,
         inverted=checks.inverted,
         warnings=checks.warnings,
@@ -68,7 +69,7 @@ def _png(array: np.ndarray) -> str:
     return base64.b64encode(frames.png(array)).decode("ascii")
 
 
-def _step(step: AttentionStep) -> StepView:
+def _step(step: AttentionStep, pixels: int) -> StepView:
     window, source = step.window, step.source_window
     # Both boxes hold the same window, so their widths give the scale; edges are half a pixel from centres.
     scale = (source[2] - source[0]) / (window[2] - window[0])
@@ -81,6 +82,8 @@ def _step(step: AttentionStep) -> StepView:
         gamma=step.gamma,
         error=step.error,
         in_model=PixelStep(x=step.x, y=step.y, stride=step.stride, sigma=step.sigma, window=_box(window)),
+        active=step.active,
+        pixels=pixels,
     )
 
 
@@ -104,6 +107,8 @@ def _npz(found: Reconstruction, version: ModelVersion) -> bytes:
         "source_window": np.array([step.source_window for step in steps]),
         "patch_read": np.array([step.patch_read for step in steps]),
         "patch_written": np.array([step.patch_written for step in steps]),
+        "active": np.array([step.active for step in steps], np.bool_),
+        "owners": found.owners,
         "model": np.array([version.name, version.version, version.run_id]),
     }
     buffer = BytesIO()

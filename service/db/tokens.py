@@ -18,9 +18,10 @@ from service.db.audit import record
 from service.db.engine import Database
 from service.db.models import TokenRow
 from service.errors import TokenNotFoundError
+from service.schemas.access import TokenView
 from service.scopes import Scope
 
-__all__ = ["TOKEN_PREFIX", "Tokens", "hash_secret"]
+__all__ = ["TOKEN_PREFIX", "Tokens", "hash_secret", "token_view"]
 
 TOKEN_PREFIX = "seqae_"
 """Begins every secret, so that scanners of secrets find those that were published by mistake."""
@@ -123,3 +124,18 @@ class Tokens:
         with self._database.read() as session:
             query = select(TokenRow.id).where(TokenRow.revoked_at.is_(None), usable)
             return session.scalar(query.limit(1)) is not None
+
+
+def token_view(row: TokenRow) -> TokenView:
+    """A token as clients see it."""
+    return TokenView(
+        id=row.id,
+        name=row.name,
+        owner=row.owner,
+        scopes=tuple(row.scopes.split()),
+        created_at=row.created_at,
+        created_by=row.created_by,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        last_used_at=row.last_used_at,
+    )

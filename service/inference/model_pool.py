@@ -270,9 +270,9 @@ class ModelPool:
     def _limit_threads(self) -> None:
         # A fake model needs no torch, and torch takes seconds to import.
         if "torch" in sys.modules:
-            import torch
+            from seqae.compute.cpu_threads import set_threads
 
-            torch.set_num_threads(self._settings.inference_threads)
+            set_threads(self._settings.inference_threads)
 
     def _load_checked(self, version: ModelVersion) -> LoadedModel:
         model = self._load(version.path)

@@ -173,6 +173,10 @@ class StepView(PixelStep):
     """Mean squared error of the canvas after this write; intensities are 0..1."""
     in_model: PixelStep
     """Where that is in pixels of the model's image."""
+    active: bool = False
+    """Whether the write may own pixels: it has enough of the energy of all writes, as one of an object has."""
+    pixels: int = 0
+    """How many pixels of the model's image belong to it, see `owners`."""
 
 
 class ReconstructionView(Schema):
@@ -192,6 +196,9 @@ class ReconstructionView(Schema):
     """The writes, in order: T of them."""
     error: tuple[float, ...]
     """Mean squared error of each frame, T + 1 of them; intensities are 0..1."""
+    owners: str = ""
+    """The write that each pixel of the model's image belongs to: a grey PNG in base64, whose values are the numbers of
+    the steps, from 1 on, and 0 for the background."""
     explained: float | None = None
     """Share of the picture that was rebuilt: 1 - last error / error of an empty canvas. 1 is all, 0 nothing, below 0
     worse than nothing; None for a black picture."""

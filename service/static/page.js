@@ -45,13 +45,20 @@ function row(job) {
     const left = LIVE.has(job.state) && p.eta_seconds != null ? `, ${duration(p.eta_seconds)} left` : "";
     progress.append(make("div", `${p.iteration} of ${p.iterations}${left}`, { class: "dim" }));
   } else if (p) progress.textContent = p.phase;
-  const mse = job.metrics?.["test/mse"] ?? p?.val_mse;
-  tr.append(make("td", mse == null ? "" : mse.toPrecision(3), { class: "number" }));
+  const scores = tr.appendChild(make("td", undefined, { class: "number" }));
+  const tested = job.metrics ?? {};
+  for (const score of ["test/mse", "test/fg_ari", "test/count_accuracy"].filter(score => tested[score] != null))
+    scores.append(make("div", `${score} ${tested[score].toPrecision(3)}`));
+  if (tested["test/mse"] == null && p?.val_mse != null) scores.textContent = `val/mse ${p.val_mse.toPrecision(3)}`;
   tr.append(make("td", p?.images_per_second ? `${Math.round(p.images_per_second)} images/s` : "", { class: "number" }));
   const links = tr.appendChild(make("td"));
   if (job.mlflow_url && /^(https?:|\/mlflow\/)/.test(job.mlflow_url)) links.append(make("a", "MLflow", { href: runPage(job.mlflow_url) }), " ");
   links.append(make("a", "logs", { href: `/jobs/${job.id}/logs` }), " ", make("a", "JSON", { href: `/jobs/${job.id}` }));
-  if (job.model) links.append(make("div", `version ${job.model.version}`, { class: "dim" }));
+  if (job.model) links.append(make("div", `${job.model.name}/${job.model.version}`));
+  if (job.promotion) {
+    const became = job.promotion.promoted ? "became the champion" : "not the champion";
+    links.append(make("div", `${became}: ${job.promotion.reason}`, { class: "dim" }));
+  }
   const actions = tr.appendChild(make("td"));
   if (LIVE.has(job.state) || job.state === "PAUSED") {
     const stop = actions.appendChild(make("button", "cancel"));
@@ -130,7 +137,7 @@ async function reconstruct(file) {
   const show = at => {
     draw($("canvas"), images[at], found.steps[at - 1], at);
     const mse = found.error[at].toPrecision(3);
-    $("caption").textContent = `${found.model.name} ${found.model.version} · after ${at} of ${images.length - 1} writes · error ${mse}`;
+    $("caption").textContent = `${found.model.name} ${found.model.version} · after ${at} of ${images.length - 1} writes · mse ${mse}`;
   };
   $("frames").replaceChildren(...images.map((image, at) => {
     const figure = make("figure"), canvas = figure.appendChild(make("canvas"));

@@ -19,6 +19,7 @@ import torch
 from torch._inductor import cpp_builder, exc
 
 from jobs.backends.ray import MALLOC
+from seqae.compute.cpu_threads import set_threads
 from seqae.training import Trainer
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.step import config_of, data_of, flops_of, gemm, seconds_of
@@ -137,7 +138,7 @@ def main() -> None:
     parser.add_argument("name", choices=[_PRODUCT, *STEPS])
     parser.add_argument("--threads", type=int, required=True)
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    set_threads(given.threads)
     call: Callable[[], object]
     if given.name == _PRODUCT:
         call = gemm(torch.device("cpu"), GEMM)

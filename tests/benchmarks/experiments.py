@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from seqae.compute.cpu_threads import set_threads
 from seqae.config import TrainConfig
 from seqae.data.cache import Dataset, load_data
 from seqae.errors import DivergedError
@@ -110,11 +111,12 @@ def train(run: Run, cache_dir: Path, data_dir: Path | None) -> Record | None:
         limit=len(trainer.data.test.images),
         iteration=trainer.iteration,
         epoch=trainer.epoch,
-        active_share=chosen.active_share if chosen else None,
+        active_share=chosen.energy.active_share if chosen else None,
     )
     record.iterations, record.scenes = trainer.iteration, len(trainer.data.test.images)
     record.empty_mse, record.mse = final.empty_mse, final.mse
-    record.score(final.segments, trainer.data.test)
+    if final.segments is not None:
+        record.score(final.segments.of_looks, final.segments.energy.count_accuracy, trainer.data.test)
     trainer.save(run.folder / "checkpoint")
     if run.row.overfit:
         record.extra = overfit.compare(trainer, record, run.folder / "error.png")
@@ -134,7 +136,7 @@ def _follow(trainer: Trainer, record: Record) -> None:
         last = event.iteration
         record.minutes = seconds / 60
         if waiting is not None:
-            ari = waiting.segments.fg_ari if waiting.segments else None
+            ari = waiting.segments.of_looks.fg_ari.mean if waiting.segments else None
             record.evaluations.append(EvaluationPoint(waiting.iteration, record.minutes, waiting.mse, ari))
             shown = "" if ari is None else f", FG-ARI {ari:.3f}"
             words = f"{waiting.iteration}/{trainer.iterations}: {record.minutes:.1f} min, MSE {waiting.mse:.4f}"
@@ -188,7 +190,7 @@ def _join(run: Run, given: argparse.Namespace, store: Path) -> Record | None:
 
 def perform(run: Run, given: argparse.Namespace) -> Record | None:
     """One row, however it is trained; None on all workers but the first."""
-    torch.set_num_threads(given.threads or max(1, cores() // run.row.workers))
+    set_threads(given.threads or max(1, cores() // run.row.workers))
     if run.row.peer:
         return train_peer(run, given.cache_dir, given.data_dir)
     if run.row.workers == 1:

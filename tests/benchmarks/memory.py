@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from seqae.compute.cpu_threads import set_threads
 from seqae.training import Trainer
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.step import config_of, data_of, drain
@@ -55,7 +56,7 @@ def _peak_mib() -> float:
 
 def _work(size: Size, device: str) -> None:
     """Trains for two steps; prints as JSON how far the peak rose above that of a program that trained nothing."""
-    torch.set_num_threads(1)
+    set_threads(1)
     model = {"steps": size.steps, "attention": {"kernel_size": size.kernel}}
     schedule = {"batch_size": size.batch, "checkpoint_activations": size.again}
     config = config_of(max(size.batch, 50), model=model, schedule=schedule)

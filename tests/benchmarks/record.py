@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from seqae.data.scenes import Scenes
-from seqae.evaluation.segmentation import SegmentScores, connected_components_baseline
+from seqae.evaluation.baseline import connected_components
+from seqae.evaluation.scores import OwnerScores, Score
 from tests.benchmarks.figures import machine
 
 GOOD_ERROR = 0.01
@@ -19,8 +20,8 @@ GOOD_ARI = 0.95
 
 HEADER = (
     "| setting | seed | iterations | minutes | empty MSE | test MSE | FG-ARI | mIoU | count accuracy | "
-    "components' FG-ARI | min. to error 0.01 | min. to FG-ARI 0.95 |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    "components' FG-ARI | touching | min. to error 0.01 | min. to FG-ARI 0.95 |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 
@@ -57,6 +58,8 @@ class Record:
     count_accuracy: float | None = None
     components_fg_ari: float | None = None
     """Of connected components on the same scenes: what needs no learning."""
+    touching: float | None = None
+    """Share of the scenes whose objects touch."""
     failed: str | None = None
     """Why it ended early."""
     evaluations: list[EvaluationPoint] = field(default_factory=list)
@@ -64,13 +67,12 @@ class Record:
     machine: dict[str, Any] = field(default_factory=machine)
     commit: str = ""
 
-    def score(self, segments: SegmentScores | None, scenes: Scenes) -> None:
+    def score(self, owners: OwnerScores, count_accuracy: Score, scenes: Scenes) -> None:
         """Takes over how object-wise the writes are, and the baseline on the same scenes."""
-        if segments is None:
-            return
-        self.fg_ari, self.miou = segments.fg_ari, segments.miou
-        self.count_accuracy = segments.count_accuracy
-        self.components_fg_ari = connected_components_baseline(scenes).fg_ari
+        self.fg_ari, self.miou = owners.fg_ari.mean, owners.miou.mean
+        self.count_accuracy = count_accuracy.mean
+        self.components_fg_ari = connected_components(scenes).fg_ari.mean
+        self.touching = float(scenes.touching().mean())
 
     def minutes_until(self, good: Callable[[EvaluationPoint], bool]) -> float | None:
         """Minutes of training until the first evaluation that is good; None if none is."""
@@ -84,6 +86,7 @@ class Record:
         cells = [setting, str(self.seed), f"{self.iterations:,}", f"{self.minutes:.1f}"]
         cells += [_cell(self.empty_mse, 4), _cell(self.mse, 4)]
         cells += [_cell(value, 3) for value in (self.fg_ari, self.miou, self.count_accuracy, self.components_fg_ari)]
+        cells.append("-" if self.touching is None else f"{self.touching:.1%}")
         cells += [_cell(quick, 1, "never"), _cell(objects, 1, "never" if self.fg_ari is not None else "-")]
         return f"| {' | '.join(cells)} |"
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import torch
-
+from seqae.compute.cpu_threads import set_threads
 from seqae.data.cache import Dataset, load_data
 from seqae.evaluation.evaluate import Evaluation, evaluate
 from seqae.training import Trainer
@@ -142,7 +141,7 @@ def main() -> int:
     parser.add_argument("--cache-dir", type=Path, default=Path("experiments/data"))
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("SEQAE_DATA_DIR"), help="with MNIST")
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    set_threads(given.threads)
     seeds = [int(seed) for seed in given.seed.split(",")]
     over: dict[str, Any] = {
         "schedule": {"evaluate_every": given.every, "evaluate_scenes": given.scenes},

@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from seqae.compute.cpu_threads import set_threads
 from seqae.training import Trainer
 from tests.benchmarks.figures import Figure, cores
 from tests.benchmarks.step import config_of, data_of, drain
@@ -22,7 +22,7 @@ _WARM = 5  # steps before the clock starts
 
 def _work(rank: int, world: int, threads: int, steps: int, store: Path) -> None:
     """One worker: prints images/s over all workers as JSON, on rank 0."""
-    torch.set_num_threads(threads)
+    set_threads(threads)
     if world > 1:
         dist.init_process_group("gloo", init_method=store.as_uri(), rank=rank, world_size=world)
     config = config_of()

@@ -55,6 +55,15 @@ def test_rows_are_repeated_on_the_same_scenes(tmp_path: Path) -> None:
     assert (tmp_path / "draw-3" / "draw.pt").is_file()
     rows = [line for line in printed.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[1] for row in rows] == ["seed", "---", "3", "3"]
+    given = ("--checkpoint", str(tmp_path / "default-3" / "checkpoint"), "--cache-dir", str(tmp_path / "data"))
+    done = run("tests.benchmarks.reading", *given)
+    assert done.returncode == 0, done.stderr
+    assert "12 test scenes of its own" in done.stdout
+    table = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in done.stdout.splitlines() if "+-" in line}
+    components, looks = table["connected components"], table["the strongest after 2 looks"]
+    assert float(components[1].split(" +- ")[0]) == pytest.approx(ours["components_fg_ari"], abs=6e-5)
+    assert float(looks[1].split(" +- ")[0]) == pytest.approx(ours["fg_ari"], abs=6e-5)
+    assert components[-1] == looks[-1] == f"{ours['touching']:.1%} |"
 
 
 def test_two_workers_are_one_run(tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def _registered(name: str, number: int, why: str) -> RegisteredModelView:
 def _reconstructions() -> _Examples:
     box = Box(left=8.5, top=20.5, right=36.5, bottom=48.5)
     place = PixelStep(x=22.0, y=34.0, stride=1.12, sigma=0.6, window=box)
-    step = StepView(**place.model_dump(), gamma=1.0, error=0.004, in_model=place)
+    step = StepView(**place.model_dump(), gamma=1.0, error=0.004, in_model=place, active=True, pixels=104)
     view = ReconstructionView(
         model=ModelRef(name="seqae-mnist_scenes", version="3", run_id="0a1b2c3d4e5f", job_id=_ID, metrics=_METRICS),
         width=64,
@@ -268,6 +268,7 @@ def _reconstructions() -> _Examples:
         frames=(_PNG, _PNG),
         steps=(step,),
         error=(0.05, 0.004),
+        owners=_PNG,
     )
     return {
         "reconstruction": ("One step; the images are shortened to one pixel", view),

@@ -9,8 +9,9 @@ from service.api.access.authentication import COOKIE
 from service.api.access.principal import OPEN, Principal, PrincipalDep, needs, public
 from service.api.dependencies import AppContext, ContextDep
 from service.api.problems import problem_responses
+from service.db.audit import current_actor
 from service.db.column_types import wire_safe
-from service.db.models import TokenRow
+from service.db.tokens import token_view
 from service.schemas.access import (
     AuditEntry,
     AuditPage,
@@ -22,7 +23,7 @@ from service.schemas.access import (
 )
 from service.scopes import Scope
 
-__all__ = ["router", "token_view"]
+__all__ = ["router"]
 
 router = APIRouter(tags=["access"], responses=problem_responses(503))
 
@@ -71,6 +72,9 @@ async def begin_session(
     if context.authenticator is None:
         return _session_view(context, OPEN)
     principal = await context.authenticator.identify_secret(wanted.token)
+    actor = current_actor.get()
+    if actor is not None:
+        actor.who, actor.token_id = principal.owner_or(""), principal.token_id
     response.set_cookie(
         COOKIE, wanted.token, httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/"
     )
@@ -109,21 +113,6 @@ def show_audit(
         for row in rows[:limit]
     )
     return AuditPage(items=entries, next_before=entries[-1].id if len(rows) > limit else None)
-
-
-def token_view(row: TokenRow) -> TokenView:
-    """A token as clients see it."""
-    return TokenView(
-        id=row.id,
-        name=row.name,
-        owner=row.owner,
-        scopes=tuple(row.scopes.split()),
-        created_at=row.created_at,
-        created_by=row.created_by,
-        expires_at=row.expires_at,
-        revoked_at=row.revoked_at,
-        last_used_at=row.last_used_at,
-    )
 
 
 def _session_view(context: AppContext, principal: Principal) -> SessionView:

@@ -16,6 +16,7 @@ from jobs.evaluate import evaluate_checkpoint, main
 from jobs.specs import job_spec
 from jobs.training.worker import DistributedContext, TrainingTask, train
 from seqae.errors import CheckpointError
+from seqae.evaluation.scores import SCORING_VERSION
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def test_it_finds_what_the_end_of_the_training_found(checkpoint: Path, folder: J
     assert found["metrics"] == pytest.approx(final)
     assert found["iteration"] == int(checkpoint.name)
     assert len(found["evaluation_set"]) == 64
+    assert found["scoring_version"] == SCORING_VERSION
 
 
 def test_it_prints_and_writes_json(
@@ -95,6 +97,7 @@ def test_a_job_gives_all_scores_of_a_model_on_its_test_images(
     assert about["metrics"] == result.metrics
     assert about["model"] == "job_trained"
     assert about["evaluation_set"] == result.evaluation_set
+    assert about["scoring_version"] == SCORING_VERSION
     assert np.mean(about["images"]["mse"]) == pytest.approx(result.metrics["test/mse"])
     assert about["images"]["fg_ari"] == [None] * 8, "one digit can't be mixed up with another"
     assert attempt.frame_steps() == [0], "where MLflow's slider stands when its page opens"

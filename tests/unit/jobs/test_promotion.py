@@ -85,6 +85,34 @@ def test_on_other_test_images_what_the_job_measured_decides() -> None:
     assert decision.scores["challenger_on_its_images"] == {"test/mse": 0.2}
 
 
+@pytest.mark.parametrize(("mine", "its"), [(2, 1), (1, 2)])
+def test_scores_by_another_releases_rule_are_not_compared(mine: int, its: int) -> None:
+    """The images are the same, but FG-ARI of one means something else than of the other."""
+    challenger, champion = make_report(0.3, 0.99, scoring_version=mine), make_report(0.4, 0.9, scoring_version=its)
+    decision = decide(challenger, _champion(champion))
+    assert not decision.promoted
+    assert "by the rule of another release" in decision.reason
+    against = CrossEvaluation(name="digits", version="1", run_id="run_1", champion=make_scores(0.4, 0.98))
+    again = decide(challenger.model_copy(update={"against": against}), _champion(champion))
+    assert again.promoted
+    assert again.scores["difference"]["mean"] == pytest.approx(0.1 + 0.01), "of what the job measured, not of 0.9"
+
+
+def test_a_report_without_a_rule_is_of_the_first_one() -> None:
+    written = make_report(0.3, scoring_version=2).model_dump(mode="json")
+    del written["scoring_version"]
+    assert EvaluationReport.model_validate(written).scoring_version == 1
+
+
+def test_a_decision_is_kept_with_what_is_served_alone() -> None:
+    """A tag of the registry has room for some 4,500 characters."""
+    challenger = make_report(0.3)
+    challenger.scores.metrics.update({"test/fg_ari_se": 0.1, "test/fg_ari_writes": 0.2, "test/miou": 0.3})
+    for champion in (None, _champion(make_report(0.4))):
+        kept = decide(challenger, champion).scores["challenger"]
+        assert set(kept) == {"test/mse", "test/empty_mse", "test/miou"}
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [

@@ -259,3 +259,28 @@ def test_bfloat16_elsewhere_leaves_the_attention_alone() -> None:
         written = write(patch, filters)
     torch.testing.assert_close(patch, read(image, filters))
     torch.testing.assert_close(written, write(patch, filters))
+
+
+def test_the_tails_of_kernels_are_zero_and_get_no_gradient() -> None:
+    """What lies below 1e-12 of a kernel's peak: it would be denormal numbers once two of them are multiplied."""
+    values = [torch.tensor([value], requires_grad=True) for value in (20.3, 11.8, 1.0, 0.9, 1.0)]
+    filters = make_filters(Window(*values), 9, 40, 48)
+    for kernels in (filters.x, filters.y):
+        peak = kernels.amax(dim=-1, keepdim=True)
+        assert bool(((kernels == 0) | (kernels >= 0.99e-12 * peak)).all())
+        assert int((kernels == 0).sum()) > kernels.numel() // 3
+        assert int(((kernels > 0) & (kernels < 1e-9 * peak)).sum()) > 0, "no more than that is cut"
+        torch.testing.assert_close(kernels.sum(dim=-1), torch.ones_like(peak[..., 0]))
+    (gradient,) = torch.autograd.grad(filters.x[filters.x == 0].sum(), values[0])
+    assert float(gradient) == 0
+
+
+def test_what_is_negligible_is_zero_and_keeps_its_gradient() -> None:
+    """The last layer of a new model writes 0, and would never learn otherwise."""
+    filters = make_filters(window(8.0, 8.0, 1.0, 0.5, 1.0), 8, 16, 16)
+    patch = torch.full((1, 1, 8, 8), 1e-14, requires_grad=True)
+    written = write(patch, filters)
+    assert not written.any()
+    (gradient,) = torch.autograd.grad(written.sum(), patch)
+    torch.testing.assert_close(gradient, torch.ones_like(gradient))
+    assert not read(torch.full((1, 1, 16, 16), 1e-14), filters).any()

@@ -489,3 +489,19 @@ def test_the_window_teaches_every_parameter(kind: Kind) -> None:
         optimizer.step()
     without = [name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()]
     assert without == []
+
+
+def test_bfloat16_elsewhere_leaves_the_centre_alone() -> None:
+    """G5: as a matrix product under autocast it snapped to a quarter of a pixel."""
+    seeker = Seeker(config("seeker", sizes=(12, 20)))
+    error = torch.zeros(4, 1, 64, 64)
+    for at, place in enumerate((20.3, 31.7, 40.1, 50.9)):
+        blob(error[at : at + 1], place, 64 - place)
+    with torch.no_grad():
+        exact = seeker(error).window
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = seeker(error).window
+    # The features alone are rounded; the head, which starts at 0, takes nothing from them.
+    torch.testing.assert_close(rounded.x, exact.x, atol=1e-4, rtol=0)
+    torch.testing.assert_close(rounded.y, exact.y, atol=1e-4, rtol=0)
+    torch.testing.assert_close(rounded.delta, exact.delta, atol=1e-5, rtol=0)

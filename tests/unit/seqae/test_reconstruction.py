@@ -18,8 +18,8 @@ def made() -> Reconstruction:
     frames = np.zeros((2, 20, 30, 1), np.uint8)
     frames[1, 4:8, 4:8] = 200
     patch, window = np.zeros((8, 8, 1), np.uint8), (2.0, 3.0, 10.0, 11.0)
-    step = AttentionStep(6.0, 7.0, 1.0, 0.5, 1.0, window, window, 0.00123, patch, patch)
-    return Reconstruction(frames[1], frames, (step,), (0.05, 0.00123))
+    step = AttentionStep(6.0, 7.0, 1.0, 0.5, 1.0, window, window, 0.00123, patch, patch, True)
+    return Reconstruction(frames[1], frames, (step,), (0.05, 0.00123), frames[0, :, :, 0])
 
 
 def test_a_notebook_shows_the_film_strip(made: Reconstruction) -> None:

@@ -16,6 +16,8 @@ from seqae.errors import CheckpointError
 from seqae.model import Output, SequentialAutoEncoder
 from seqae.reconstruction import Reconstruction
 from seqae.reconstructor import Reconstructor
+from seqae.segmentation.looks import look_again
+from seqae.segmentation.ownership import own_pixels
 from seqae.training import Trainer
 from tests.untrained import with_random_writes
 
@@ -65,6 +67,9 @@ def test_everything_is_what_the_model_did(
     image = torch.from_numpy(given).movedim(-1, 1).float() / 255
     with torch.no_grad():
         output: Output = model(image)
+        written = own_pixels(image, output, has_background=model.background is not None)
+        owners = look_again(model, image, output, written).owners.numpy()
+    assert not np.array_equal(owners, written.owners), "a case that can tell"
     found = reconstructor.reconstruct_arrays(given)
     assert len(found) == 3
     for at, made in enumerate(found):
@@ -74,6 +79,8 @@ def test_everything_is_what_the_model_did(
         errors = (image[at] - output.canvases[:, at]).square().mean(dim=(1, 2, 3))
         assert made.error == pytest.approx(errors.tolist(), rel=1e-5)
         assert len(made.steps) == 3
+        np.testing.assert_array_equal(made.owners, owners[at])
+        assert [step.active for step in made.steps] == written.active[:, at].tolist()
         for t, (step, record) in enumerate(zip(made.steps, output.steps, strict=True), start=1):
             window = [float(value[at]) for value in record.window]
             assert [step.x, step.y, step.stride, step.sigma, step.gamma] == pytest.approx(window)

@@ -366,6 +366,36 @@ def test_workers_on_gpus_share_the_statistics_of_batch_norm() -> None:
     assert norms("cuda", 2)[1] == norms("cpu", 1)[1], "a checkpoint fits both"
 
 
+def test_synchronized_batch_norm_takes_activations_that_are_made_again() -> None:
+    """G4: while a batch is computed again it must not count twice, and the synchronized kind insists on a counter."""
+    config = ModelConfig.model_validate(
+        {"height": 16, "width": 16, "localizer": {"kind": "improved"}, "steps": 2, "attention": {"kernel_size": 8}}
+    )
+    states = []
+    for synchronized in (False, True):
+        torch.manual_seed(0)
+        model = SequentialAutoEncoder(config)
+        model = with_synchronized_batch_norm(model, torch.device("cuda"), 2) if synchronized else model
+        model.checkpoint_activations = True
+        torch.autograd.backward(model(torch.rand(3, 1, 16, 16)).windows.x.sum())
+        states.append(model.state_dict())
+        counters = [value for name, value in states[-1].items() if name.endswith("num_batches_tracked")]
+        assert [int(value) for value in counters] == [2] * 6
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, msg=name)
+
+
+def test_training_on_a_cpu_leaves_gpus_alone(make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """G7: Ray may not hide the GPUs of a machine from jobs that asked for none."""
+
+    def touched(*_: object, **__: object) -> None:
+        raise AssertionError("a CPU job uses the GPU")
+
+    for name in ("manual_seed_all", "manual_seed", "get_rng_state", "set_rng_state", "init", "device_count"):
+        monkeypatch.setattr(torch.cuda, name, touched)
+    make().train_step()
+
+
 def test_only_the_first_worker_evaluates(make: Callable[..., Trainer]) -> None:
     schedule = {"batch_size": 6, "evaluate_every": 2, "epochs": 1}
     kinds = [
@@ -494,7 +524,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(make: Callable[..., Trainer]) ->
 
 def test_a_gradient_that_is_not_finite_ends_the_run(make: Callable[..., Trainer]) -> None:
     """The loss may still be finite when its gradient is not; the weights are gone then, and must not be saved."""
-    trainer = make(_loss={"alpha_mseot": 1e38}, schedule={"epochs": 1 / 6})
+    trainer = make(_loss={"alpha_mseot": 1e38}, model={"attention": {"log_gamma_max": 1.0}}, schedule={"epochs": 1 / 6})
     with pytest.raises(DivergedError, match="iteration 1"):
         list(trainer.run())
 

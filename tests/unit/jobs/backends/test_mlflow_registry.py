@@ -191,6 +191,18 @@ def test_on_other_images_the_finishing_job_has_compared(registry: ModelRegistry)
         registry.promote(MODEL, "1", "ann", "again")
 
 
+def test_a_version_says_by_which_rule_it_was_scored(registry: ModelRegistry, client: _Client) -> None:
+    report = make_report(0.5, scoring_version=7)
+    assert registry.register("job_a", "run_a", MODEL, CHECKPOINT, {}, report).version.scoring_version == 7
+    tags = client.versions[MODEL][0].tags
+    for tag, version in (("2", 2), ("", 0), ("two", 0), ("9" * 5_000, 0), ("-1", 0)):
+        tags["seqae.scoring_version"] = tag
+        assert registry.register("job_a", "run_a", MODEL, CHECKPOINT, {}, report).version.scoring_version == version
+    del tags["seqae.scoring_version"]
+    old = registry.register("job_a", "run_a", MODEL, CHECKPOINT, {}, report).version
+    assert old.scoring_version == 1, "a release that wrote none down"
+
+
 def test_models_of_other_names_have_champions_of_their_own(registry: ModelRegistry) -> None:
     assert _register(registry, "a", 0.1)
     assert _register(registry, "b", 0.9, model="seqae-images-coco")

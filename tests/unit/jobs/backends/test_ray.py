@@ -67,6 +67,7 @@ def test_a_submission_says_what_to_run_and_how(connect: Connect) -> None:
     assert environment["SEQAE_RUN_ID"] == "r1"
     assert environment["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "0.2"
     assert environment.items() >= MALLOC.items()
+    assert environment["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] == "1", "G7: GPUs are hidden from jobs that asked for none"
 
 
 @pytest.mark.parametrize("path", ["/data/$HOME/x", "/a$b", "/${home}", "/100%/$$", "/plain"])

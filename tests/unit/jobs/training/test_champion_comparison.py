@@ -15,6 +15,7 @@ from jobs.specs import ScalingConfig, TrainSpec
 from jobs.training.champion_comparison import compare_with_champion
 from seqae.checkpoints import checkpoint
 from seqae.config import ImagesConfig
+from seqae.evaluation.scores import SCORING_VERSION
 from seqae.model import SequentialAutoEncoder
 from tests.reports import make_report
 
@@ -36,7 +37,7 @@ def tracking() -> FakeTracking:
 def register(tracking: FakeTracking, ended: JobFolder, tmp_path: Path) -> Callable[..., Path]:
     """Makes an untrained model of the run's kind, with other settings, the champion; returns its files."""
 
-    def register(checksum: str = "other", **changes: dict[str, Any]) -> Path:
+    def register(checksum: str = "other", scoring_version: int = SCORING_VERSION, **changes: dict[str, Any]) -> Path:
         spec = ended.read_spec()
         assert isinstance(spec, TrainSpec)
         fields = spec.bare().model_dump(mode="json")
@@ -46,7 +47,7 @@ def register(tracking: FakeTracking, ended: JobFolder, tmp_path: Path) -> Callab
         path = tmp_path / "champion"
         checkpoint.save(path, SequentialAutoEncoder(config.model), config, iteration=1, metrics={})
         run = tracking.create_run("job_champion", "champion", "train", {})
-        report = make_report(0.5, model=MODEL, test_checksum=checksum)
+        report = make_report(0.5, model=MODEL, test_checksum=checksum, scoring_version=scoring_version)
         tracking.register("job_champion", run.run_id, MODEL, path, {}, report)
         return path
 
@@ -103,6 +104,19 @@ def test_a_champion_that_was_tested_on_the_same_images_is_not_tested_again(
     assert own is not None
     register(own.test_checksum)
     assert compare() == own
+
+
+def test_a_champion_that_another_release_tested_is_tested_again_on_the_same_images(
+    compare: Callable[[], EvaluationReport], register: Callable[..., Path], ended: JobFolder
+) -> None:
+    own = ended.attempt(1).read_report()
+    assert own is not None
+    assert own.scoring_version == SCORING_VERSION
+    register(own.test_checksum, SCORING_VERSION - 1)
+    cross = _against(compare())
+    assert cross.champion is not None
+    assert len(cross.champion.mse) == len(own.scores.mse)
+    assert cross.on_its_images == {}, "they are the same images"
 
 
 def test_without_a_champion_nothing_is_compared(compare: Callable[[], EvaluationReport]) -> None:

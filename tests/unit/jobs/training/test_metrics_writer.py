@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Phase
@@ -133,3 +134,21 @@ def test_lines_of_a_search_name_the_trial(folder: JobFolder, caplog: pytest.LogC
     trial = folder.trial(3)
     MetricsWriter(trial, trial.attempt(1), workers=1).write_test(30, {"test/mse": 0.25})
     assert [record.message for record in caplog.records] == ["trial 3  iteration 30  test/mse 0.25000"]
+
+
+def test_a_gpu_is_asked_only_by_those_who_train_on_it(folder: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """G7: asking makes a context on it, which takes hundreds of megabytes."""
+    asked: list[str] = []
+
+    def mem_get_info(device: str) -> tuple[int, int]:
+        asked.append(device)
+        return 1_000_000, 4_000_000
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", mem_get_info)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for number, device in enumerate(("cpu", "cuda:1"), start=1):
+        attempt = folder.attempt(number)
+        MetricsWriter(folder, attempt, 1, device).write_progress(_report(10), log_every=10)
+    assert asked == ["cuda:1"]
+    text = (folder.attempt(2).path / "metrics.jsonl").read_text()
+    assert '"system/gpu_0_memory_usage_percentage":75.0' in text

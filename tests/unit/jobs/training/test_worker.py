@@ -1,18 +1,21 @@
 """Real training of a tiny model in this process: stopping, resuming, fencing, and what is left in the folder."""
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control, NoteKind, Outcome, Phase, Result, Want
 from jobs.errors import FencedError
 from jobs.specs import TrainSpec
+from jobs.training import worker
 from jobs.training.checkpoints import CheckpointManager
 from jobs.training.final_test import evaluate_on_test
 from jobs.training.worker import DistributedContext, TrainingTask, train
@@ -79,6 +82,28 @@ def test_a_run_leaves_everything_behind(folder: JobFolder, make_task: MakeTask) 
     assert progress.val_mse == next(
         row.metrics["val/mse"] for row in rows if row.step == 12 and "val/mse" in row.metrics
     )
+
+
+def test_denormal_numbers_are_zeros_before_a_worker_computes(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[bool] = []
+
+    def load(*_: object) -> None:
+        found.append(float(torch.full((1,), 1e-37) * 1e-2) == 0)
+        raise DataError("no images")
+
+    monkeypatch.setattr(worker, "load_data", load)
+
+    def work() -> None:
+        torch.set_flush_denormal(False)  # as a new process has it; a thread takes it over from the one that starts it
+        with pytest.raises(DataError):
+            train(make_task(1), DistributedContext())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [True]
 
 
 def test_the_model_to_register_is_the_best_and_not_the_newest(folder: JobFolder, make_task: MakeTask) -> None:

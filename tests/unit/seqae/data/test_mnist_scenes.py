@@ -70,7 +70,7 @@ def test_a_part_made_alone_is_the_same_part(digits: DigitSource) -> None:
     config = MnistScenesConfig(train_scenes=30, min_digits=5, max_digits=7)
     whole = make_scenes(config, 64, 64, 3, digits.train, "train")
     part = make_scenes(config, 64, 64, 3, digits.train, "train", range(12, 20))
-    for name in ("images", "masks", "overlap", "boxes", "labels", "counts"):
+    for name in ("images", "masks", "overlap", "boxes", "labels", "counts", "amodal"):
         np.testing.assert_array_equal(getattr(whole, name)[12:20], getattr(part, name))
 
 
@@ -81,14 +81,16 @@ def test_masks_boxes_labels_and_counts_agree(digits: DigitSource) -> None:
     assert made.labels is not None
     assert made.counts is not None
     assert set(made.counts) == {0, 1, 2, 3, 4, 5}
-    for image, mask, boxes, labels, count in zip(
-        made.images, made.masks, made.boxes, made.labels, made.counts, strict=True
+    assert made.amodal is not None
+    for image, mask, boxes, labels, count, amodal in zip(
+        made.images, made.masks, made.boxes, made.labels, made.counts, made.amodal, strict=True
     ):
         assert sorted(set(mask.flat) - {0}) == list(range(1, count + 1))
         assert (labels[:count] >= 0).all()
         assert (labels[count:] == -1).all()
         assert np.isnan(boxes[count:]).all()
         np.testing.assert_array_equal(mask > 0, image[0] >= VISIBLE)
+        np.testing.assert_array_equal(amodal, np.where(mask > 0, 2.0 ** (mask.astype(int) - 1), 0))
         unseen = image[0].copy()
         for k, (left, top, right, bottom) in enumerate(boxes[:count].astype(int), start=1):
             inside = image[0, top:bottom, left:right]
@@ -189,11 +191,17 @@ def test_digits_under_each_other_add_by_maximum() -> None:
     assert made.masks is not None
     assert made.labels is not None
     assert set(np.unique(made.images)) == {0, 100, 200}
+    assert made.amodal is not None
     checked = 0
-    for image, mask, overlap, labels in zip(made.images, made.masks, made.overlap, made.labels, strict=True):
+    for image, mask, overlap, labels, amodal in zip(
+        made.images, made.masks, made.overlap, made.labels, made.amodal, strict=True
+    ):
         if overlap.any() and set(labels) == {0, 1}:
             assert (image[0][overlap] == 200).all()
             assert set(mask[overlap]) == {list(labels).index(1) + 1}, "the brighter one is on top"
+            assert set(amodal[overlap]) == {0b11}
+            for k in (1, 2):
+                assert ((amodal >> (k - 1)) & 1).sum() == 80, "each is whole, whatever lies on it"
             checked += 1
     assert checked > 5
 

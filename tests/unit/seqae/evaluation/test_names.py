@@ -3,7 +3,15 @@ import sys
 
 import pytest
 
-from seqae.evaluation.names import modern, modern_row, of_split, with_split
+from seqae.evaluation.names import (
+    before_looks,
+    is_main,
+    modern,
+    modern_row,
+    of_split,
+    standard_error_of,
+    with_split,
+)
 
 OLD = {
     "test_mse": 0.1,
@@ -17,6 +25,15 @@ OLD = {
     "completeness": 0.9,
     "active_share": 0.05,
 }
+
+
+def test_what_is_served_has_the_plain_name() -> None:
+    assert before_looks("fg_ari") == "fg_ari_writes"
+    assert standard_error_of("fg_ari") == "fg_ari_se"
+    assert is_main("test/fg_ari")
+    assert is_main("test/mse_step_3")
+    assert not is_main("test/fg_ari_writes")
+    assert not is_main(standard_error_of(before_looks("val/miou")))
 
 
 def test_names_of_older_releases_get_their_split() -> None:

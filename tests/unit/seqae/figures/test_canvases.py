@@ -4,13 +4,18 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
 from seqae.config import TrainConfig
 from seqae.data.cache import Dataset
+from seqae.data.scenes import Scenes
 from seqae.errors import FigureError
-from seqae.evaluation.segmentation import adjusted_rand, contingency, segment
+from seqae.evaluation.scores import score_owners, tabulate_owners
 from seqae.figures.canvases import from_background, from_nothing, reconstruct, single_steps
-from seqae.rendering.panels import panel, to_bytes
+from seqae.rendering.panels import owner_colours, panel, to_bytes
+from seqae.segmentation.looks import look_again
+from seqae.segmentation.ownership import own_pixels
+from seqae.tensors import intensities
 from tests.unit.seqae.figures.helpers import make_model, pixels
 
 Config = Callable[..., TrainConfig]
@@ -26,14 +31,27 @@ def test_many_digits_get_a_write_each_and_the_errors_are_the_models(small_config
     assert [figure.numbers[f"mse_{t}"] for t in range(6)] == pytest.approx(errors[:, 0].tolist())
     by_hand = ((scene.images[0] / 255 - output.steps[1].canvas[0].numpy()) ** 2).mean()
     assert figure.numbers["mse_2"] == pytest.approx(by_hand, rel=1e-4)
-    writes = output.writes.abs().sum(dim=2).movedim(0, 1).numpy()
-    assert scene.masks is not None
-    assert scene.overlap is not None
-    table = contingency(segment(writes, output.canvas.sum(dim=1).numpy()), scene.masks, scene.overlap)
-    assert figure.numbers["fg_ari"] == pytest.approx(adjusted_rand(table[:, :, 1:])[0])
+    image = intensities(scene.images)
+    written = own_pixels(image, output, has_background=False)
+    with torch.no_grad():
+        looked = look_again(model, image, output, written)
+    for owners, ending in ((looked.owners.numpy(), ""), (written.owners.numpy(), "_writes")):
+        scores = score_owners(tabulate_owners(owners, scene, segments=5))
+        assert figure.numbers[f"fg_ari{ending}"] == pytest.approx(scores.fg_ari.mean)
+        assert figure.numbers[f"miou{ending}"] == pytest.approx(scores.miou.mean)
     first = np.asarray(panel(to_bytes(scene.images[0] / 255), 128))
     np.testing.assert_array_equal(pixels(figure)[4 : 4 + 128, 4 : 4 + first.shape[1]], first)
-    assert figure.image.size == (4 + 4 * (first.shape[1] + 4), 4 + 2 * (128 + 18 + 4)), "two rows of at most four"
+    last = np.asarray(panel(owner_colours(looked.owners[0].numpy()), 128))
+    left = 4 + first.shape[1] + 4
+    np.testing.assert_array_equal(pixels(figure)[154 : 154 + 128, left : left + first.shape[1]], last)
+    assert figure.image.size == (4 + 5 * (first.shape[1] + 4), 4 + 2 * (128 + 18 + 4)), "two rows of at most five"
+
+
+def test_a_scene_without_masks_has_no_figure_6(small_config: Config, small_data: Data) -> None:
+    config = small_config()
+    bare = Scenes(small_data(config).test.images[:1])
+    with pytest.raises(FigureError, match="no masks"):
+        from_nothing(make_model(config), bare)
 
 
 def test_each_step_has_a_row(small_config: Config, small_data: Data) -> None:

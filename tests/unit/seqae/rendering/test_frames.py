@@ -16,7 +16,7 @@ SKY = (86, 180, 233)  # the first step's colour
 def step(window: tuple[float, float, float, float], error: float) -> AttentionStep:
     patch = np.zeros((8, 8, 1), np.uint8)
     x, y = (window[0] + window[2]) / 2, (window[1] + window[3]) / 2
-    return AttentionStep(x, y, 1.0, 0.5, 1.0, window, window, error, patch, patch)
+    return AttentionStep(x, y, 1.0, 0.5, 1.0, window, window, error, patch, patch, True)
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def made() -> Reconstruction:
     frames[1:, 4:8, 4:8] = 200
     frames[2, 12:16, 20:24] = 100
     steps = (step((2, 3, 10, 11), 0.02), step((18.5, 10, 34, 18), 0.001))
-    return Reconstruction(frames[2], frames, steps, (0.05, 0.02, 0.001))
+    return Reconstruction(frames[2], frames, steps, (0.05, 0.02, 0.001), frames[0, :, :, 0])
 
 
 def colours(image: Image.Image) -> set[tuple[int, ...]]:

@@ -4,11 +4,19 @@ import sys
 import numpy as np
 import pytest
 
-from seqae.rendering.panels import panel, picture, quantize, to_bytes
+from seqae.rendering.panels import STEP_COLOURS, owner_colours, panel, picture, quantize, to_bytes
 
 
 def test_intensities_are_clipped_and_rounded() -> None:
     assert quantize(np.array([-1.0, 0.0, 0.6 / 255, 0.4 / 255, 0.5, 1.0, 3.0])).tolist() == [0, 0, 1, 0, 128, 255, 255]
+
+
+def test_owners_have_the_colours_of_their_steps() -> None:
+    made = owner_colours(np.array([[0, 1], [2, len(STEP_COLOURS) + 1]], np.uint8))
+    assert made.dtype == np.uint8
+    assert made.shape == (2, 2, 3)
+    first, second = (tuple(bytes.fromhex(colour[1:])) for colour in STEP_COLOURS[:2])
+    assert [tuple(pixel) for pixel in made.reshape(4, 3).tolist()] == [(0, 0, 0), first, second, first]
 
 
 def test_channels_go_last() -> None:

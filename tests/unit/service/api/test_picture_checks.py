@@ -18,7 +18,7 @@ SIZE = (64, 64)
 def reconstruction(pixels: np.ndarray, share: float) -> Reconstruction:
     """One that leaves a share of the error of an empty canvas."""
     empty = float(np.square(pixels / 255).mean())
-    return Reconstruction(pixels, pixels[None], (), (empty, empty * share))
+    return Reconstruction(pixels, pixels[None], (), (empty, empty * share), pixels[:, :, 0])
 
 
 def scene() -> np.ndarray:

@@ -16,7 +16,7 @@ from service.schemas.models import MediaType, ReconstructionView
 
 VERSION = ModelVersion("seqae", "7", "run_7", "job_7", Path("x"), {"test/mse": 0.1}, is_champion=True)
 CHECKS = PictureChecks(explained=0.25, warnings=("little of the picture was rebuilt",), inverted=True)
-STEP_ARRAYS = ("x", "y", "stride", "sigma", "gamma", "window", "source_window", "patch_read", "patch_written")
+STEP_ARRAYS = ("x", "y", "stride", "sigma", "gamma", "window", "source_window", "patch_read", "patch_written", "active")
 
 
 def an_image(value: int, size: int = 8) -> np.ndarray:
@@ -36,21 +36,25 @@ def a_step(offset: float) -> AttentionStep:
         error=0.01 + offset,
         patch_read=an_image(int(60 + offset), 4),
         patch_written=an_image(int(70 + offset), 4),
+        active=offset == 0,
     )
 
 
 @pytest.fixture
 def found() -> Reconstruction:
     frames = np.stack([an_image(0), an_image(10), an_image(20)])
-    return Reconstruction(an_image(200), frames, (a_step(0), a_step(1)), (0.5, 0.01, 1.01))
+    owners = np.repeat(np.array([0, 1, 1, 2], np.uint8), 2) * np.ones((8, 1), np.uint8)
+    return Reconstruction(an_image(200), frames, (a_step(0), a_step(1)), (0.5, 0.01, 1.01), owners)
 
 
 def test_arrays_hold_every_field_of_every_step(found: Reconstruction) -> None:
     with np.load(BytesIO(render_reconstruction(MediaType.NPZ, found, VERSION, CHECKS)), allow_pickle=False) as arrays:
-        assert set(arrays) == {"input", "frames", "error", "model", *STEP_ARRAYS}
+        assert set(arrays) == {"input", "frames", "error", "model", "owners", *STEP_ARRAYS}
         np.testing.assert_array_equal(arrays["input"], found.input)
         np.testing.assert_array_equal(arrays["frames"], found.frames)
         assert tuple(arrays["error"]) == found.error
+        np.testing.assert_array_equal(arrays["owners"], found.owners)
+        assert (arrays["owners"].dtype, arrays["active"].dtype) == (np.uint8, np.bool_)
         assert list(arrays["model"]) == ["seqae", "7", "run_7"]
         for name in STEP_ARRAYS:
             np.testing.assert_array_equal(arrays[name], [getattr(step, name) for step in found.steps], name)
@@ -69,6 +73,9 @@ def test_json_tells_steps_in_pixels_of_the_picture_and_of_the_model(found: Recon
     images = [np.asarray(Image.open(BytesIO(base64.b64decode(text)))) for text in (view.input, *view.frames)]
     assert [int(image[0, 0]) for image in images] == [200, 0, 10, 20]
     assert (view.explained, view.warnings, view.inverted) == (0.25, CHECKS.warnings, True)
+    owners = np.asarray(Image.open(BytesIO(base64.b64decode(view.owners))))
+    np.testing.assert_array_equal(owners, found.owners)
+    assert [(step.active, step.pixels) for step in view.steps] == [(True, 32), (False, 16)]
     step = view.steps[0]
     # The window's left edge is half a pixel left of the first pixel's centre, and the picture's pixels are a third.
     assert (step.x, step.y) == (20 + 3 * (2.0 + 0.5 - 0.5) - 0.5, 10 + 3 * (3.0 + 0.5 - 1.5) - 0.5)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jobs.backends.provenance import to_yaml
 from seqae.errors import Error
 from service.cli.spec_file import parse_spec, read_spec
 
@@ -228,6 +228,13 @@ def test_any_bytes_are_a_spec_or_one_line(content: bytes, tmp_path: Path) -> Non
 @settings(max_examples=100, deadline=None)
 @given(_specs)
 def test_what_yaml_writes_is_read_again(spec: dict[str, Any]) -> None:
-    """Texts that look like something else are quoted by every writer of YAML."""
-    text = yaml.safe_dump(spec)
-    assert parse_spec(text, "spec") == spec
+    """F5: the `config.yaml` of a run can be submitted. Texts that look like something else are quoted."""
+    assert parse_spec(to_yaml(spec), "spec") == spec
+
+
+@pytest.mark.parametrize(
+    "text", ["0E0", "2e2", ".5e3", "1.e2", "010", "0o7", "-08", "1e-5", "+1E5", "yes", "1:30", "~"]
+)
+def test_a_text_that_looks_like_a_number_stays_a_text(text: str) -> None:
+    """F5: also what only one of YAML's two versions takes for a number."""
+    assert parse_spec(to_yaml({text: text}), "spec") == {text: text}

@@ -42,4 +42,7 @@ class FakeModel:
         assert self.may_run.wait(20)
         if self.broken:
             raise RuntimeError("broken")
-        return [Reconstruction(image, np.stack([image] * self._frames), (), (self._error,)) for image in inputs]
+        return [
+            Reconstruction(image, np.stack([image] * self._frames), (), (self._error,), image[:, :, 0])
+            for image in inputs
+        ]

@@ -2,9 +2,10 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from jobs.interfaces import CHAMPION, ModelVersion
 from seqae.checkpoints import checkpoint
 from seqae.errors import CheckpointError
 from seqae.model import SequentialAutoEncoder
+from seqae.reconstruction import Reconstruction
 from service.errors import ModelNotFoundError, OverloadedError
 from service.inference.model_pool import ModelPool, load_checkpoint
 from service.settings import Settings
@@ -50,6 +52,7 @@ def loader() -> FakeLoader:
 
 @pytest.fixture
 def inference(tracking: FakeTracking, settings: Settings, loader: FakeLoader) -> Iterator[ModelPool]:
+    torch.set_flush_denormal(False)  # its threads take the flag over from this one
     made = ModelPool(tracking, settings.model_copy(update={"champion_poll": 0.01}), loader.load)
     made.start()
     yield made
@@ -64,6 +67,21 @@ def settle(inference: ModelPool) -> None:
 
 def served(inference: ModelPool) -> str | None:
     return inference.champion.version.version if inference.champion else None
+
+
+def test_denormal_numbers_are_zeros_where_models_run(inference: ModelPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[bool] = []
+    model = FakeModel()
+    answer = model.reconstruct_arrays
+
+    def reconstruct(inputs: np.ndarray, sizes: Sequence[tuple[int, int]] | None = None) -> list[Reconstruction]:
+        found.append(float(torch.full((1,), 1e-37) * 1e-2) == 0)
+        return answer(inputs, sizes)
+
+    monkeypatch.setattr(model, "reconstruct_arrays", reconstruct)
+    shape = (CONFIG.model.height, CONFIG.model.width, CONFIG.model.channels)
+    inference.batcher.submit(model, np.zeros(shape, np.uint8), (8, 8)).result(20)
+    assert found == [True]
 
 
 def test_without_a_model_it_says_how_to_get_one(inference: ModelPool) -> None:

@@ -341,7 +341,7 @@ class SlowModel:
         if sizes is not None:  # the check before it is served has none
             self.running.set()
             assert self.may_run.wait(30)
-        return [Reconstruction(image, image[None], (), (0.5,)) for image in inputs]
+        return [Reconstruction(image, image[None], (), (0.5,), image[:, :, 0]) for image in inputs]
 
 
 @pytest.fixture

@@ -71,4 +71,4 @@ def test_what_can_not_be_is_refused(tmp_path: Path, words: tuple[str, ...], why:
     done = CliRunner().invoke(app, ["token", *words, "--home", str(tmp_path / "none")])
     assert done.exit_code != 0
     assert why in str(done.exception)
-    assert not (tmp_path / "none").exists()
+    assert not (tmp_path / "none").exists(), "nothing was made"
