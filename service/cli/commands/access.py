@@ -1,7 +1,7 @@
 """Verbs of access: `token` and `audit`.
 
-Without `--url`, tokens are made in the home's database itself, by a program of its own: whoever can write there needs no
-token to be let in, and the first one must be made before there is a service that asks for it.
+Without `--url`, tokens are made in the home's database itself, by a program of its own: whoever can write there needs
+no token to be let in, and the first one must be made before there is a service that asks for it.
 """
 
 import json
