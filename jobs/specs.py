@@ -2,11 +2,14 @@
 
 import re
 from enum import StrEnum
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, model_validator
 
+from jobs.search.settings import Constraint, Goal, Objective, Retrain, Sampler, Scheduler, goal_of, parse_constraint
+from jobs.search.space import SearchSpace, check_space, domains_of, grid
 from seqae.config import NO_NULL, Config, DataConfig, ImagesConfig, TrainConfig, field_error
 from seqae.figures.figure import FigureName
 
@@ -14,10 +17,8 @@ __all__ = [
     "AnySpec",
     "EvaluateSpec",
     "FigureSpec",
-    "FloatRange",
     "JobSpec",
     "ScalingConfig",
-    "SearchSpace",
     "SelectionMetric",
     "TrainSpec",
     "TuneSpec",
@@ -26,7 +27,6 @@ __all__ = [
     "makes_model",
     "model_name",
     "named_model",
-    "varied_fields",
 ]
 
 
@@ -134,36 +134,8 @@ class TrainSpec(TrainConfig):
         return self
 
 
-class FloatRange(Config):
-    """A range to draw from, on a logarithmic scale."""
-
-    low: float = Field(ge=1e-9, le=1e6)
-    """Smallest value."""
-
-    high: float = Field(ge=1e-9, le=1e6)
-    """Largest value."""
-
-    @model_validator(mode="after")
-    def _bounds_are_ordered(self) -> Self:
-        if self.low > self.high:
-            raise field_error("low", "low is larger than high")
-        return self
-
-
-class SearchSpace(Config):
-    """What a search varies; a field left out keeps the base spec's value."""
-
-    alpha_region: FloatRange | None = None
-    """Range of `loss.alpha_region`."""
-
-    alpha_mseot: FloatRange | None = None
-    """Range of `loss.alpha_mseot`."""
-
-    bottleneck: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field((), max_length=64)
-    """Choices of `model.coder.bottleneck`."""
-
-    kernel_size: tuple[Annotated[int, Field(ge=8, le=256)], ...] = Field((), max_length=64)
-    """Choices of `model.attention.kernel_size`."""
+_CHANGEABLE = ("schedule.learning_rate", "schedule.grad_clip")
+"""Fields beside the loss's weights that may change while a model trains."""
 
 
 class SelectionMetric(StrEnum):
@@ -202,7 +174,7 @@ class SelectionMetric(StrEnum):
 
 
 class TuneSpec(Config):
-    """A job that searches: trials of `base` with fields of `space` changed, stopped early by ASHA."""
+    """A job that searches: trials of `base` with fields of `space` changed, poor ones stopped early."""
 
     kind: Literal["tune"]
     """What the job does: it searches."""
@@ -220,29 +192,99 @@ class TuneSpec(Config):
     """What the trials differ in."""
 
     trials: int = Field(8, ge=1, le=10_000)
-    """Combinations that are tried."""
+    """Combinations that are tried; a grid has no more than it has points."""
 
     metric: SelectionMetric = SelectionMetric.OBJECTIVE
-    """What the search improves: `objective` and `val/mse` go down, `val/fg_ari` goes up."""
+    """What the search improves, and what chooses each trial's best checkpoint: `objective` and `val/mse` go down,
+    `val/fg_ari` goes up."""
+
+    objectives: tuple[Objective, ...] = Field((), max_length=4)
+    """Metrics that the search improves in place of `metric`, which then only chooses checkpoints. With several the
+    search ends with their Pareto front, and its result is the front's knee."""
+
+    constraints: tuple[Constraint, ...] = Field((), max_length=8)
+    """Bounds that the result must meet, such as `val/count_accuracy >= 0.95`; a trial that breaks one loses against any
+    that does not."""
+
+    sampler: Sampler = Sampler.TPE
+    """What proposes the trials' parameters."""
+
+    scheduler: Scheduler | None = None
+    """What stops trials early: `asha` when left out, and `none` where there are several objectives."""
 
     grace_epochs: float = Field(1.0, ge=1e-6, le=100_000)
-    """ASHA stops no trial before it has trained for so many epochs."""
+    """No trial is stopped before it has trained for so many epochs; for population based training, the epochs between
+    two of its decisions."""
 
     reduction_factor: int = Field(3, ge=2, le=16)
-    """ASHA keeps one trial in so many at each rung."""
+    """ASHA and Hyperband keep one trial in so many at each rung."""
+
+    population: int = Field(4, ge=2, le=1000)
+    """Trials that population based training keeps going at a time."""
+
+    grid_points: int = Field(3, ge=1, le=1000)
+    """Values that the grid takes of each range without steps, both ends among them."""
+
+    seeds: int = Field(1, ge=1, le=32)
+    """A trial that was not stopped early trains with so many seeds in turn, `base.seed` and the numbers after it, and
+    the mean counts. Its model is the first seed's."""
+
+    warm_start: str | None = Field(None, pattern=r"^job_[a-z0-9]{1,32}$")
+    """Id of an earlier search of the same base and data, whose trials the sampler knows from the start."""
+
+    retrain: Retrain | None = None
+    """Trains the winner's settings once more, and makes that the result; left out, the winner's own model is it."""
 
     seed: int = Field(0, ge=0, le=2**31 - 1)
-    """Of the combinations that are drawn; the trials themselves train with `base.seed`."""
+    """Of what the sampler draws; the trials themselves train with `base.seed`."""
 
     @model_validator(mode="after")
     def _space_is_valid(self) -> Self:
-        side = min(self.base.model.height, self.base.model.width)
-        for at, size in enumerate(self.space.kernel_size):
-            if size > side:
-                raise field_error(f"space/kernel_size/{at}", f"larger than the image's side of {side} pixels")
-        if self.space == SearchSpace():
-            raise field_error("space", "names nothing to vary")
+        check_space(self.space, self.base, TrainSpec.model_validate)
         return self
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> Self:
+        if len(set(self.objectives)) < len(self.objectives):
+            raise field_error("objectives", "names a metric twice")
+        several = len(self.objectives) > 1
+        if several and self.scheduler not in (None, Scheduler.NONE):
+            raise field_error("scheduler", "trials are stopped early by one objective, not by several: leave it out")
+        if several and self.sampler is Sampler.CMA_ES:
+            raise field_error("sampler", "cma-es improves one objective; nsga-ii and tpe take several")
+        if self.stops_by is Scheduler.PBT:
+            self._check_population()
+        return self
+
+    def _check_population(self) -> None:
+        for path in domains_of(self.space):
+            if not path.startswith("loss.") and path not in _CHANGEABLE:
+                message = f"population based training goes on from another trial's model, so it can't vary {path}"
+                raise field_error("scheduler", message)
+        if self.seeds > 1:
+            raise field_error("seeds", "a trial of population based training has one seed")
+
+    @property
+    def stops_by(self) -> Scheduler:
+        """The scheduler, with its default."""
+        return self.scheduler or (Scheduler.NONE if len(self.objectives) > 1 else Scheduler.ASHA)
+
+    @property
+    def goals(self) -> dict[str, bool]:
+        """Metrics that the search improves, as rows name them, and whether each is better high."""
+        return {name: goal_of(name) is Goal.MAXIMIZE for name in self.objectives or (self.metric.row_name,)}
+
+    @property
+    def bounds(self) -> dict[str, tuple[str, bool, float]]:
+        """Of each constraint its metric, whether the bound is an upper one, and the bound."""
+        return {text: parse_constraint(text) for text in self.constraints}
+
+    @property
+    def most_trials(self) -> int:
+        """How many trials there will be: of a grid no more than it has points."""
+        if self.sampler is not Sampler.GRID:
+            return self.trials
+        return sum(1 for _ in islice(grid(domains_of(self.space), self.grid_points), self.trials))
 
 
 class FigureSpec(Config):
@@ -316,17 +358,6 @@ def named_model(selector: str) -> str | None:
     if name is None or _means_something_else(name[1]):
         return None
     return name[1]
-
-
-def varied_fields(space: SearchSpace) -> dict[str, FloatRange | tuple[int, ...]]:
-    """What a search varies, by the dotted name of the field in a trial's spec."""
-    fields: dict[str, FloatRange | tuple[int, ...] | None] = {
-        "loss.alpha_region": space.alpha_region,
-        "loss.alpha_mseot": space.alpha_mseot,
-        "model.coder.bottleneck": space.bottleneck,
-        "model.attention.kernel_size": space.kernel_size,
-    }
-    return {name: values for name, values in fields.items() if values}
 
 
 def makes_model(kind: str) -> bool:

@@ -54,8 +54,9 @@ def _axis(centre: Tensor, delta: Tensor, sigma: Tensor, kernels: int, pixels: in
     mu = centre[:, None] + (i - kernels / 2 - 0.5) * delta[:, None]  # [B, N], Eq. 7/8
     distance = (a - mu[:, :, None]) / sigma[:, None, None]
     exponent = -0.5 * distance.square()
-    lowest = exponent.detach().amax(dim=-1, keepdim=True) + math.log(_NEGLIGIBLE)
-    return torch.softmax(exponent.masked_fill(exponent < lowest, -torch.inf), dim=-1)  # Eq. 9/10
+    nearest = (mu.clamp(0, pixels - 1).round() - mu) / sigma[:, None]  # [B, N], of the pixel at the peak
+    lowest = (-0.5 * nearest.square() + math.log(_NEGLIGIBLE)).detach()
+    return torch.softmax(exponent.masked_fill(exponent < lowest[:, :, None], -torch.inf), dim=-1)  # Eq. 9/10
 
 
 def make_filters(window: Window, kernels: int, height: int, width: int) -> Filters:

@@ -116,7 +116,11 @@ def copy_paste_losses(model: SequentialAutoEncoder, image: Tensor, output: Outpu
     if not isinstance(model.localizer, Seeker):  # the others have no map of places to choose from
         return CopyPasteLosses(separation, torch.zeros_like(separation))
     present = presence(found.write, found.window.delta)
-    location = _location_loss(model.localizer, composed, found.window, kernels * found.window.delta)
+    # The look joins those of the steps, if they share a backward pass.
+    looks = output.looks
+    logits = looks.logits(composed.error) if looks else model.localizer.score_anchors(composed.error).logits
+    side = kernels * found.window.delta
+    location = _location_loss(model.localizer, logits, composed, found.window, side)
     return CopyPasteLosses(separation, (present * present.roll(1) * location).mean())
 
 
@@ -156,9 +160,8 @@ def sample_steps(image: Tensor, output: Output) -> SampledSteps:
     )
 
 
-def _location_loss(seeker: Seeker, composed: Composition, window: Window, side: Tensor) -> Tensor:
+def _location_loss(seeker: Seeker, logits: Tensor, composed: Composition, window: Window, side: Tensor) -> Tensor:
     """Negative log likelihood [B] that an anchor at one of the two centres is chosen among those around them."""
-    logits = seeker.score_anchors(composed.error).logits
     first = torch.hypot(seeker.cell_x - window.x[:, None], seeker.cell_y - window.y[:, None])
     pasted = torch.hypot(seeker.cell_x - composed.x[:, None], seeker.cell_y - composed.y[:, None])
     distance = torch.minimum(first, pasted)  # [B, anchors]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,8 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from seqae.attention import Filters, Window, make_filters, read, write
+from seqae.compute.two_phase_seeker import TwoPhaseSeeker
 from seqae.config import ModelConfig
-from seqae.networks import Background, make_coder, make_localizer
+from seqae.networks import Background, Localizer, Seeker, make_coder, make_localizer
 
 __all__ = ["Output", "SequentialAutoEncoder", "Step"]
 
@@ -35,6 +37,7 @@ class Output(NamedTuple):
 
     start: Tensor  # [B, C, H, W], the canvas before the first write: zeros, or the background
     steps: tuple[Step, ...]
+    looks: TwoPhaseSeeker | None = None  # what found the windows, where one backward pass is shared by all of them
 
     @property
     def canvas(self) -> Tensor:
@@ -62,23 +65,32 @@ class SequentialAutoEncoder(nn.Module):
 
     Attributes:
         checkpoint_activations: makes each step's activations again in the backward pass, in place of keeping them.
+        two_phase: lets all looks of a seeker share one backward pass where that can be done: when all activations are
+            kept, and not compiled. The gradients are the same.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.checkpoint_activations = False
+        self.two_phase = True
         self.localizer = make_localizer(config)
         self.coder = make_coder(config)
         self.background = Background(config, config.background) if config.background else None
         # How oneDNN and cuDNN want convolutions: the seeker's take a fifth less time on a CPU with two threads.
         self.to(memory_format=torch.channels_last)
 
-    def step(self, image: Tensor, canvas: Tensor) -> Step:
-        """One write. `image` and `canvas` are [B, C, H, W] in float32."""
+    def step(self, image: Tensor, canvas: Tensor, locate: Localizer | None = None) -> Step:
+        """One write.
+
+        Args:
+            image: [B, C, H, W] in float32.
+            canvas: likewise, before the write.
+            locate: finds the window in place of the localization network.
+        """
         attention = self.config.attention
         error = image - canvas  # Eq. 1
-        window, embedding = self.localizer(error)  # Eq. 2
+        window, embedding = (locate or self.localizer)(error)  # Eq. 2
         filters = make_filters(window, attention.kernel_size, self.config.height, self.config.width)
         patch = read(error, filters)  # Eq. 3
         code = self.coder.encode(patch)  # Eq. 4
@@ -134,9 +146,17 @@ class SequentialAutoEncoder(nn.Module):
         records = []
         # torch.compile makes its own choice of what to keep, and its partitioner (2.14) fails on one made by hand.
         again = self.checkpoint_activations and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        step = self._recomputed_step if again else self.step
-        for _ in range(self.config.steps if steps is None else steps):
+        count = self.config.steps if steps is None else steps
+        looks = None if again else self._looks(count, len(image))
+        step = self._recomputed_step if again else partial(self.step, locate=looks.look if looks else None)
+        for _ in range(count):
             record = step(image, canvas)
             canvas = record.canvas
             records.append(record)
-        return Output(start, tuple(records))
+        return Output(start, tuple(records), looks)
+
+    def _looks(self, steps: int, batch: int) -> TwoPhaseSeeker | None:
+        # torch.compile can't trace what is filled in later, and fuses most of what would be saved.
+        if not (self.two_phase and torch.is_grad_enabled()) or torch.compiler.is_compiling():
+            return None
+        return TwoPhaseSeeker(self.localizer, steps, batch) if isinstance(self.localizer, Seeker) else None

@@ -173,7 +173,15 @@ class Seeker(nn.Module):
         self.cell_y: Tensor
         self.log_scale: Tensor
 
-    def _isolation(self, error: Tensor) -> Tensor:
+    def padded(self, error: Tensor) -> Tensor:
+        """Error images [B, C, H, W] with zeros on the right and below, up to whole cells; without a gradient.
+
+        A write is not trained by where it leads the next one; it also saves backward work.
+        """
+        bottom, right = -error.shape[2] % self.STRIDE, -error.shape[3] % self.STRIDE
+        return F.pad(error.detach(), (0, right, 0, bottom))
+
+    def isolation(self, error: Tensor) -> Tensor:
         """Centre-surround contrast [B, anchors]: the error in each square, less what lies in a frame around it."""
         cells = F.avg_pool2d(error.abs().mean(dim=1, keepdim=True), self.STRIDE)
         inside, mass = [], []
@@ -188,17 +196,23 @@ class Seeker(nn.Module):
 
     def score_anchors(self, error: Tensor) -> AnchorScores:
         """Every anchor's logit, and every cell's features, for error images [B, C, H, W]."""
-        # Detached: a write is not trained by where it leads the next one; it also saves backward work.
-        bottom, right = -error.shape[2] % self.STRIDE, -error.shape[3] % self.STRIDE
-        error = F.pad(error.detach(), (0, right, 0, bottom))
+        error = self.padded(error)
         # ReLU of what the product takes as it is: torch.compile then keeps that alone, and no mask, which is slow.
         features = F.relu(self.stack(error).permute(0, 2, 3, 1).flatten(0, 2))  # [B * cells, 32]
+        return self.scores_of(features, self.isolation(error))
+
+    def scores_of(self, features: Tensor, isolation: Tensor) -> AnchorScores:
+        """Every anchor's logit, out of the features of all cells [B * cells, 32] and `isolation` [B, anchors]."""
         # A 1 x 1 convolution, as a matrix product: its backward pass is cheaper.
-        learned = self.score(features).view(len(error), -1, len(self.sides)).mT.flatten(1).float()
-        return AnchorScores(features.view(len(error), -1, 32), learned + self.SHARPNESS * self._isolation(error))
+        learned = self.score(features).view(len(isolation), -1, len(self.sides)).mT.flatten(1).float()
+        return AnchorScores(features.view(len(isolation), -1, 32), learned + self.SHARPNESS * isolation)
 
     def forward(self, error: Tensor) -> Localization:
-        features, logits = self.score_anchors(error)
+        return self.locate(self.score_anchors(error))
+
+    def locate(self, scores: AnchorScores) -> Localization:
+        """The window at the best anchor and those around it."""
+        features, logits = scores
         peak = logits.detach().argmax(dim=1, keepdim=True)
         reach = (self.RADIUS + 0.5) * self.STRIDE
         near = ((self.cell_x - self.cell_x[peak]).abs() < reach) & ((self.cell_y - self.cell_y[peak]).abs() < reach)

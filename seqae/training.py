@@ -5,10 +5,11 @@ not asking for more. The order of the data and all random numbers are functions 
 so a run that resumes from a checkpoint goes on exactly as if it had not stopped.
 """
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,8 +19,11 @@ from torch import Tensor, nn
 
 from seqae.checkpoints import checkpoint
 from seqae.checkpoints.manifest import Manifest, verify
+from seqae.compute.compilation import allow_compilations, has_compiler
 from seqae.compute.cpu_threads import flush_denormals
-from seqae.config import TrainConfig
+from seqae.compute.generators import generator_of
+from seqae.compute.variant import Precision, Variant, choose_compilation, choose_precision, given_variant
+from seqae.config import LossConfig, TrainConfig
 from seqae.copy_paste import copy_paste_losses
 from seqae.data.cache import Dataset
 from seqae.errors import CheckpointError, DivergedError
@@ -112,10 +116,11 @@ class TrainingLoss(nn.Module):
         super().__init__()
         self.model = model
         self.config = config
+        self.precision: Precision = given_variant(config.schedule).precision
 
     def forward(self, image: Tensor, steps: int) -> Losses:
         """The losses of images [B, C, H, W] in 0..1, with T = `steps`."""
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.config.schedule.precision == "bfloat16"):
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             output: Output = self.model(image, steps)
             pasted = copy_paste_losses(self.model, image, output) if self.config.loss.pastes else None
         return total_loss(image, output, self.config.loss, pasted)
@@ -131,24 +136,6 @@ def with_synchronized_batch_norm(model: ModuleT, device: torch.device, world: in
         return model
     shared: ModuleT = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return shared
-
-
-def _generator_of(device: torch.device) -> torch.Generator:
-    """The generator that operations on a device draw from."""
-    if device.type != "cuda":
-        return torch.default_generator
-    torch.cuda.init()  # type: ignore[no-untyped-call]  # torch does not annotate it
-    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
-
-
-def _allow_compilations(count: int) -> None:
-    """Lets torch.compile compile a step at least so often beyond its usual limit, after which it would run eagerly.
-
-    Every T of a growing run is compiled once.
-    """
-    import torch._dynamo.config as dynamo
-
-    dynamo.recompile_limit = max(dynamo.recompile_limit, 8 + count)
 
 
 class Trainer:
@@ -187,12 +174,11 @@ class Trainer:
             )
         self.model.checkpoint_activations = config.schedule.checkpoint_activations
         self.loss = TrainingLoss(self.model, config)
-        if config.schedule.compile != "off":
-            _allow_compilations(1 + len(config.schedule.growth))
-            self.loss.compile(mode=config.schedule.compile, dynamic=False)
+        self.variant = given_variant(config.schedule)
+        self._compile()
         self.module = wrap(self.loss)
         # What a step draws, it draws on its own device. torch.manual_seed sets all there are, which takes 100 us.
-        self._generator = _generator_of(self.device)
+        self._generator = generator_of(self.device)
         self._is_random = config.loss.pastes or config.model.coder.kind == "variational"
         self.images = torch.from_numpy(np.ascontiguousarray(data.train.images)).to(self.device)  # uint8 [M, C, H, W]
         self._order = _BatchSampler(config.seed, len(self.images), self.device)
@@ -220,6 +206,46 @@ class Trainer:
             return reached[-1]
         return min(growth[0].steps, self.config.model.steps) if growth else self.config.model.steps
 
+    def _compile(self) -> None:
+        if self.variant.compile != "off":
+            allow_compilations(1 + len(self.config.schedule.growth))
+            self.loss.compile(mode=self.variant.compile, dynamic=False)
+
+    def choose_variant(self) -> Variant:
+        """Chooses what the config leaves open as "auto", and says how the run computes; `run` does it unasked.
+
+        What has been chosen stays. A run that resumes measures again.
+        """
+        schedule = self.config.schedule
+        if "auto" not in (schedule.precision, schedule.compile) or self.variant.reason:
+            return self.variant
+        if self.world > 1:  # each might choose otherwise
+            self.variant = replace(self.variant, reason="several workers do not measure")
+            return self.variant
+        left = self.iterations - self.iteration
+        # On a copy: gradients and batch norm's statistics of the model are left alone.
+        trial = copy.deepcopy(self.loss)
+        image = intensities(self.images[: schedule.batch_size])
+
+        def step(precision: Precision) -> None:
+            trial.precision = precision if schedule.precision == "auto" else self.variant.precision
+            torch.autograd.backward(trial(image, self.steps_now()).total)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+
+        precision, why, seconds = choose_precision(step, left)
+        if schedule.precision != "auto":
+            precision, why = self.variant.precision, ""
+        mode, why_compiled = self.variant.compile, ""
+        if schedule.compile == "auto":
+            growth = 1 + len(schedule.growth)
+            mode, why_compiled = choose_compilation(seconds, left, growth, self.device.type, has_compiler)
+        self.variant = Variant(precision, mode, "; ".join(filter(None, (why, why_compiled))))
+        self.loss.precision = precision
+        if schedule.compile == "auto":
+            self._compile()
+        return self.variant
+
     def run(self) -> Iterator[Progress | Evaluation]:
         """Trains to the end, reporting every `log_every` iterations and at each evaluation.
 
@@ -230,6 +256,7 @@ class Trainer:
             DivergedError: the loss, or its gradient, is not finite.
         """
         flush_denormals()  # this may be another thread than the one that made the trainer
+        self.choose_variant()
         schedule = self.config.schedule
         losses: list[Tensor] = []  # [5] each, left on the device: reading them would make a GPU wait
         started = time.perf_counter()
@@ -263,7 +290,8 @@ class Trainer:
         image = intensities(self.images[share if len(share) else batch[:1]])
         if self._is_random:
             self._generator.manual_seed(hash((self.config.seed, self.iteration, self.rank)) & 0x7FFFFFFF)
-        self.model.train()
+        if not self.model.training:  # setting it on all modules takes 60 us
+            self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         losses: Losses = self.module(image, self.steps_now())
         # The workers' gradients are averaged; where the shares differ by an image, this makes it the batch's mean.
@@ -328,14 +356,19 @@ class Trainer:
             before_commit=before_commit,
         )
 
-    def load(self, path: Path) -> None:
+    def load(self, path: Path, *, other_settings: bool = False) -> None:
         """Goes on from a checkpoint that `save` wrote, with the same results as a run that never stopped.
+
+        Args:
+            path: the checkpoint's folder.
+            other_settings: the loss's weights, the learning rate and the gradient's bound may differ; this run's count.
 
         Raises:
             CheckpointError: it is damaged, or of a run with another config.
         """
         manifest = verify(path)
-        if checkpoint.read_config(path) != self.config:
+        stored = checkpoint.read_config(path)
+        if stored != self.config and not (other_settings and _without_weights(stored) == _without_weights(self.config)):
             raise CheckpointError(f"{path}: of a run with another config")
         state = checkpoint.load_trainer_state(path)
         self.model.load_state_dict(checkpoint.load_model(path, self.device).state_dict())
@@ -343,3 +376,19 @@ class Trainer:
         self.scheduler.load_state_dict(state["scheduler"])
         self.iteration = manifest.iteration
         self._metrics = modern(manifest.metrics)
+        if stored != self.config:
+            self._use_own_learning_rate()
+
+    def _use_own_learning_rate(self) -> None:
+        """Puts this run's peak in the place of the loaded one, at the same point of the cycle."""
+        peak = self.config.schedule.learning_rate
+        now = peak * _one_cycle(self.iteration, self.iterations, self.config.schedule.warmup)
+        self.scheduler.base_lrs = [peak for _ in self.optimizer.param_groups]
+        for group in self.optimizer.param_groups:
+            group["initial_lr"], group["lr"] = peak, now
+
+
+def _without_weights(config: TrainConfig) -> TrainConfig:
+    """A config with those settings at fixed values that may change while a model trains."""
+    schedule = config.schedule.model_copy(update={"learning_rate": 1.0, "grad_clip": 1.0})
+    return config.model_copy(update={"loss": LossConfig(), "schedule": schedule})

@@ -27,7 +27,7 @@ from service.api.problems import install
 from service.api.reference.openapi import documented
 from service.api.request_guard import RequestGuard
 from service.api.responses import HeadRequests, SecurityHeaders
-from service.api.routes import access, disk, events, health, jobs, models, proxy
+from service.api.routes import access, disk, events, health, jobs, models, proxy, trials
 from service.db.audit import AuditLog
 from service.db.outbox import Outbox
 from service.db.store import Store
@@ -122,7 +122,7 @@ def create_app(
     table = RouteTable(_BUILT_IN)
     _guard(app, context, table)
     install(app)
-    for routes in (jobs, events, models, disk, access, proxy, health):
+    for routes in (jobs, trials, events, models, disk, access, proxy, health):
         app.include_router(routes.router)
     app.openapi = lambda: documented(app)  # type: ignore[method-assign]
     for address, name in _PAGE.items():

@@ -20,6 +20,7 @@ from service.schemas.disk import DiskView
 from service.schemas.health import Readiness
 from service.schemas.jobs import END_OF_EVENTS, AttemptView, Event, FrameList, JobView, Page, Validation
 from service.schemas.models import Invert, MediaType, ModelStatus, ReconstructionView, RegisteredModelView
+from service.schemas.trials import TrialPage, TrialView
 from service.scopes import Scope
 
 __all__ = ["Client"]
@@ -120,6 +121,22 @@ class Client:
     def attempts(self, job_id: str) -> tuple[AttemptView, ...]:
         """Every try at a job, oldest first."""
         return parse_answer(self._connection.call("GET", f"{_path(job_id)}/attempts"), tuple[AttemptView, ...])
+
+    def trials(self, job_id: str) -> TrialPage:
+        """All trials of a search, by number, and what it has found so far."""
+        page = self._trial_page(job_id, -1)
+        while page.next_after is not None:
+            more = self._trial_page(job_id, page.next_after)
+            page = more.model_copy(update={"items": (*page.items, *more.items)})
+        return page
+
+    def _trial_page(self, job_id: str, after: int) -> TrialPage:
+        params = {"after": after, "limit": 1000}
+        return parse_answer(self._connection.call("GET", f"{_path(job_id)}/trials", params=params), TrialPage)
+
+    def trial(self, job_id: str, number: int) -> TrialView:
+        """One trial of a search, with its film strips."""
+        return parse_answer(self._connection.call("GET", f"{_path(job_id)}/trials/{number}"), TrialView)
 
     def set_priority(self, job_id: str, priority: int) -> JobView:
         """Moves a job in the queue; higher goes first."""

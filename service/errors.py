@@ -37,6 +37,7 @@ __all__ = [
     "StaleRowError",
     "StoreUnavailableError",
     "TokenNotFoundError",
+    "TrialNotFoundError",
     "UnauthorizedError",
     "UploadError",
     "UpstreamError",
@@ -87,6 +88,10 @@ class StaleRowError(Error):
 
 class FrameNotFoundError(Error):
     """The job has no film strip of this step (yet)."""
+
+
+class TrialNotFoundError(Error):
+    """The job is no search, or has no trial of this number (yet)."""
 
 
 class ModelNotFoundError(Error):
@@ -218,6 +223,9 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
         JobNotFoundError: ProblemType(404, "job-not-found", "No job has this id"),
         FrameNotFoundError: ProblemType(404, "frame-not-found", "The job has no film strip of this step (yet)"),
         TokenNotFoundError: ProblemType(404, "token-not-found", "No token has this id"),
+        TrialNotFoundError: ProblemType(
+            404, "trial-not-found", "The job is no search, or has no trial of this number (yet)"
+        ),
         ModelNotFoundError: ProblemType(
             404, "model-not-found", "No registered model has this version or comes from this job"
         ),

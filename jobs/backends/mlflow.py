@@ -32,6 +32,8 @@ __all__ = ["MlflowTracking"]
 
 _KIND_TAG = "seqae.kind"
 _TRIAL_TAG = "seqae.trial"
+_REASON_TAG = "seqae.why_it_ended"
+"""Of a trial that was stopped early or failed."""
 _PARENT_TAG = "mlflow.parentRunId"
 _MODELS_TAG = "mlflow.log-model.history"
 """From this MLflow's tables know which files of a run are a model, and so which registered version they are."""
@@ -147,6 +149,8 @@ class MlflowTracking:
         with FileLock(trial.path / "shipped.lock"):
             self._shipper.ship(trial, run, "train")
             if row.is_over:
+                if row.message:
+                    self._client.set_tag(run.info.run_id, _REASON_TAG, row.message[:_MAX_PARAM_LENGTH])
                 if run.info.status == "RUNNING":
                     self._client.set_terminated(run.info.run_id, _TRIAL_STATUS[row.state].value)
                 shipped = read_shipped(trial)
@@ -274,8 +278,12 @@ def _run_name(name: str, job_id: str) -> str:
 
 def _trial_name(trial: int, drawn: Mapping[str, Any]) -> str:
     """Tells trials apart by what they drew."""
-    values = (f"{name.rpartition('.')[2]}={value:.4g}" for name, value in drawn.items())
+    values = (f"{name.rpartition('.')[2]}={_short(value)}" for name, value in drawn.items())
     return f"trial {trial}: {', '.join(values)}"[:_MAX_NAME_LENGTH] if drawn else f"trial {trial}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def _note(job_id: str, experiment_id: str) -> str:

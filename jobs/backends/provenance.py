@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from jobs.interfaces import RunDetails
-from jobs.specs import AnySpec, TrainSpec, TuneSpec, model_name, named_model, varied_fields
+from jobs.search.space import domains_of
+from jobs.specs import AnySpec, TrainSpec, TuneSpec, model_name, named_model
 
 __all__ = ["SEARCH", "changed_params", "provenance", "run_details", "to_yaml"]
 
@@ -32,7 +33,7 @@ def changed_params(spec: AnySpec) -> dict[str, Any]:
     fields = spec.model_dump(mode="json", exclude_defaults=True, exclude=_LABELS)
     if isinstance(spec, TuneSpec):
         base = spec.base.model_dump(mode="json", exclude_defaults=True, exclude=_LABELS)
-        varied = varied_fields(spec.space)
+        varied = domains_of(spec.space)
         flat = {name: value for name, value in _flat(base).items() if name not in varied}
         own = {name: value for name, value in fields.items() if name != "base"}
         return flat | {f"{SEARCH}{name}": value for name, value in _flat(own).items()}

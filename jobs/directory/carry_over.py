@@ -49,15 +49,24 @@ def inherit_search(before: JobFolder, mine: JobFolder) -> None:
     done = {number: row for number, row in before.trials().items() if row.state.has_model}
     for folder in sorted((before.path / "trials").glob("*")):
         number = int(folder.name)
-        trial = before.trial(number)
-        # Its driver may have died before it heard of the end.
-        if number in done or any(map(_success, trial.attempts())):
-            _take(trial, mine.trial(number), _checkpoints(trial))
-        else:
-            inherit_run(trial, mine.trial(number))
+        _inherit_trial(before.trial(number), mine.trial(number), is_done=number in done)
+        for seed in sorted((folder / "seeds").glob("*")):
+            own = mine.trial(number).path / "seeds" / seed.name
+            _inherit_trial(JobFolder(seed, before.path), JobFolder(own, mine.path), is_done=number in done)
     # Last: it says that all trials have been taken over.
     rows = "".join(row.model_dump_json() + "\n" for row in done.values())
     write_atomically(mine.attempt(0).path / "trials.jsonl", rows)
+
+
+def _inherit_trial(before: JobFolder, mine: JobFolder, *, is_done: bool) -> None:
+    """Carries over one training run of a trial, with its spec, which says what was proposed for it."""
+    # Its driver may have died before it heard of the end.
+    if is_done or any(map(_success, before.attempts())):
+        _take(before, mine, _checkpoints(before))
+    else:
+        inherit_run(before, mine)
+    if (before.path / "spec.json").is_file():
+        write_atomically(mine.path / "spec.json", (before.path / "spec.json").read_bytes())
 
 
 def _take(before: JobFolder, mine: JobFolder, checkpoints: list[Path], last: int | None = None) -> None:

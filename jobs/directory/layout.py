@@ -5,7 +5,10 @@ The control plane and an attempt on the cluster communicate by these files, whic
     spec.json                the JobSpec, with the version of its format
     control.json             what the control plane wants; an attempt older than it names is fenced
     shipped.json             how far the metrics have been copied to the tracking server
+    optuna.journal           of a search: its trials, as Optuna knows them
     trials/<k>/              a trial of a search: a folder of the same shape, without a control.json of its own
+    trials/<k>/seeds/<s>/    the same training with a further seed
+    retrained/               the winner's settings, trained once more
     attempts/<n>/
         progress.json        heartbeat
         metrics.jsonl        one row a step, append-only
@@ -16,6 +19,7 @@ The control plane and an attempt on the cluster communicate by these files, whic
         artifacts/           files for the tracking server, as they are
         checkpoints/<step>/  the newest, the best and the last
         driver.log
+        search.json          what a search has found
         test.json            the model that a successful attempt ends with, evaluated on the test images
         result.json          written last: its presence means that the attempt has ended
 
@@ -27,6 +31,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from jobs.directory.files import append_record, read_record, read_records, write_atomically
+from jobs.directory.newest_trials import newest_trials
 from jobs.directory.records import (
     Control,
     DatasetRecord,
@@ -36,6 +41,7 @@ from jobs.directory.records import (
     NoteKind,
     Progress,
     Result,
+    SearchReport,
     Shipped,
     TrialRow,
 )
@@ -132,8 +138,16 @@ class AttemptFolder:
 
     def trials(self) -> dict[int, TrialRow]:
         """The newest row of each trial; rows of older releases have today's names."""
-        rows = {row.trial: row for row in read_records(self.path / "trials.jsonl", TrialRow)}
+        rows = newest_trials(self.path / "trials.jsonl")
         return {trial: row.model_copy(update={"metrics": modern_row(row.metrics)}) for trial, row in rows.items()}
+
+    def read_search_report(self) -> SearchReport | None:
+        """What a search has found, once it has ended. Raises: FolderError."""
+        return read_record(self.path / "search.json", SearchReport)
+
+    def write_search_report(self, report: SearchReport) -> None:
+        """Replaces search.json."""
+        write_atomically(self.path / "search.json", report.model_dump_json())
 
     def frame_steps(self) -> list[int]:
         """Steps that have a film strip, in order."""

@@ -28,6 +28,7 @@ __all__ = [
     "Phase",
     "Progress",
     "Result",
+    "SearchReport",
     "Shipped",
     "TrialRow",
     "TrialState",
@@ -162,6 +163,10 @@ class Progress(_Record):
     """Workers that train now; an elastic run may have fewer than it may use."""
     trials: Annotated[dict[TrialState, int] | None, BeforeValidator(_known_states)] = None
     """A search's trials, counted by state."""
+    best_trial: int | None = None
+    """The trial that would win a search now."""
+    best_metrics: dict[str, float] | None = None
+    """What that trial has of the metrics that the search improves."""
 
 
 class Failure(_Record):
@@ -201,7 +206,9 @@ class NoteKind(StrEnum):
     DATA = "data"
     """Which data the attempt trains on, in words."""
     FIGURE_LEFT_OUT = "figure_left_out"
-    """A figure can't be made of the model that is evaluated."""
+    """A figure can't be made of the model that is evaluated, or of a search's trials."""
+    RETRAINING = "retraining"
+    """A search trains its best trial's settings once more."""
 
 
 class DatasetRecord(_Record):
@@ -297,15 +304,38 @@ class TrialRow(_Record):
 
     trial: int
     state: TrialState
-    params: dict[str, int | float]
+    params: dict[str, bool | int | float | str]
     metrics: dict[str, float] = Field(default_factory=dict)
+    """Of the newest evaluation; of a trial with several seeds, their means."""
+    standard_errors: dict[str, float] = Field(default_factory=dict)
+    """Of the means over seeds."""
     epoch: float = 0.0
     message: str | None = None
+    """Why it failed or was stopped."""
+    parent: int | None = None
+    """Trial whose model it went on from, in population based training."""
+    time: float | None = None
+    """When this was written, seconds since 1970; an older release writes none."""
 
     @property
     def is_over(self) -> bool:
         """Whether the trial will not run again."""
         return self.state.is_over
+
+
+class SearchReport(_Record):
+    """search.json: what a search has found, and why its result is the best."""
+
+    best_trial: int
+    """Number of the trial whose settings the result has."""
+    front: list[int] = Field(default_factory=list)
+    """Trials that none beats in all objectives, by the first one; of one objective the best alone."""
+    importances: dict[str, float] = Field(default_factory=dict)
+    """Share of the differences between trials that each parameter explains (fANOVA), the largest first."""
+    why: list[str] = Field(default_factory=list)
+    """What the best trial has that the others have not, in sentences."""
+    retrained: bool = False
+    """Whether the result was trained once more with the best trial's settings."""
 
 
 class Shipped(_Record):

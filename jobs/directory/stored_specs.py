@@ -17,7 +17,7 @@ from jobs.specs import AnySpec, job_spec
 
 __all__ = ["SPEC_VERSION", "parse_spec", "spec_from_json", "spec_to_json"]
 
-SPEC_VERSION = 2
+SPEC_VERSION = 3
 """Goes up when a stored spec would be read otherwise than it was meant, or not at all."""
 
 Fields = dict[str, Any]
@@ -30,7 +30,12 @@ def _from_1(fields: Fields) -> Fields:
     return fields
 
 
-MIGRATIONS: Mapping[int, Callable[[Fields], Fields]] = MappingProxyType({1: _from_1})
+def _from_2(fields: Fields) -> Fields:
+    """Version 3 has searches that propose their trials by TPE; version 2 drew them at random."""
+    return {"sampler": "random", **fields} if fields.get("kind") == "tune" else fields
+
+
+MIGRATIONS: Mapping[int, Callable[[Fields], Fields]] = MappingProxyType({1: _from_1, 2: _from_2})
 """What makes a spec of one version one of the next."""
 
 

@@ -47,6 +47,8 @@ class MetricsWriter:
         self._label = f"trial {folder.path.name}  " if folder.path.parent.name == "trials" else ""
         self._written_at = 0.0
         self._epoch: int | None = None
+        self._losses: dict[int, tuple[float, float]] | None = None
+        """Epoch and loss of each row by its step, those of older attempts too; None before the first is needed."""
         self._write()
 
     def write_data_progress(self, _: str, done: int, count: int) -> None:
@@ -125,13 +127,23 @@ class MetricsWriter:
 
     def _close_epoch(self, epoch: int) -> None:
         """Adds the mean loss of an epoch's rows."""
-        # Out of the rows rather than out of memory: a run that resumed has the epoch's first part in an older attempt.
-        rows = [row.metrics for row in self._folder.history() if "train/loss" in row.metrics]
-        losses = [row["train/loss"] for row in rows if epoch < row["train/epoch"] <= epoch + 1]
+        # Out of the rows once: a run that resumed has the epoch's first part in an older attempt. A long run's rows
+        # take a second to read, so later ones are remembered.
+        if self._losses is None:
+            self._losses = {
+                row.step: (row.metrics["train/epoch"], row.metrics["train/loss"])
+                for row in self._folder.history()
+                if "train/loss" in row.metrics
+            }
+        losses = [loss for at, loss in self._losses.values() if epoch < at <= epoch + 1]
         if losses:
             self._add_row(epoch + 1, {"epoch/loss": sum(losses) / len(losses)})
+        self._losses = {step: (at, loss) for step, (at, loss) in self._losses.items() if at > epoch + 1}
 
     def _add_row(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self._losses is not None and math.isfinite(metrics.get("train/loss", math.nan)):
+            # The first row of a step counts, as in `JobFolder.history`.
+            self._losses.setdefault(step, (metrics["train/epoch"], metrics["train/loss"]))
         # An average over no scenes is NaN, which says nothing and which JSON can't hold.
         self._attempt.add_metrics(step, {name: value for name, value in metrics.items() if math.isfinite(value)})
 

@@ -1,5 +1,6 @@
 """Training loop of one worker: in a process of Ray Train, or in the process of a trial."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from seqae.training import Progress, Trainer
 
 __all__ = ["DistributedContext", "TrainingTask", "train"]
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class TrainingTask:
@@ -44,6 +47,8 @@ class TrainingTask:
     """By which the best checkpoint is chosen."""
     tests: bool = True
     """Whether the best checkpoint is evaluated on the test images at the end; of a search only the winner is."""
+    other_settings: bool = False
+    """Whether it may go on from a model that was trained with other loss weights and another learning rate."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,13 @@ def train(
     data = load_data(spec.data, spec.model, task.cache_dir, task.data_dir, report)
     wrap = _data_parallel(distributed)
     trainer = Trainer(spec, data, device=distributed.device, rank=distributed.rank, world=distributed.world, wrap=wrap)
-    _resume(trainer, rank_zero, distributed)
+    _resume(trainer, rank_zero, distributed, task)
     if rank_zero:
         write_data_record(rank_zero.attempt, data, spec.data)
         rank_zero.metrics_writer.write_start(trainer)
+    variant = trainer.choose_variant()
+    if rank_zero:
+        logger.info("computes in %s", variant)
     want, evaluated = Want.RUN, False
     for event in trainer.run():
         if isinstance(event, Evaluation):
@@ -173,7 +181,7 @@ def _data_parallel(distributed: DistributedContext) -> Callable[[nn.Module], nn.
     return lambda module: nn.parallel.DistributedDataParallel(module, device_ids=devices)
 
 
-def _resume(trainer: Trainer, rank_zero: _RankZero | None, distributed: DistributedContext) -> None:
+def _resume(trainer: Trainer, rank_zero: _RankZero | None, distributed: DistributedContext, task: TrainingTask) -> None:
     """Loads the newest whole checkpoint, the same on every rank."""
     chosen: list[Path | None] = [rank_zero.checkpoints.newest() if rank_zero else None]
     if distributed.world > 1:
@@ -181,7 +189,7 @@ def _resume(trainer: Trainer, rank_zero: _RankZero | None, distributed: Distribu
     path = chosen[0]
     if path is None:
         return
-    trainer.load(path)
+    trainer.load(path, other_settings=task.other_settings)
     if rank_zero:
         rank_zero.attempt.add_note(NoteKind.RESUMED, f"from iteration {trainer.iteration} of {trainer.iterations}")
 

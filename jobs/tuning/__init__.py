@@ -1,1 +1,1 @@
-"""Hyperparameter search: trials as data, their processes on Ray Tune, and the table of their states."""
+"""Hyperparameter search: trials proposed by Optuna, their processes on Ray Tune, their table, and what was found."""

@@ -1,14 +1,12 @@
-"""Hyperparameter search on a Ray cluster, with Ray Tune and its ASHA scheduler.
+"""Hyperparameter search on a Ray cluster: Optuna proposes the trials, Ray Tune places them.
 
-Ray Tune places the trials and ASHA stops the poor ones. Everything else is ours: a trial is a training run in a folder
-of its own, trained by `jobs.training.worker.train`, and the winner is chosen from those folders. A search that is
-taken up again therefore needs no state of Tune's: each trial first reports what it had reported before, and goes on
-from there.
+Everything else is ours: a trial is a training run in a folder of its own, trained by `jobs.training.worker.train`, the
+journal of `jobs.tuning.study` says which trials there are and which are over, and the winner is chosen from the
+folders. A search that is taken up again therefore needs no state of Tune's.
 """
 
 import os
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobs.directory.records import Outcome, Phase, Result
 from jobs.driver import DriverContext
@@ -18,25 +16,21 @@ from jobs.training.checkpoints import CheckpointManager
 from jobs.training.data_record import write_data_record
 from jobs.training.final_test import evaluate_on_test, write_report
 from jobs.training.log_lines import log_to_standard_error
-from jobs.training.worker import TrainingTask
+from jobs.tuning.retraining import retrain, retrained_folder
+from jobs.tuning.search_report import write_search_report
+from jobs.tuning.study import SearchStudy
 from jobs.tuning.trial_table import TrialTable
-from jobs.tuning.trial_worker import TrialRun, run_trial
-from jobs.tuning.trials import trial_spec
+from jobs.tuning.trial_worker import run_trial
+from jobs.tuning.tune_adapters import Proposals, control_stopper, scheduler, searcher, table_callback
 from seqae.checkpoints.manifest import verify
 from seqae.data.cache import Dataset, load_data
 from seqae.errors import Error
 from seqae.evaluation.names import modern, with_split
 
-if TYPE_CHECKING:
-    from ray.tune.experiment import Trial
-
 __all__ = ["NoTrialError", "search"]
 
 _MAX_TRIAL_RESTARTS = 3
 """So often a trial is started again after it lost its process."""
-
-_STOP_GRACE = 10.0
-"""Seconds that trials which train get to stop by themselves."""
 
 
 class NoTrialError(Error):
@@ -61,43 +55,39 @@ def search(context: DriverContext, spec: TuneSpec) -> Result:
     """
     # Read by Tune when a Tuner is made: our own rows replace its log files.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    trial_table = TrialTable(spec, context.folder, context.attempt)
+
+    def check_fence() -> None:
+        if context.is_fenced():
+            raise FencedError(f"attempt {context.attempt.number} stops: a newer one exists")
+
     # Once here, rather than by all first trials at the same time.
     data = load_data(spec.base.data, spec.base.model, context.cache_dir, context.data_dir)
     write_data_record(context.attempt, data, spec.base.data)
-    _run_tuner(context, spec, trial_table)
-    return _result(context, spec, trial_table, data)
+    study = SearchStudy(spec, context.folder, check_fence)
+    trial_table = TrialTable(spec, context.folder, context.attempt, study)
+    if not trial_table.is_whole():
+        _run_tuner(context, spec, trial_table)
+    return _result(context, spec, trial_table, study, data)
 
 
 def _run_tuner(context: DriverContext, spec: TuneSpec, trial_table: TrialTable) -> None:
     from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
 
-    epochs = spec.base.schedule.epochs
-    runs = [
-        TrialRun(task=_prepare_trial(context, spec, trial), scaling=spec.base.scaling, is_over=row.is_over)
-        for trial, row in trial_table.rows.items()
-    ]
+    proposals = Proposals(context, spec, trial_table)
     tuner = tune.Tuner(
         tune.with_resources(_run_trial, _trial_resources(spec.base.scaling)),
-        param_space={"run": tune.grid_search(runs)},
         tune_config=tune.TuneConfig(
-            metric=spec.metric.value,
-            mode=spec.metric.mode,
-            scheduler=ASHAScheduler(
-                time_attr="epoch",
-                max_t=epochs,
-                grace_period=min(spec.grace_epochs, epochs),
-                reduction_factor=spec.reduction_factor,
-            ),
+            search_alg=searcher(proposals),
+            scheduler=scheduler(trial_table),
+            num_samples=max(1, spec.most_trials - sum(row.is_over for row in trial_table.rows.values())),
             max_concurrent_trials=_max_concurrent_trials(spec.base.scaling),
         ),
         run_config=tune.RunConfig(
             name=f"search-{os.getpid()}",
             storage_path=str(context.attempt.path / "tune"),
             failure_config=tune.FailureConfig(max_failures=_MAX_TRIAL_RESTARTS),
-            callbacks=[_table_callback(trial_table)],
-            stop=_control_stopper(context, trial_table),
+            callbacks=[table_callback(trial_table)],
+            stop=control_stopper(context, trial_table),
             verbose=0,
         ),
     )
@@ -110,22 +100,6 @@ def _run_trial(config: dict[str, Any]) -> None:
 
     log_to_standard_error()
     run_trial(config["run"], tune.report)
-
-
-def _prepare_trial(context: DriverContext, spec: TuneSpec, trial: int) -> TrainingTask:
-    """Makes the trial's folder, unless an earlier attempt did."""
-    folder = context.folder.trial(trial)
-    if not (folder.path / "spec.json").exists():
-        folder.write_spec(trial_spec(spec, trial))
-    return TrainingTask(
-        folder=folder.path,
-        control=context.folder.path,
-        attempt=context.attempt.number,
-        cache_dir=context.cache_dir,
-        data_dir=context.data_dir,
-        metric=spec.metric,
-        tests=False,
-    )
 
 
 def _trial_resources(scaling: ScalingConfig) -> dict[str, float]:
@@ -153,68 +127,28 @@ def _max_concurrent_trials(scaling: ScalingConfig) -> int:
     return max(1, int(min(shares)))
 
 
-def _table_callback(trial_table: TrialTable) -> Any:
-    """Callback of Ray Tune that keeps the table of trials up to date."""
-    from ray.tune import Callback
-
-    # Tune passes everything by name.
-    class TableCallback(Callback):  # type: ignore[misc]  # ray has no types
-        def on_trial_start(self, *, trial: "Trial", **_: Any) -> None:
-            trial_table.mark_running(_number(trial))
-
-        def on_trial_result(self, *, trial: "Trial", **_: Any) -> None:
-            trial_table.mark_running(_number(trial))
-
-        def on_trial_complete(self, *, trial: "Trial", **_: Any) -> None:
-            trial_table.mark_ended(_number(trial))
-
-        def on_trial_error(self, *, trial: "Trial", **_: Any) -> None:
-            trial_table.mark_ended(_number(trial), error="the trial lost its process too often")
-
-    return TableCallback()
-
-
-def _number(trial: "Trial") -> int:
-    run: TrialRun = trial.config["run"]
-    return int(run.task.folder.name)
-
-
-def _control_stopper(context: DriverContext, trial_table: TrialTable) -> Any:
-    """Stopper of Ray Tune that obeys control.json."""
-    from ray.tune import Stopper
-
-    class ControlStopper(Stopper):  # type: ignore[misc]  # ray has no types
-        """Ends the search when asked to, once the trials that run have stopped by themselves."""
-
-        def __init__(self) -> None:
-            self._stop_seen_at: float | None = None
-
-        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
-            return False
-
-        def stop_all(self) -> bool:
-            if not context.folder.read_control().stops(context.attempt.number):
-                return False
-            self._stop_seen_at = self._stop_seen_at or time.monotonic()
-            return trial_table.is_idle() or time.monotonic() - self._stop_seen_at > _STOP_GRACE
-
-    return ControlStopper()
-
-
-def _result(context: DriverContext, spec: TuneSpec, trial_table: TrialTable, data: Dataset) -> Result:
+def _result(
+    context: DriverContext, spec: TuneSpec, trial_table: TrialTable, study: SearchStudy, data: Dataset
+) -> Result:
     control = context.folder.read_control()
     if control.fences(context.attempt.number):
         raise FencedError(f"attempt {control.attempt} has taken over")
     if control.want.outcome is not None:
         return Result(outcome=control.want.outcome, evaluation_set=data.test_checksum)
     trial_table.write_progress(Phase.FINALIZING)
-    if any(not row.is_over for row in trial_table.rows.values()):
+    if not trial_table.is_whole():
         raise WorkersLostError("trials ended before they were done")
     best = trial_table.winner()
     if best is None:
         messages = sorted({row.message for row in trial_table.rows.values() if row.message})
         raise NoTrialError(f"no trial gave a model: {'; '.join(messages)[:2000] or 'none was evaluated'}")
     folder = context.folder.trial(best.trial)
+    if spec.retrain is not None:
+        folder = retrained_folder(context.folder)
+        stopped = retrain(context, spec, best, trial_table.write_progress)
+        if stopped is not None:
+            return Result(outcome=stopped, evaluation_set=data.test_checksum)
+    write_search_report(context.attempt, spec, trial_table.rows, best, study)
     checkpoint = CheckpointManager(folder, folder.attempt(context.attempt.number), spec.metric).best()
     if checkpoint is None:
         raise NoTrialError(f"trial {best.trial} was the best, but has no checkpoint that is whole")

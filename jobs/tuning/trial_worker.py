@@ -4,16 +4,18 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobs.backends.loopback import loopback_unproxied
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Outcome, Result, Want
 from jobs.error_classes import classify
 from jobs.errors import ErrorClass, FencedError
-from jobs.specs import ScalingConfig, SelectionMetric
+from jobs.search.settings import SECONDS_PER_IMAGE
+from jobs.specs import ScalingConfig
 from jobs.training.ray_fit import fit
 from jobs.training.worker import DistributedContext, TrainingTask, train
+from jobs.tuning.trials import evaluations, seed_folder
 
 __all__ = ["Report", "TrialRun", "run_trial"]
 
@@ -30,29 +32,40 @@ class TrialRun:
     """What the process of a trial needs to know; it can be sent to another process."""
 
     task: TrainingTask
+    """Of the trial's first seed."""
     scaling: ScalingConfig
-    is_over: bool
-    """The trial ended in an earlier attempt, and takes part only so that the others are compared with it."""
+    """Of each training run."""
+    seeds: int = 1
+    """Training runs of the trial, one after another."""
 
 
 def run_trial(run: TrialRun, report: Report) -> None:
-    """Trains a trial from its newest checkpoint, reports its evaluations to the search, and writes its result.
+    """Trains a trial from its newest checkpoint, reports its evaluations to the search, and writes its results.
 
     Args:
         run: the trial.
-        report: gets the metrics of each evaluation, by name and with the epoch; those of earlier attempts come first.
+        report: gets the metrics of each evaluation, by name and with the epoch and the number of the seed; those of
+            earlier attempts come first.
 
     Raises:
         Exception: an error of the class INFRASTRUCTURE, after which the search starts the trial again.
     """
     os.environ.update(loopback_unproxied(os.environ))
-    task, scaling = run.task, run.scaling
-    folder = JobFolder(task.folder, control=task.control)
-    attempt = folder.attempt(task.attempt)
-    reporter = _Reporter(folder, report)
+    first, search = JobFolder(run.task.folder, control=run.task.control), JobFolder(run.task.control)
+    for number in range(run.seeds):
+        folder = seed_folder(first, search, number)
+        if not _run_seed(replace(run.task, folder=folder.path), run.scaling, folder, _Reporter(folder, report, number)):
+            return
+
+
+def _run_seed(task: TrainingTask, scaling: ScalingConfig, folder: JobFolder, reporter: "_Reporter") -> bool:
+    """Trains with one seed; whether it has come to its end, so that the next seed's turn is come."""
     reporter.report_new()
-    if run.is_over or folder.read_control().want is not Want.RUN:
-        return
+    if any((end := one.read_result()) and end.outcome is Outcome.SUCCEEDED for one in folder.attempts()):
+        return True
+    if folder.read_control().want is not Want.RUN:
+        return False
+    attempt = folder.attempt(task.attempt)
     try:
         if scaling.max_workers == 1:
             device = "cuda" if scaling.gpus_per_worker > 0 else "cpu"
@@ -60,7 +73,7 @@ def run_trial(run: TrialRun, report: Report) -> None:
         else:
             result = _train_on_workers(task, scaling, reporter)
     except FencedError:
-        return
+        return False
     except Exception as error:
         failure = classify(error)
         if failure.error_class is ErrorClass.INFRASTRUCTURE:
@@ -69,6 +82,7 @@ def run_trial(run: TrialRun, report: Report) -> None:
         logger.exception("the trial failed")
         result = Result(outcome=Outcome.FAILED, error=failure)
     attempt.write_result(result)
+    return result.outcome is Outcome.SUCCEEDED
 
 
 def _train_on_workers(task: TrainingTask, scaling: ScalingConfig, reporter: "_Reporter") -> Result:
@@ -82,16 +96,18 @@ def _train_on_workers(task: TrainingTask, scaling: ScalingConfig, reporter: "_Re
 
 
 class _Reporter:
-    """Reports evaluations that are in the trial's folder, each once."""
+    """Reports evaluations that are in a training run's folder, each once."""
 
-    def __init__(self, folder: JobFolder, report: Report) -> None:
+    def __init__(self, folder: JobFolder, report: Report, seed: int) -> None:
         self._folder = folder
         self._report = report
-        self._last_step = -1
+        self._seed = seed
+        self._last_epoch = -1.0
 
     def report_new(self) -> None:
-        for row in self._folder.history():
-            if row.step > self._last_step and SelectionMetric.MSE.row_name in row.metrics:
-                self._last_step = row.step
-                scores = {metric.value: row.metrics.get(metric.row_name, 0.0) for metric in SelectionMetric}
-                self._report(scores | {"epoch": row.metrics["val/epoch"]})
+        for epoch, metrics in evaluations(self._folder).items():
+            if epoch > self._last_epoch:
+                self._last_epoch = epoch
+                scores = {name: value for name, value in metrics.items() if name.startswith("val/")}
+                speed = {SECONDS_PER_IMAGE: metrics[SECONDS_PER_IMAGE]} if SECONDS_PER_IMAGE in metrics else {}
+                self._report({**scores, **speed, "epoch": epoch, "seed": float(self._seed)})

@@ -1,81 +1,197 @@
-"""Trials of a search as data: their parameters, their states, and the winner. No cluster, no training."""
+"""Trials of a search as data: their specs, their evaluations, their states, and the winner. No cluster, no training."""
 
-from typing import Any
-
-import numpy as np
+from collections.abc import Iterable, Mapping
+from statistics import fmean, stdev
 
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import Outcome, TrialRow, TrialState
-from jobs.specs import FloatRange, SelectionMetric, TrainSpec, TuneSpec, varied_fields
+from jobs.directory.records import Failure, Outcome, Result, TrialRow, TrialState
+from jobs.errors import ErrorClass
+from jobs.search.settings import SECONDS_PER_IMAGE
+from jobs.search.space import Domain, Params, with_params
+from jobs.specs import SelectionMetric, TrainSpec, TuneSpec
 
-__all__ = ["params_of", "row_of", "trial_spec", "winner"]
+__all__ = [
+    "Evaluated",
+    "evaluations",
+    "failure_of",
+    "front",
+    "is_bad",
+    "is_feasible",
+    "knee",
+    "params_in",
+    "row_of",
+    "seed_folder",
+    "trial_spec",
+    "winner",
+]
+
+Evaluated = dict[str, float]
+"""Metrics of one evaluation, by name."""
 
 
-def params_of(spec: TuneSpec, trial: int) -> dict[str, int | float]:
-    """Parameters of a trial by the dotted name of the field: a function of the search's seed and the trial's number.
+def trial_spec(spec: TuneSpec, params: Params) -> TrainSpec:
+    """The training run of a trial. It makes a checkpoint at each evaluation, since it may be stopped at any.
 
-    Drawn here rather than by Tune, so that a search that is taken up again goes on with the same trials.
+    Raises:
+        ValidationError: the config refuses the parameters beside each other.
     """
-    rng = np.random.default_rng((spec.seed, trial))
-    drawn: dict[str, int | float] = {}
-    for name, values in varied_fields(spec.space).items():
-        if isinstance(values, FloatRange):
-            drawn[name] = float(np.exp(rng.uniform(np.log(values.low), np.log(values.high))))
-        else:
-            drawn[name] = int(rng.choice(values))
-    return drawn
-
-
-def trial_spec(spec: TuneSpec, trial: int) -> TrainSpec:
-    """The training run of a trial. It makes a checkpoint at each evaluation, since ASHA may stop it at any."""
-    fields: dict[str, Any] = spec.base.model_dump(mode="json")
-    for name, value in params_of(spec, trial).items():
-        *path, last = name.split(".")
-        part = fields
-        for key in path:
-            part = part[key]
-        part[last] = value
-    fields["schedule"]["checkpoint_every"] = fields["schedule"]["evaluate_every"]
+    fields = with_params(spec.base.model_dump(mode="json"), params)
+    fields["schedule"] = {**fields["schedule"], "checkpoint_every": fields["schedule"]["evaluate_every"]}
     return TrainSpec.model_validate(fields)
 
 
-def row_of(spec: TuneSpec, folder: JobFolder, trial: int, attempt: int) -> TrialRow:
-    """Row of a trial that does not run, read from its folder.
+def params_in(spec: TrainSpec, domains: Mapping[str, Domain]) -> Params:
+    """What a trial's spec has in the fields that its search varies."""
+    fields = spec.model_dump(mode="json")
+    found: Params = {}
+    for path in domains:
+        part: object = fields
+        for name in path.split("."):
+            part = part.get(name) if isinstance(part, dict) else None
+        if isinstance(part, bool | int | float | str):
+            found[path] = part
+    return found
+
+
+def seed_folder(trial: JobFolder, search: JobFolder, number: int) -> JobFolder:
+    """Folder of a trial's training with one of its seeds; the first one's is the trial's own.
+
+    Args:
+        trial: the trial's folder.
+        search: the search's, whose control.json counts.
+        number: of the seed, from 0.
+    """
+    return trial if number == 0 else JobFolder(trial.path / "seeds" / str(number), control=search.path)
+
+
+def evaluations(folder: JobFolder) -> dict[float, Evaluated]:
+    """Metrics of each evaluation on `val` of a training run, by epoch, in order."""
+    found: dict[float, Evaluated] = {}
+    speed: float | None = None
+    for row in folder.history():
+        speed = row.metrics.get("train/images_per_second", speed)
+        if SelectionMetric.MSE.row_name in row.metrics:
+            rate = {SECONDS_PER_IMAGE: 1 / speed} if speed else {}
+            found[row.metrics.get("val/epoch", 0.0)] = {**row.metrics, **rate}
+    return found
+
+
+def row_of(spec: TuneSpec, folder: JobFolder, trial: int, params: Params) -> TrialRow:
+    """Row of a trial that does not run, read from its folder: SUCCEEDED, FAILED, or PENDING.
 
     Args:
         spec: the search.
         folder: the search's.
         trial: its number.
-        attempt: the search's attempt. A trial that it paused waits; one that has reported but not ended was stopped.
+        params: its parameters.
     """
     own = folder.trial(trial)
-    metrics: dict[str, float] = {}
-    for row in own.history():
-        if SelectionMetric.MSE.row_name in row.metrics:
-            metrics = row.metrics
-    epoch = metrics.get("val/epoch", 0.0)
-    ends = [result for one in own.attempts() if (result := one.read_result())]
-    now = own.attempt(attempt).read_result()
-    failed = next((result for result in ends if result.outcome is Outcome.FAILED), None)
+    runs = [seed_folder(own, folder, number) for number in range(spec.seeds)]
+    last = [list(evaluations(run).items())[-1:] for run in runs]
+    metrics, errors = _mean([evaluated for items in last for _, evaluated in items])
+    epoch = last[0][0][0] if last[0] else 0.0
+    failed = failure_of(runs)
     if failed is not None:
         state = TrialState.FAILED
-    # ASHA ends a trial at its last evaluation, before it can write its result.
-    elif any(result.outcome is Outcome.SUCCEEDED for result in ends) or epoch >= spec.base.schedule.epochs:
-        state = TrialState.SUCCEEDED
     else:
-        state = TrialState.STOPPED if metrics and now is None else TrialState.PENDING
-    message = failed.error.message if failed and failed.error else None
+        is_whole = all(
+            _has_ended(run, spec, items[0][0] if items else 0.0) for run, items in zip(runs, last, strict=True)
+        )
+        state = TrialState.SUCCEEDED if is_whole else TrialState.PENDING
     return TrialRow(
-        trial=trial, state=state, params=params_of(spec, trial), metrics=metrics, epoch=epoch, message=message
+        trial=trial,
+        state=state,
+        params=params,
+        metrics=metrics,
+        standard_errors=errors,
+        epoch=epoch,
+        message=None if failed is None else failed.message,
     )
 
 
-def winner(spec: TuneSpec, rows: dict[int, TrialRow]) -> TrialRow | None:
-    """The trial with the best newest value of the search's metric, whether it trained to the end or was stopped."""
-    name = spec.metric.row_name
-    best: TrialRow | None = None
-    for row in rows.values():
-        usable = row.state.has_model and name in row.metrics
-        if usable and (best is None or spec.metric.is_better(row.metrics[name], best.metrics[name])):
-            best = row
-    return best
+def failure_of(runs: Iterable[JobFolder]) -> Failure | None:
+    """The error with which a training run of a trial has failed, if one did."""
+    ends = [result for run in runs for result in _results(run)]
+    failed = next((result for result in ends if result.outcome is Outcome.FAILED), None)
+    if failed is None:
+        return None
+    return failed.error or Failure(error_class=ErrorClass.INTERNAL, message="it failed and gave no reason")
+
+
+def is_bad(failure: Failure | None) -> bool:
+    """Whether a failure is the doing of a trial's parameters, rather than of code, data or cluster."""
+    return failure is not None and failure.error_class in (ErrorClass.DIVERGED, ErrorClass.OUT_OF_MEMORY)
+
+
+def _results(run: JobFolder) -> list[Result]:
+    return [result for one in run.attempts() if (result := one.read_result()) is not None]
+
+
+def _has_ended(run: JobFolder, spec: TuneSpec, epoch: float) -> bool:
+    """Whether a run came to its end; the search may have ended it at its last evaluation, before it could say so."""
+    if epoch >= spec.base.schedule.epochs:
+        return True
+    return any(result.outcome is Outcome.SUCCEEDED for result in _results(run))
+
+
+def _mean(seeds: list[Evaluated]) -> tuple[Evaluated, Evaluated]:
+    """Means over the seeds of the metrics that all have, and their standard errors where there are several."""
+    if not seeds:
+        return {}, {}
+    names = [name for name in seeds[0] if all(name in one for one in seeds)]
+    means = {name: fmean(one[name] for one in seeds) for name in names}
+    if len(seeds) == 1:
+        return means, {}
+    return means, {name: stdev([one[name] for one in seeds]) / len(seeds) ** 0.5 for name in names}
+
+
+def is_feasible(spec: TuneSpec, row: TrialRow) -> bool:
+    """Whether a trial meets all constraints; a metric that is missing meets none."""
+    for metric, is_upper, bound in spec.bounds.values():
+        value = row.metrics.get(metric)
+        if value is None or (value > bound if is_upper else value < bound):
+            return False
+    return True
+
+
+def winner(spec: TuneSpec, rows: Mapping[int, TrialRow]) -> TrialRow | None:
+    """The trial whose model is the search's result, whether it trained to the end or was stopped.
+
+    Of those that meet the constraints, if any does: the one with the best newest value, or the knee of the front.
+    """
+    best = front(spec, rows)
+    return knee(spec, best) if best else None
+
+
+def front(spec: TuneSpec, rows: Mapping[int, TrialRow]) -> list[TrialRow]:
+    """The trials that none beats in all objectives, by the first objective; with one objective the best one."""
+    usable = [row for row in rows.values() if row.state.has_model and all(name in row.metrics for name in spec.goals)]
+    candidates = [row for row in usable if is_feasible(spec, row)] or usable
+    costs = {row.trial: _costs(spec, row) for row in candidates}
+    found = [row for row in candidates if not any(_dominates(other, costs[row.trial]) for other in costs.values())]
+    found.sort(key=lambda row: (costs[row.trial], row.trial))
+    return found[:1] if len(spec.goals) == 1 else found
+
+
+def knee(spec: TuneSpec, best: list[TrialRow]) -> TrialRow:
+    """The point of a front that is nearest to the best of all objectives, each measured by its range on the front."""
+    costs = [_costs(spec, row) for row in best]
+    lows, highs = ([bound(values) for values in zip(*costs, strict=True)] for bound in (min, max))
+
+    def distance(cost: tuple[float, ...]) -> float:
+        shares = [
+            (value - low) / (high - low) if high > low else 0.0
+            for value, low, high in zip(cost, lows, highs, strict=True)
+        ]
+        return sum(share**2 for share in shares)
+
+    return best[min(range(len(best)), key=lambda at: distance(costs[at]))]
+
+
+def _costs(spec: TuneSpec, row: TrialRow) -> tuple[float, ...]:
+    """The objectives, each so that lower is better."""
+    return tuple(-row.metrics[name] if higher else row.metrics[name] for name, higher in spec.goals.items())
+
+
+def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))

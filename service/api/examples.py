@@ -31,6 +31,29 @@ SPECS: dict[str, Example] = {
             "trials": 8,
         },
     },
+    "tune-paths": {
+        "summary": "Search any field, with bounds that the result must meet",
+        "description": "Keys are paths into the training spec. The winner is trained once more for longer.",
+        "value": {
+            "kind": "tune",
+            "name": "learning-rate",
+            "base": {"name": "trial", "schedule": {"epochs": 4}},
+            "space": {
+                "schedule.learning_rate": {"kind": "loguniform", "low": 0.0005, "high": 0.02},
+                "model.attention.kernel_size": {"kind": "int", "low": 16, "high": 32, "step": 4},
+                "model.localizer.kind": {"kind": "choice", "values": ["seeker", "small"]},
+                "loss.alpha_location": {
+                    "kind": "uniform",
+                    "low": 0,
+                    "high": 0.2,
+                    "when": {"model.localizer.kind": ["seeker"]},
+                },
+            },
+            "trials": 24,
+            "constraints": ["val/count_accuracy >= 0.9"],
+            "retrain": {"epochs": 10},
+        },
+    },
     "evaluate": {
         "summary": "Evaluate a registered model",
         "description": "The champion of a model, on scenes that are more crowded than those it was trained on.",

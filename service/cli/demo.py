@@ -18,7 +18,8 @@ from PIL import Image, ImageSequence
 from rich.console import Console
 from rich.table import Table
 
-from jobs.specs import FloatRange, ScalingConfig, SearchSpace, TrainSpec, TuneSpec
+from jobs.search.space import FloatRange, SearchSpace
+from jobs.specs import ScalingConfig, TrainSpec, TuneSpec
 from seqae.config import MnistScenesConfig, ScheduleConfig
 from seqae.data.cache import Dataset, load_data
 from seqae.errors import Error

@@ -132,7 +132,9 @@ def describe(job: JobView) -> str:
 
 def _trials(progress: ProgressView) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in sorted((progress.trials or {}).items()) if count)
-    return f"trials: {counts}  {_eta(progress)}".rstrip()
+    best = "  ".join(f"{name} {value:.4g}" for name, value in (progress.best_metrics or {}).items())
+    leads = "" if progress.best_trial is None else f"  best {progress.best_trial}: {best}"
+    return f"trials: {counts}{leads}  {_eta(progress)}".rstrip()
 
 
 def _eta(progress: ProgressView) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from jobs.directory.stored_specs import parse_spec
 from jobs.errors import SpecUnreadable
 from jobs.interfaces import Capacity
+from jobs.search.space import variants
 from jobs.specs import AnySpec, EvaluateSpec, FigureSpec, TrainSpec, TuneSpec
 from seqae.config import ImagesConfig
 from service.db.models import JobRow
@@ -60,7 +61,7 @@ def seconds(spec: AnySpec, demand: Demand, succeeded: Iterable[JobRow]) -> float
     alone = iterations(train) * train.schedule.batch_size / speed
     if isinstance(spec, TuneSpec):
         at_once = max(1, demand.workers // train.scaling.min_workers)
-        return alone * math.ceil(spec.trials / at_once)
+        return alone * math.ceil(spec.most_trials * spec.seeds / at_once)
     return alone
 
 
@@ -75,11 +76,23 @@ def memory_bytes(spec: TrainSpec | NoTraining, demand: Demand) -> int:
 def memory_problems(spec: AnySpec, capacity: Capacity) -> tuple[FieldProblem, ...]:
     """Why no machine of the cluster has the memory for one worker; empty where one has, or none tells its size.
 
-    It counts the least that a worker can do with, so that nothing is refused that would run.
+    It counts the least that a worker can do with, so that nothing is refused that would run. Of a search each value is
+    looked at beside the base's others.
     """
     if isinstance(spec, NoTraining):
         return ()
-    train, at = (spec.base, "#/base") if isinstance(spec, TuneSpec) else (spec, "#")
+    if isinstance(spec, TrainSpec):
+        return _problems_of(spec, capacity, "#")
+    found = _problems_of(spec.base, capacity, "#/base")
+    if found:
+        return found
+    for pointer, fields in variants(spec.space, spec.base.model_dump(mode="json")):
+        for problem in _problems_of(TrainSpec.model_validate(fields), capacity, "#/base"):
+            return (FieldProblem(f"#/{pointer}", problem.detail),)
+    return ()
+
+
+def _problems_of(train: TrainSpec, capacity: Capacity, at: str) -> tuple[FieldProblem, ...]:
     largest = max((node.memory_bytes for node in capacity.nodes), default=0.0)
     found = []
     on_gpu = train.scaling.gpus_per_worker > 0

@@ -17,11 +17,14 @@ from service.disk.removal import remove_job
 from service.disk.usage import DiskUsage
 from service.errors import ConflictError, JobNotFoundError, QuotaError, SpecRefusedError, StaleRowError
 from service.job_state import Desired, State
+from service.scheduling import warm_starts
 from service.scheduling.dry_run import dry_run, refusals
 from service.scheduling.job_views import attempt_view, event_view, job_view
 from service.scheduling.log_reader import LogEnd, after, last_lines, tail
+from service.scheduling.trial_views import trial_page, trial_view
 from service.schemas.disk import DiskView
-from service.schemas.jobs import AttemptView, Event, JobView, Page, Validation
+from service.schemas.jobs import AttemptView, Event, JobView, Page, ProblemView, Validation
+from service.schemas.trials import TrialPage, TrialView
 from service.settings import ReconcilerSettings
 from service.upstream.cluster_monitor import ClusterMonitor
 
@@ -109,6 +112,7 @@ class JobService:
         if known is not None:
             return job_view(known)
         found, _ = refusals(spec, self._capacity(), self._data_dir)
+        found = (*found, *warm_starts.check(spec, self._store))
         if found:
             raise SpecRefusedError(found)
         added, _ = self._store.add(job, self._check_quota)
@@ -116,7 +120,13 @@ class JobService:
 
     def validate(self, spec: JobSpec) -> Validation:
         """What `submit` would do with a spec, and about what it would cost. Changes nothing."""
-        return dry_run(spec, self._capacity(), self._store.page((State.SUCCEEDED,), limit=200)[0], self._data_dir)
+        found = dry_run(spec, self._capacity(), self._store.page((State.SUCCEEDED,), limit=200)[0], self._data_dir)
+        more = tuple(
+            ProblemView(pointer=one.pointer, detail=one.detail) for one in warm_starts.check(spec, self._store)
+        )
+        if not more:
+            return found
+        return found.model_copy(update={"accepted": False, "problems": (*found.problems, *more)})
 
     def _named(self, spec: JobSpec) -> JobSpec:
         """The spec with this installation's name for models, where it has one and the spec has none."""
@@ -176,6 +186,14 @@ class JobService:
     def log_after(self, job_id: str, attempt: int, start: int) -> bytes:
         """What an attempt's driver printed from byte `start` on, a piece of it; empty where there is no more yet."""
         return after(self.folder(job_id).attempt(attempt).log, start)
+
+    def trials(self, job_id: str, after: int = -1, limit: int = 200) -> TrialPage:
+        """Trials of a search with numbers above `after`, and the search as a whole. Raises: TrialNotFoundError."""
+        return trial_page(self._store.job(job_id), self.folder(job_id), after, limit)
+
+    def trial(self, job_id: str, number: int) -> TrialView:
+        """One trial of a search. Raises: TrialNotFoundError."""
+        return trial_view(self._store.job(job_id), self.folder(job_id), number)
 
     def folder(self, job_id: str) -> JobFolder:
         """Where a job's files are; it may not exist yet."""

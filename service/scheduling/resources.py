@@ -31,7 +31,7 @@ def demand(spec: AnySpec, capacity: Capacity | None = None) -> Demand:
     if capacity is not None:
         room = capacity.workers(scaling.cpus_per_worker, scaling.gpus_per_worker)
         if isinstance(spec, TuneSpec):
-            workers *= max(1, min(spec.trials, room // workers))
+            workers *= max(1, min(spec.most_trials, room // workers))
         else:
             workers = max(workers, min(scaling.max_workers, room))
     return Demand(workers, scaling.cpus_per_worker, scaling.gpus_per_worker)

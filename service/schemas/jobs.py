@@ -56,6 +56,10 @@ class ProgressView(Schema):
     """Workers that train now; 0 before they have started."""
     trials: dict[str, int] | None = None
     """A search's trials, counted by state."""
+    best_trial: int | None = None
+    """Number of the trial that would win a search now."""
+    best_metrics: dict[str, float] | None = None
+    """What that trial has of the metrics that the search improves."""
 
 
 class ErrorView(Schema):

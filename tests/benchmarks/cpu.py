@@ -6,7 +6,6 @@ process of its own, as a run has: in one process they take each other's memory, 
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,6 @@ from functools import partial
 from typing import Any, Self
 
 import torch
-from torch._inductor import cpp_builder, exc
 
 from jobs.backends.ray import MALLOC
 from seqae.compute.cpu_threads import set_threads
@@ -81,21 +79,12 @@ class _StepProcess:
         return float(line)
 
 
-def has_compiler() -> bool:
-    """Whether torch.compile can work on this CPU."""
-    try:
-        cpp_builder.get_cpp_compiler()
-    except exc.InvalidCxxCompiler:
-        return False
-    return True
-
-
 def cpu_step(threads: int, rounds: int, compiled: bool) -> Iterator[Figure]:
     """Seconds per step with so many threads, by kind; the figures are ratios to the floor.
 
     Args:
         threads: of the step and of the matrix product alike.
-        rounds: turns of each; the median counts.
+        rounds: turns of each; the fastest counts, which others on the machine delay least.
         compiled: whether torch.compile is measured too.
     """
     part = f"cpu step, {threads} thread{'s' if threads > 1 else ''}"
@@ -107,18 +96,18 @@ def cpu_step(threads: int, rounds: int, compiled: bool) -> Iterator[Figure]:
         for _ in range(rounds):
             for name in names:
                 found[name].append(processes[name].seconds())
-    medians = {name: statistics.median(values) for name, values in found.items()}
+    best = {name: min(values) for name, values in found.items()}
     config = config_of()
-    rate = 2 * GEMM**3 / medians.pop(_PRODUCT)
+    rate = 2 * GEMM**3 / best.pop(_PRODUCT)
     floor = flops_of(Trainer(config, data_of(config))) / rate
     yield Figure(part, _PRODUCT, rate / 1e9, "GFLOP/s")
     yield Figure(part, "floor: counted FLOPs at that rate", floor * 1e3, "ms/step")
-    for name, seconds in medians.items():
+    for name, seconds in best.items():
         yield Figure(part, name, seconds * 1e3, "ms/step", seconds / floor, "floor")
-    for name in list(medians)[1:]:
-        yield Figure(part, f"{name}: speed", 1 / medians[name], "step/s", medians["eager"] / medians[name], "eager")
+    for name in list(best)[1:]:
+        yield Figure(part, f"{name}: speed", 1 / best[name], "step/s", best["eager"] / best[name], "eager")
     if compiled:
-        saved = medians["eager"] - medians["compiled"]
+        saved = best["eager"] - best["compiled"]
         compile_seconds = processes["compiled"].first
         yield Figure(part, "to compile", compile_seconds, "s")
         if saved > 0:

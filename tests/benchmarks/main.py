@@ -1,7 +1,7 @@
 """All benchmarks of speed in one table, as ratios of values of the same run: `python -m tests.benchmarks.main`.
 
-Writes bench.json, and ends with `bench: cpu step <x> x floor`: the default step (batch 25, T = 6, N = 25) on two
-threads (or the most of `--threads`), by the fastest variant with the same results.
+Writes bench.json, and ends with `bench: cpu step <x> x floor on <processor>`: the default step (batch 25, T = 6,
+N = 25) on two threads (or the most of `--threads`), by the fastest variant with the same results.
 """
 
 import argparse
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks.cpu import cpu_step, fastest, has_compiler
+from seqae.compute.compilation import has_compiler
+from tests.benchmarks.cpu import cpu_step, fastest
 from tests.benchmarks.figures import Figure, as_json, cores, machine, table
 from tests.benchmarks.gpu import gpu_step
 from tests.benchmarks.inputs import caching, scenes
@@ -105,7 +106,8 @@ def main() -> int:
     given.out.write_text(json.dumps(report, indent=2) + "\n")
     if step:
         print(f"fastest with the same results: {step.name}, {step.part}")
-    print(f"bench: cpu step {ratio:.2f} x floor" if ratio is not None else "bench: cpu step not measured")
+    measured = "not measured" if ratio is None else f"{ratio:.2f} x floor on {described['cpu']}"
+    print(f"bench: cpu step {measured}")
     return 0
 
 

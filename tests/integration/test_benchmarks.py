@@ -102,7 +102,7 @@ def test_the_benchmark_ends_with_its_ratio(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(out.read_text())
     ratio = report["cpu_step_ratio"]
-    assert done.stdout.splitlines()[-1] == f"bench: cpu step {ratio:.2f} x floor"
+    assert done.stdout.splitlines()[-1] == f"bench: cpu step {ratio:.2f} x floor on {report['machine']['cpu']}"
     assert ratio > 1, "nothing is faster than its floor"
     assert {"machine", "figures", "not_measured"} <= set(report)
     assert all(figure["unit"] for figure in report["figures"])

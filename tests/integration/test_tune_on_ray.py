@@ -2,12 +2,17 @@
 
 import os
 import signal
+import time
+from random import Random
 from typing import Any
 
 import psutil
 import pytest
 
-from jobs.directory.records import Outcome, TrialRow
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import Outcome
+from jobs.specs import TuneSpec
+from jobs.tuning.study import SearchStudy
 from seqae.checkpoints import checkpoint
 from service.client import Client
 from service.job_state import State
@@ -82,34 +87,44 @@ def _driver_of(job_id: str) -> psutil.Process:
 
 
 @pytest.mark.slow
-def test_a_search_whose_driver_is_killed_goes_on_where_it_was(services: Services, tiny: dict[str, Any]) -> None:
-    base = tiny | {"schedule": tiny["schedule"] | {"epochs": 40}}
+@pytest.mark.timeout(1500)
+def test_a_search_whose_driver_is_killed_five_times_loses_and_doubles_nothing(
+    services: Services, tiny: dict[str, Any]
+) -> None:
+    base = tiny | {"schedule": tiny["schedule"] | {"epochs": 30}}
     space = {"alpha_mseot": {"low": 0.1, "high": 100}}
-    spec = {"kind": "tune", "name": "search", "base": base, "space": space, "trials": 4, "grace_epochs": 5}
+    spec = {"kind": "tune", "name": "search", "base": base, "space": space, "trials": 8, "grace_epochs": 5}
     job = services.job("job_search_killed", spec)
+    random, over, attempt = Random(0), dict[int, float](), 1
     job.start()
-
-    def rows() -> list[TrialRow]:
-        return list(job.folder.trials().values())
-
-    job.wait_for(lambda: any(row.is_over for row in rows()) and any(row.state == "running" for row in rows()))
-    over = {row.trial: row for row in rows() if row.is_over}
-    os.kill(_driver_of(job.id).pid, signal.SIGKILL)
-    job.wait()
-    assert job.folder.attempt(1).read_result() is None
-    job.start(attempt=2)
-    job.wait(attempt=2)
-    result = job.folder.attempt(2).read_result()
-    assert result is not None, job.log(attempt=2)
+    for attempt in range(1, 6):
+        running, newest = len(job.folder.trials()), job.folder.attempt(attempt)
+        wait_until(lambda: "running" in [row.state for row in newest.trials().values()], "a trial runs")  # noqa: B023
+        time.sleep(random.uniform(0, 15))
+        assert job.folder.attempt(attempt).read_result() is None, "it was killed before its end"
+        os.kill(_driver_of(job.id).pid, signal.SIGKILL)
+        job.wait(attempt=attempt)
+        assert len(job.folder.trials()) >= running
+        over |= {trial: row.epoch for trial, row in job.folder.trials().items() if row.is_over}
+        job.start(attempt=attempt + 1)
+    wait_until(lambda: job.folder.attempt(6).read_result() is not None, "the search ends", 900)
+    job.wait(attempt=6)
+    result = job.folder.attempt(6).read_result()
+    assert result is not None, job.log(attempt=6)
     assert result.outcome is Outcome.SUCCEEDED, result.error
-    assert all(row.is_over for row in rows())
-    for trial, row in over.items():
+    rows = job.folder.trials()
+    assert list(rows) == list(range(8))
+    assert all(row.is_over for row in rows.values())
+    for trial, epoch in over.items():
         # It was over: it did not train again.
-        assert job.folder.trials()[trial].epoch == row.epoch
-        assert [attempt.number for attempt in job.folder.trial(trial).attempts()] == [1]
+        assert rows[trial].epoch == epoch
+    with_journal = SearchStudy(TuneSpec.model_validate(spec), job.folder)
+    assert [trial.number for trial in with_journal.study.get_trials()] == list(range(8))
+    for trial, row in rows.items():
+        assert (with_journal.params(trial), with_journal.ended(trial)) == (row.params, (row.state, row.message))
     services.tracking.ship(job.folder.path, job.run.run_id)
     curves = _trial_curves(services, job.run.run_id)
-    assert sorted(curves) == [f"trial {trial}" for trial in range(4)]
+    assert sorted(name.partition(":")[0] for name in curves) == [f"trial {trial}" for trial in range(8)]
     for steps in curves.values():
         assert steps == list(range(20, max(steps) + 1, 20))
 
@@ -166,5 +181,73 @@ def test_trials_of_two_workers_each(services: Services, tiny: dict[str, Any]) ->
     assert result.outcome is Outcome.SUCCEEDED, result.error
     assert [row.state for row in job.folder.trials().values()] == ["succeeded", "succeeded"]
     services.tracking.ship(job.folder.path, job.run.run_id)
-    assert _trial_curves(services, job.run.run_id) == {"trial 0": [20, 40], "trial 1": [20, 40]}
+    curves = _trial_curves(services, job.run.run_id)
+    assert {name.partition(":")[0]: steps for name, steps in curves.items()} == {
+        "trial 0": [20, 40],
+        "trial 1": [20, 40],
+    }
     assert services.actors() == []
+
+
+@pytest.mark.slow
+def test_trials_of_two_seeds_and_a_winner_that_is_trained_once_more(services: Services, tiny: dict[str, Any]) -> None:
+    spec = {
+        "kind": "tune",
+        "name": "search",
+        "base": tiny,
+        "space": {"loss.alpha_mseot": {"kind": "loguniform", "low": 0.1, "high": 100}},
+        "trials": 2,
+        "seeds": 2,
+        "scheduler": "none",
+        "retrain": {"epochs": 10, "seed": 5},
+    }
+    job = services.job("job_search_retrained", spec)
+    job.start()
+    job.wait()
+    result = job.folder.attempt(1).read_result()
+    assert result is not None, job.log()
+    assert result.outcome is Outcome.SUCCEEDED, result.error
+    for trial, row in job.folder.trials().items():
+        assert row.state == "succeeded"
+        seeds = [job.folder.trial(trial), JobFolder(job.folder.trial(trial).path / "seeds" / "1")]
+        values = [list(seed.history())[-1].metrics["val/objective"] for seed in seeds]
+        assert row.metrics["val/objective"] == pytest.approx(sum(values) / 2)
+        assert row.standard_errors["val/objective"] == pytest.approx(abs(values[0] - values[1]) / 2)
+    assert result.checkpoint == "retrained/attempts/1/checkpoints/80"
+    report = job.folder.attempt(1).read_search_report()
+    assert report is not None
+    assert report.retrained
+    config = checkpoint.read_config(job.folder.path / result.checkpoint)
+    assert (config.schedule.epochs, config.seed) == (10, 5)
+    assert config.loss.alpha_mseot == job.folder.trials()[report.best_trial].params["loss.alpha_mseot"]
+    assert (job.folder.attempt(1).artifacts / "search-best-so-far.png").is_file()
+    assert services.actors() == []
+
+
+@pytest.mark.slow
+def test_population_based_training_goes_on_from_other_trials_models(services: Services, tiny: dict[str, Any]) -> None:
+    spec = {
+        "kind": "tune",
+        "name": "search",
+        "base": tiny | {"schedule": tiny["schedule"] | {"epochs": 20}},
+        "space": {"schedule.learning_rate": {"kind": "loguniform", "low": 1e-6, "high": 1e-2}},
+        "trials": 4,
+        "scheduler": "pbt",
+        "population": 2,
+        "grace_epochs": 5,
+    }
+    job = services.job("job_search_population", spec)
+    job.start()
+    job.wait()
+    result = job.folder.attempt(1).read_result()
+    assert result is not None, job.log()
+    assert result.outcome is Outcome.SUCCEEDED, result.error
+    rows = job.folder.trials()
+    copies = {trial: row for trial, row in rows.items() if row.parent is not None}
+    assert copies, {trial: (row.state, row.message) for trial, row in rows.items()}
+    for trial, row in copies.items():
+        assert row.state in ("succeeded", "stopped"), row.message
+        notes = [note.text for note in job.folder.trial(trial).attempt(1).notes() if note.kind == "resumed"]
+        assert notes
+        assert "from iteration 0" not in notes[0]
+        assert str(rows[trial].params) != str(rows[row.parent or 0].params)

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("seqae", "jobs", "service")
-HEAVY = ("torch", "ray", "mlflow")
+HEAVY = ("torch", "ray", "mlflow", "optuna")
 SERVER_SIDE = ("__main__", "api.problems", "app", "db.store", "inference.batcher", "reconciler.loop")
 
 FORBIDDEN_IMPORTS: dict[str, list[tuple[str, str]]] = {
@@ -68,6 +68,7 @@ FORBIDDEN_IMPORTS: dict[str, list[tuple[str, str]]] = {
         ("jobs.driver", library) for library in ("fastapi", "starlette", "uvicorn", "sqlalchemy", "alembic")
     ],
     "mlflow": [("jobs.driver", "mlflow"), ("service.app", "mlflow"), ("seqae.config", "mlflow")],
+    "optuna": [("service.app", "optuna"), ("jobs.driver", "optuna"), ("seqae.config", "optuna")],
     "ray": [("service.app", "ray"), ("service.local.stack", "ray"), ("seqae.config", "ray")],
     "database": [
         ("service.reconciler.loop", "sqlalchemy"),

@@ -11,6 +11,8 @@ import service.schemas
 
 MODULES = (
     "seqae.config",
+    "jobs.search.settings",
+    "jobs.search.space",
     "jobs.specs",
     "service.settings",
     *(f"service.schemas.{found.name}" for found in pkgutil.iter_modules(service.schemas.__path__)),

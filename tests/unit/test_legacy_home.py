@@ -14,10 +14,12 @@ from PIL import Image
 from jobs.backends.fakes import FakeRun
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import NoteKind, Outcome, TrialState
+from jobs.directory.stored_specs import parse_spec
 from jobs.interfaces import Capacity, NodeCapacity, RunStatus, Submission
 from jobs.specs import JobSpec, TrainSpec, TuneSpec, job_spec
 from jobs.training.checkpoints import CheckpointManager
 from jobs.training.worker import DistributedContext, TrainingTask, train
+from jobs.tuning.study import SearchStudy
 from jobs.tuning.trial_table import TrialTable
 from seqae.checkpoints.manifest import FORMAT_VERSION, verify
 from seqae.data.cache import load_data
@@ -99,12 +101,13 @@ def transitions(plane: ControlPlane, job_id: str) -> list[tuple[str | None, str]
 def _as_now(job: dict[str, Any]) -> dict[str, Any]:
     """JSON of a job as the older release said it, with what has been added and renamed since."""
     expected = job | {"promotion": None, "waiting": None, "deleting": False, "note": None}
-    expected["spec"] = job_spec.validate_python(job["spec"]).model_dump(mode="json")
+    expected["spec"] = parse_spec(job["spec"], None).model_dump(mode="json")
     assert _is_within(job["spec"], expected["spec"]), "nothing that was asked for is changed"
     if job["metrics"] is not None:
         expected["metrics"] = modern(job["metrics"])
     if job["progress"] is not None:
-        expected["progress"] = {_PROGRESS.get(name, name): value for name, value in job["progress"].items()}
+        progress = {_PROGRESS.get(name, name): value for name, value in job["progress"].items()}
+        expected["progress"] = progress | {"best_trial": None, "best_metrics": None}
     return expected
 
 
@@ -311,7 +314,9 @@ def test_an_old_searchs_trials_are_read(legacy: LegacyHome) -> None:
     spec = folder.read_spec()
     assert isinstance(spec, TuneSpec)
     assert [row.state for row in folder.trials().values()] == [TrialState.SUCCEEDED, TrialState.PENDING]
-    table = TrialTable(spec, folder, folder.attempt(2))
+    table = TrialTable(spec, folder, folder.attempt(2), SearchStudy(spec, folder))
+    assert table.open() == [1]
+    assert table.is_whole() is False
     first, second = table.rows.values()
     assert (first.state, first.epoch) == (TrialState.SUCCEEDED, 6.0)
     assert first.metrics["val/mse"] == folder.trials()[0].metrics["val/mse"] == pytest.approx(1 / 12)

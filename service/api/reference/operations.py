@@ -54,6 +54,9 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
             "list_frames", "List the film strips of a job", ("frames", "frames_one", "frames_none")
         ),
         "GET /jobs/{job_id}/frames/{step}": Operation("get_frame", "Get a film strip"),
+        "GET /jobs/{job_id}/trials": Operation("list_trials", "List a search's trials", ("trials", "trials_none")),
+        "GET /jobs/{job_id}/trials/{number}": Operation("get_trial", "Show a trial", ("trial", "trial_stopped")),
+        "GET /jobs/{job_id}/trials/{number}/frames/{step}": Operation("get_trial_frame", "Get a trial's film strip"),
         "GET /jobs/{job_id}/events": Operation("stream_events", "Follow a job's events", ("events", "events_end")),
         "POST /reconstruct": Operation(
             "reconstruct_image",
@@ -102,6 +105,8 @@ PARAMETERS: Mapping[str, tuple[str, object]] = MappingProxyType(
         "token_id": ("id of the token, one of `GET /tokens`", "tok_1f0c3a5b7d9e"),
         "owner": ("only jobs that this owner submitted", "ada"),
         "limit": ("jobs on a page, 1 to 200", 50),
+        "number": ("number of the trial, counted from 0", 3),
+        "after": ("`next_after` of the page before", -1),
         "step": ("iteration of the film strip, one of `GET /jobs/{job_id}/frames`, or `latest`", "latest"),
     }
 )

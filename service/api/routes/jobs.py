@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +10,7 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, 
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 
+from jobs.directory.layout import JobFolder
 from jobs.specs import JobSpec
 from seqae.config import NO_NULL
 from seqae.errors import Error
@@ -24,7 +25,7 @@ from service.scheduling.log_reader import LogEnd
 from service.schemas.jobs import AttemptView, FrameList, JobView, Page, PriorityChange, Validation
 from service.scopes import Scope
 
-__all__ = ["router"]
+__all__ = ["frame_paths", "frame_response", "router"]
 
 _log = logging.getLogger(__name__)
 
@@ -201,7 +202,8 @@ async def _follow(job_id: str, found: LogEnd, jobs: JobService, context: AppCont
 @router.get("/jobs/{job_id}/frames", dependencies=_read, responses=_UNKNOWN)
 def list_frames(job_id: str, jobs: JobServiceDep) -> FrameList:
     """Which film strips there are: one for each evaluation, made from a few fixed test scenes."""
-    return FrameList(steps=tuple(sorted(_frames(job_id, jobs))))
+    jobs.get(job_id)
+    return FrameList(steps=tuple(sorted(frame_paths(jobs.folder(job_id)))))
 
 
 @router.get(
@@ -212,17 +214,29 @@ def list_frames(job_id: str, jobs: JobServiceDep) -> FrameList:
 )
 def get_frame(job_id: str, step: str, jobs: JobServiceDep) -> FileResponse:
     """A film strip as a PNG: of an iteration, or the `latest`."""
-    found = _frames(job_id, jobs)
+    jobs.get(job_id)
+    return frame_response(frame_paths(jobs.folder(job_id)), step, f"job {job_id}")
+
+
+def frame_paths(folder: JobFolder) -> dict[int, Path]:
+    """Film strips of a job or trial by iteration; where a later attempt made one again, that one."""
+    return {step: attempt.frames / f"{step}.png" for attempt in folder.attempts() for step in attempt.frame_steps()}
+
+
+def frame_response(found: Mapping[int, Path], step: str, whose: str) -> FileResponse:
+    """A film strip as an answer.
+
+    Args:
+        found: as `frame_paths` gives them.
+        step: an iteration, or `latest`.
+        whose: the job or trial, in words.
+
+    Raises:
+        FrameNotFoundError: there is none of that step.
+    """
     wanted = str(max(found, default="")) if step == "latest" else step
     path = {str(number): path for number, path in found.items()}.get(wanted)
     if path is None:
-        raise FrameNotFoundError(f"job {job_id} has no film strip {step!r}")
+        raise FrameNotFoundError(f"{whose} has no film strip {step!r}")
     headers = {"Cache-Control": "no-cache" if step == "latest" else "private, max-age=86400"}
     return FileResponse(path, media_type="image/png", headers=headers)
-
-
-def _frames(job_id: str, jobs: JobService) -> dict[int, Path]:
-    """Film strips by iteration; where a later attempt made one again, that one."""
-    jobs.get(job_id)
-    attempts = jobs.folder(job_id).attempts()
-    return {step: attempt.frames / f"{step}.png" for attempt in attempts for step in attempt.frame_steps()}

@@ -214,6 +214,30 @@ def test_another_config_is_not_resumed(make: Callable[..., Trainer], tmp_path: P
     assert all(torch.equal(value, before[name]) for name, value in other.model.state_dict().items())
 
 
+def test_a_model_may_go_on_with_other_weights_and_another_learning_rate(
+    make: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    before = make(schedule={"learning_rate": 1e-3})
+    for _ in range(2):
+        before.train_step()
+    before.save(tmp_path / "2")
+    changed = {"schedule": {"learning_rate": 5e-3}, "loss": {"alpha_mseot": 3}}
+    with pytest.raises(CheckpointError, match="another config"):
+        make(**changed).load(tmp_path / "2")
+    with pytest.raises(CheckpointError, match="another config"):
+        make(seed=2, **changed).load(tmp_path / "2", other_settings=True)
+    after = make(**changed)
+    after.load(tmp_path / "2", other_settings=True)
+    assert after.iteration == 2
+    assert all(torch.equal(value, before.model.state_dict()[name]) for name, value in after.model.state_dict().items())
+    # At the same point of the cycle, whose peak is its own.
+    (own,), (old,) = after.optimizer.param_groups, before.optimizer.param_groups
+    assert own["lr"] == pytest.approx(5 * old["lr"])
+    after.train_step()
+    before.train_step()
+    assert own["lr"] == pytest.approx(5 * old["lr"])
+
+
 def test_a_damaged_checkpoint_is_not_resumed(make: Callable[..., Trainer], tmp_path: Path) -> None:
     make().save(tmp_path / "0")
     file = tmp_path / "0" / "trainer.pt"

@@ -298,14 +298,18 @@ def test_trials_have_runs_of_their_own_that_are_closed_once(
     states = [TrialState.SUCCEEDED, TrialState.STOPPED, TrialState.FAILED, TrialState.RUNNING, TrialState.PENDING]
     for trial, state in enumerate(states):
         folder.trial(trial).attempt(1).add_metrics(4, {"test/mse": 0.1})
-        folder.attempt(1).add_trial(TrialRow(trial=trial, state=state, params={"coder.bottleneck": trial}))
+        reason = "stopped by asha" if state is TrialState.STOPPED else None
+        params: dict[str, bool | int | float | str] = {"coder.bottleneck": trial, "localizer.kind": "small"}
+        folder.attempt(1).add_trial(TrialRow(trial=trial, state=state, params=params, message=reason))
     for _ in range(2):
         tracking.ship(folder.path, run_id)
     trials = {run.params["coder.bottleneck"]: run for run in client.runs.values() if "seqae.trial" in run.tags}
     statuses = {number: run.status for number, run in trials.items()}
     assert statuses == {"0": "FINISHED", "1": "KILLED", "2": "FAILED", "3": "RUNNING"}
     assert all(len(run.calls) == 1 for run in trials.values())
-    assert trials["2"].name == "trial 2: bottleneck=2"
+    assert trials["2"].name == "trial 2: bottleneck=2, kind=small"
+    reasons = {number: run.tags.get("seqae.why_it_ended") for number, run in trials.items()}
+    assert reasons == {"0": None, "1": "stopped by asha", "2": None, "3": None}
     assert trials["2"].params["seed"] == "1", "what the search has at other values than the defaults"
     assert folder.trial(0).read_shipped().closed_below == run_id
     assert folder.trial(3).read_shipped().closed_below is None

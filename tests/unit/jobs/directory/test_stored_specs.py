@@ -11,7 +11,7 @@ from jobs.directory import stored_specs
 from jobs.directory.layout import JobFolder
 from jobs.directory.stored_specs import MIGRATIONS, SPEC_VERSION, parse_spec, spec_from_json, spec_to_json
 from jobs.errors import FolderError, SpecUnreadable
-from jobs.specs import TrainSpec, job_spec
+from jobs.specs import TrainSpec, TuneSpec, job_spec
 
 
 def test_every_version_up_to_this_one_is_migrated() -> None:
@@ -40,6 +40,17 @@ def test_an_older_spec_goes_through_each_migration_once(monkeypatch: pytest.Monk
     with pytest.raises(SpecUnreadable, match="migrated"):
         parse_spec({"name": "a"}, 1)
     stored_specs._parse.cache_clear()
+
+
+def test_an_older_search_still_draws_at_random() -> None:
+    search = {"kind": "tune", "name": "a", "base": {"name": "b"}, "space": {"bottleneck": [8], "alpha_region": None}}
+    for version in (None, 1, 2):
+        spec = parse_spec(search, version)
+        assert isinstance(spec, TuneSpec)
+        assert (spec.sampler, spec.stops_by, spec.trials) == ("random", "asha", 8)
+    today = parse_spec(search, SPEC_VERSION)
+    assert isinstance(today, TuneSpec)
+    assert today.sampler == "tpe"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import Phase
+from jobs.directory.records import MetricRow, Phase
 from jobs.specs import TrainSpec
 from jobs.training.metrics_writer import MetricsWriter
 from seqae.data.cache import load_data
@@ -152,3 +152,25 @@ def test_a_gpu_is_asked_only_by_those_who_train_on_it(folder: JobFolder, monkeyp
     assert asked == ["cuda:1"]
     text = (folder.attempt(2).path / "metrics.jsonl").read_text()
     assert '"system/gpu_0_memory_usage_percentage":75.0' in text
+
+
+def test_the_curve_is_read_once_however_many_epochs_end(folder: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And an epoch's mean has the rows of the attempt before, each step once."""
+    folder.attempt(1).add_metrics(1, {"train/loss": 6.0, "train/epoch": 0.25})
+    folder.attempt(1).add_metrics(2, {"train/loss": 5.0, "train/epoch": 0.5})
+    read: list[object] = []
+    usual = JobFolder.history
+
+    def history(self: JobFolder, after: Mapping[str, int] | None = None) -> Iterator[MetricRow]:
+        read.append(self)
+        return usual(self, after)
+
+    monkeypatch.setattr(JobFolder, "history", history)
+    writer = MetricsWriter(folder, folder.attempt(2), workers=1)
+    monkeypatch.setattr(writer, "_epoch", 0)
+    losses = {2: 9.0, 3: 4.0, 4: 3.0, 5: 2.0, 6: 1.0, 8: 0.5, 9: 0.25}
+    for step, loss in losses.items():
+        writer.write_progress(replace(_report(step, epoch=step / 4), loss=loss), log_every=1)
+    assert len(read) == 1
+    found = {row.step: row.metrics["epoch/loss"] for row in usual(folder) if "epoch/loss" in row.metrics}
+    assert found == {1: pytest.approx((6 + 5 + 4 + 3) / 4), 2: pytest.approx((2 + 1 + 0.5) / 3)}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from seqae.config import MnistScenesConfig, ModelConfig
+from seqae.data import cache
 from seqae.data.cache import Dataset, load_data
 from seqae.data.digits import bundled_digits, mnist_digits
 from seqae.data.mnist_scenes import make_scenes
@@ -269,4 +270,11 @@ def test_real_mnist_gives_the_known_scenes(tmp_path: Path) -> None:
     config = MnistScenesConfig(digits="mnist", train_scenes=50, val_scenes=10, test_scenes=20)
     made = load_data(config, MODEL, tmp_path, REAL)
     assert made.source.startswith("MNIST (54,000 digits to learn from, 6,000 to choose by, 10,000 to test on)")
-    assert made.checksum == "a65ec5bece383ff20cf840292184e5c6c47e5aec7ea59bc42769934157d47537"
+    (folder,) = tmp_path.glob("mnist_scenes-*/")
+    arrays = json.loads((folder / "manifest.json").read_text())["arrays"]
+    before = {file: entry for file, entry in arrays.items() if not file.endswith("-amodal.npy")}
+    assert len(before) == len(arrays) - 3
+    assert cache._checksum(before) == "a65ec5bece383ff20cf840292184e5c6c47e5aec7ea59bc42769934157d47537", (
+        "the scenes are those of the releases before amodal masks"
+    )
+    assert made.checksum == "2f8289e282c895f8aa8f772510933af9ce182c7c771c015dc2fb2130e8fabebf"

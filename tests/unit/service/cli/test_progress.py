@@ -35,6 +35,9 @@ def test_numbers_have_the_names_that_they_have_everywhere() -> None:
     assert describe(make_job(1)) == ""
     trials = TRAINING.model_copy(update={"trials": {"running": 2, "pending": 0}, "eta_seconds": None})
     assert describe(make_job(1, State.RUNNING, progress=trials)) == "trials: 2 running  ETA -"
+    leads = trials.model_copy(update={"best_trial": 3, "best_metrics": {"val/objective": 0.51234}})
+    told = describe(make_job(1, State.RUNNING, progress=leads))
+    assert told == "trials: 2 running  best 3: val/objective 0.5123  ETA -"
     data = TRAINING.model_copy(update={"phase": "data", "iteration": 0})
     assert describe(make_job(1, State.RUNNING, progress=data)) == "data"
 

@@ -169,7 +169,7 @@ def test_a_decoder_that_dies_is_replaced_and_no_picture_is_taken_for_another(run
 
 def test_a_decoder_that_hangs_is_ended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """D3: CPU time is not all that can be lost."""
-    monkeypatch.setattr(decoder_pool, "_GRACE", 0.3)
+    monkeypatch.setattr(decoder_pool, "_GRACE", 2.0)
 
     async def body(pool: DecoderPool) -> None:
         await pool.decode(encode(noise()), MODEL)

@@ -318,6 +318,14 @@ HUGE = {"model": {"height": 1024, "width": 1024, "channels": 3, "steps": 64}, "s
     [
         (HUGE, "#/schedule/batch_size"),
         ({"kind": "tune", "space": {"bottleneck": [8]}, "base": {"name": "b", **HUGE}}, "#/base/schedule/batch_size"),
+        (
+            {
+                "kind": "tune",
+                "space": {"schedule.batch_size": {"kind": "choice", "values": [25, 65_536]}},
+                "base": {"name": "b"},
+            },
+            "#/space/schedule.batch_size/values/1",
+        ),
         (HUGE | {"scaling": {"gpus_per_worker": 1}}, "#/schedule/batch_size"),
         (HUGE | {"schedule": {"batch_size": 1}, "model": HUGE["model"] | {"localizer": {"kind": "improved"}}}, None),
         (

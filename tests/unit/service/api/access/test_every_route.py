@@ -48,6 +48,9 @@ EXPECTED: dict[str, Scope | str] = {
     "POST /jobs/{job_id}/pause": Scope.SUBMIT,
     "POST /jobs/{job_id}/resume": Scope.SUBMIT,
     "POST /jobs/{job_id}/retry": Scope.SUBMIT,
+    "GET /jobs/{job_id}/trials": Scope.READ,
+    "GET /jobs/{job_id}/trials/{number}": Scope.READ,
+    "GET /jobs/{job_id}/trials/{number}/frames/{step}": Scope.READ,
     "POST /reconstruct": Scope.READ,
     "GET /models": Scope.READ,
     "GET /models/{name}": Scope.READ,
@@ -135,7 +138,7 @@ def test_who_gets_past_the_door(door: Door, job_id: str, name: str, caller: Call
 def path_of(path: str, job_id: str) -> str:
     """A request's path for a route's."""
     path = path.replace("{path:path}", "ajax-api/2.0/mlflow/runs/search")
-    made = path.format(job_id=job_id, step="latest", name="m", version="1", token_id="tok_0")
+    made = path.format(job_id=job_id, step="latest", number="0", name="m", version="1", token_id="tok_0")
     return f"{made}/redoc.js" if path == "/static-offline-docs" else made
 
 

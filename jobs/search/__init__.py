@@ -1,0 +1,1 @@
+"""Parts of a search's spec: its space, its objectives and constraints, and the names of samplers and schedulers."""

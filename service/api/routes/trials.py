@@ -1,0 +1,52 @@
+"""Routes of a search's trials: the table, one trial, and its film strips."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import FileResponse
+
+from service.api.access.principal import needs
+from service.api.dependencies import JobServiceDep
+from service.api.problems import problem_responses
+from service.api.routes.jobs import frame_paths, frame_response
+from service.schemas.trials import TrialPage, TrialView
+from service.scopes import Scope
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["jobs"], responses=problem_responses(503))
+
+_UNKNOWN = problem_responses(404, 422)
+_read = [needs(Scope.READ)]
+
+_Number = Annotated[int, Path(ge=0, le=100_000, description="number of the trial, counted from 0")]
+
+
+@router.get("/jobs/{job_id}/trials", dependencies=_read, responses=_UNKNOWN)
+def list_trials(
+    job_id: str,
+    jobs: JobServiceDep,
+    after: Annotated[int, Query(ge=-1, le=100_000, description="`next_after` of the page before")] = -1,
+    limit: Annotated[int, Query(ge=1, le=1000, description="trials on a page, 1 to 1000")] = 200,
+) -> TrialPage:
+    """A search's trials by number, in pages, and what the search has found so far."""
+    return jobs.trials(job_id, after, limit)
+
+
+@router.get("/jobs/{job_id}/trials/{number}", dependencies=_read, responses=_UNKNOWN)
+def get_trial(job_id: str, number: _Number, jobs: JobServiceDep) -> TrialView:
+    """One trial: state, params, metrics, why it ended, and which film strips it has."""
+    return jobs.trial(job_id, number)
+
+
+@router.get(
+    "/jobs/{job_id}/trials/{number}/frames/{step}",
+    dependencies=_read,
+    response_class=FileResponse,
+    responses={200: {"content": {"image/png": {}}}, **_UNKNOWN},
+)
+def get_trial_frame(job_id: str, number: _Number, step: str, jobs: JobServiceDep) -> FileResponse:
+    """A film strip of a trial as a PNG: of an iteration, or the `latest`."""
+    jobs.trial(job_id, number)
+    found = frame_paths(jobs.folder(job_id).trial(number))
+    return frame_response(found, step, f"trial {number} of job {job_id}")

@@ -1,0 +1,171 @@
+"""A search's trials over HTTP, in folders that the test writes as a driver would."""
+
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from jobs.directory.layout import JobFolder
+from jobs.directory.records import SearchReport, TrialRow, TrialState
+from service.settings import Settings
+from tests.unit.service.api.routes.test_jobs import submit, write
+
+SEARCH = {
+    "kind": "tune",
+    "name": "search",
+    "base": {"name": "trial"},
+    "space": {"alpha_mseot": {"low": 1, "high": 10}, "model.localizer.kind": {"kind": "choice", "values": ["small"]}},
+    "trials": 5,
+    "constraints": ["val/miou >= 0.5"],
+}
+
+
+@pytest.fixture
+def job(client: httpx.Client) -> str:
+    answer = client.post("/jobs", json=SEARCH)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+@pytest.fixture
+def folder(job: str, settings: Settings) -> JobFolder:
+    return JobFolder(settings.jobs_dir / job)
+
+
+def _row(trial: int, state: TrialState, objective: float, **changes: Any) -> TrialRow:
+    plain = {
+        "trial": trial,
+        "state": state,
+        "params": {"loss.alpha_mseot": 2.5 + trial, "model.localizer.kind": "small"},
+        "metrics": {"val/objective": objective, "val/miou": 0.6},
+        "epoch": 2.0,
+        "time": 1_790_000_000.0,
+    }
+    return TrialRow.model_validate(plain | changes)
+
+
+def test_trials_are_listed_with_what_the_search_has_found(client: httpx.Client, job: str, folder: JobFolder) -> None:
+    assert client.get(f"/jobs/{job}/trials").json() == {
+        "items": [],
+        "next_after": None,
+        "search": {
+            "best_trial": None,
+            "front": [],
+            "objectives": {"val/objective": "minimize"},
+            "trials": {"pending": 5},
+            "importances": {},
+            "why": [],
+            "retrained": False,
+        },
+    }
+    attempt = folder.attempt(1)
+    attempt.add_trial(_row(0, TrialState.RUNNING, 0.9))
+    attempt.add_trial(_row(0, TrialState.SUCCEEDED, 0.3))
+    attempt.add_trial(_row(1, TrialState.STOPPED, 0.2, message="stopped by asha"))
+    # The best value, but it breaks a constraint.
+    attempt.add_trial(_row(2, TrialState.SUCCEEDED, 0.1, metrics={"val/objective": 0.1, "val/miou": 0.4}))
+    found = client.get(f"/jobs/{job}/trials").json()
+    assert [trial["number"] for trial in found["items"]] == [0, 1, 2]
+    assert found["items"][1] == {
+        "number": 1,
+        "state": "stopped",
+        "params": {"loss.alpha_mseot": 3.5, "model.localizer.kind": "small"},
+        "metrics": {"val/objective": 0.2, "val/miou": 0.6},
+        "standard_errors": {},
+        "epoch": 2.0,
+        "reason": "stopped by asha",
+        "parent": None,
+        "meets_constraints": True,
+        "updated_at": "2026-09-21T14:13:20Z",
+        "frames": [],
+    }
+    assert [trial["meets_constraints"] for trial in found["items"]] == [True, True, False]
+    assert (found["search"]["best_trial"], found["search"]["front"]) == (1, [1])
+    assert found["search"]["trials"] == {"pending": 2, "stopped": 1, "succeeded": 2}
+    report = SearchReport(best_trial=1, importances={"loss.alpha_mseot": 1.0}, why=["It is."], retrained=True)
+    attempt.write_search_report(report)
+    ended = client.get(f"/jobs/{job}/trials").json()["search"]
+    assert (ended["importances"], ended["why"], ended["retrained"]) == ({"loss.alpha_mseot": 1.0}, ["It is."], True)
+    (attempt.path / "search.json").write_text("{")
+    assert client.get(f"/jobs/{job}/trials").json()["search"]["why"] == []
+
+
+def test_trials_come_in_pages(client: httpx.Client, job: str, folder: JobFolder) -> None:
+    for trial in range(5):
+        folder.attempt(1).add_trial(_row(trial, TrialState.PENDING, 1.0))
+    first = client.get(f"/jobs/{job}/trials", params={"limit": 3}).json()
+    assert ([trial["number"] for trial in first["items"]], first["next_after"]) == ([0, 1, 2], 2)
+    last = client.get(f"/jobs/{job}/trials", params={"limit": 3, "after": 2}).json()
+    assert ([trial["number"] for trial in last["items"]], last["next_after"]) == ([3, 4], None)
+    for query in ({"limit": 0}, {"limit": 1001}, {"after": -2}, {"after": "x"}):
+        assert client.get(f"/jobs/{job}/trials", params=query).status_code == 422
+
+
+def test_one_trial_has_its_film_strips(client: httpx.Client, job: str, folder: JobFolder) -> None:
+    folder.attempt(1).add_trial(_row(3, TrialState.SUCCEEDED, 0.3, parent=1))
+    write(folder.trial(3), 1, 200, b"old")
+    write(folder.trial(3), 2, 400, b"new")
+    trial = client.get(f"/jobs/{job}/trials/3").json()
+    assert (trial["number"], trial["parent"], trial["frames"]) == (3, 1, [200, 400])
+    assert client.get(f"/jobs/{job}/trials/3/frames/200").content == b"old"
+    latest = client.get(f"/jobs/{job}/trials/3/frames/latest")
+    assert (latest.content, latest.headers["content-type"]) == (b"new", "image/png")
+    for path in ("3/frames/1", "3/frames/..%2fspec.json", "2", "2/frames/latest"):
+        assert client.get(f"/jobs/{job}/trials/{path}").status_code == 404
+    for number in ("x", "-1", "9" * 30):
+        assert client.get(f"/jobs/{job}/trials/{number}").status_code == 422
+
+
+def test_a_job_that_is_no_search_has_no_trials(client: httpx.Client) -> None:
+    other = submit(client)
+    for path in (f"{other}/trials", f"{other}/trials/0", f"{other}/trials/0/frames/latest"):
+        answer = client.get(f"/jobs/{path}")
+        assert (answer.status_code, answer.json()["type"]) == (404, "urn:seqae:problem:trial-not-found")
+    assert client.get("/jobs/job_0/trials").json()["type"] == "urn:seqae:problem:job-not-found"
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({}, None),
+        ({"warm_start": "job_0"}, "there is no such job here"),
+        ({"base": {"name": "other", "seed": 1}}, "another base"),
+        ({"base": {"name": "other", "scaling": {"cpus_per_worker": 2}}, "space": {"bottleneck": [8]}}, None),
+    ],
+)
+def test_a_warm_start_needs_a_search_that_compares(
+    client: httpx.Client, job: str, changes: dict[str, Any], detail: str | None
+) -> None:
+    body = SEARCH | {"warm_start": job} | changes
+    answer = client.post("/jobs", json=body)
+    checked = client.post("/jobs:validate", json=body).json()
+    assert checked["accepted"] == (detail is None)
+    if detail is None:
+        assert answer.status_code == 201
+        return
+    (problem,) = answer.json()["errors"]
+    assert (answer.status_code, problem["pointer"]) == (422, "#/warm_start")
+    assert detail in problem["detail"]
+    assert checked["problems"] == [problem]
+
+
+def test_a_training_run_is_no_warm_start(client: httpx.Client) -> None:
+    (problem,) = client.post("/jobs", json=SEARCH | {"warm_start": submit(client)}).json()["errors"]
+    assert problem == {"pointer": "#/warm_start", "detail": "that job is no search"}
+
+
+def test_a_page_of_a_long_search_reads_each_trials_newest_row(
+    client: httpx.Client, job: str, folder: JobFolder
+) -> None:
+    attempt = folder.attempt(1)
+    for epoch in range(5):
+        for trial in range(40):
+            attempt.add_trial(_row(trial, TrialState.RUNNING, 1.0 / (epoch + 1), epoch=epoch))
+    with (attempt.path / "trials.jsonl").open("a") as file:
+        file.write('{"trial": 3, "state": "running", "par\n{"trial": 4, "state": "dreams"}\n{"trial"')
+    started = time.perf_counter()
+    items = client.get(f"/jobs/{job}/trials").json()["items"]
+    assert time.perf_counter() - started < 5
+    assert [item["number"] for item in items] == list(range(40))
+    assert {item["epoch"] for item in items} == {4.0}
