@@ -71,6 +71,11 @@ ANSWERS: dict[type[Error], tuple[int, str, str]] = {
         "A request whose token does not allow it, or that changes somebody else's job",
     ),
     service.errors.TokenNotFoundError: (404, "token-not-found", "No token has this id"),
+    service.errors.TrialNotFoundError: (
+        404,
+        "trial-not-found",
+        "The job is no search, or has no trial of this number (yet)",
+    ),
     service.errors.RateLimitError: (
         429,
         "rate-limit",
