@@ -13,10 +13,14 @@ from jobs.backends.ray import RayLauncher
 from seqae.errors import Error
 from service.app import create_app
 from service.db.store import Store
+from service.db.tokens import Tokens
 from service.server import Server, ServerConfig
-from service.settings import Settings
+from service.settings import Settings, is_loopback
 
 __all__ = ["build", "collect_seldom", "main", "run"]
+
+_PROXIED_MLFLOW = "/mlflow"
+"""Links to runs go through this service where it has a door: below its own address."""
 
 _COLLECT_EVERY = 50_000
 """Objects made and not freed between two looks for garbage. Python's 700 are reached within one page of jobs, so that
@@ -29,15 +33,31 @@ def build(settings: Settings) -> Starlette:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = Store(settings.database, webhook_urls=settings.webhook_urls)
     store.migrate()
+    _refuse_to_be_locked(settings, store)
     launcher = RayLauncher(settings.ray_url, token_file=settings.ray_token_file, timeout=settings.ray_timeout)
     tracking = MlflowTracking(
         settings.mlflow_url,
         settings.home / "models",
-        public_url=settings.mlflow_public_url or None,
+        public_url=settings.mlflow_public_url or (_PROXIED_MLFLOW if settings.needs_tokens else None),
         experiment=settings.experiment,
         default_model=settings.default_model,
     )
     return create_app(settings, launcher, store, tracking)
+
+
+def _refuse_to_be_locked(settings: Settings, store: Store) -> None:
+    """Refuses to start where every request needs a token, and there is none that would let anybody in.
+
+    Raises:
+        Error: with what to do about it.
+    """
+    if settings.needs_tokens and not settings.jwks_url and not Tokens(store.database, store.now).any_usable():
+        why = "SEQAE_TOKENS is on" if is_loopback(settings.host) else f"{settings.host} can be reached from elsewhere"
+        raise Error(
+            f"every request needs a token, since {why}, and there is none that could be used. Make the first one: "
+            f"`seqae token create --owner NAME --scope admin --home {settings.home}` (it prints the secret once), "
+            "or name an identity provider's keys with SEQAE_JWKS_URL"
+        )
 
 
 def collect_seldom() -> None:
@@ -67,7 +87,11 @@ def main() -> int:
     except Error as error:
         logging.getLogger(__name__).error("%s", error)
         return 1
-    run(settings)
+    try:
+        run(settings)
+    except Error as error:
+        logging.getLogger(__name__).error("%s", error)
+        return 1
     return 0
 
 

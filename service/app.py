@@ -12,25 +12,35 @@ import anyio.to_thread
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 
 from jobs.interfaces import Launcher, Tracking
 from seqae.data.paths import ROOTS_VARIABLE
+from service.api.access.access_control import AccessControl
+from service.api.access.audit_trail import AuditTrail
+from service.api.access.authentication import Authenticator
+from service.api.access.principal import public
+from service.api.access.route_table import RouteTable
 from service.api.body_limit import BodyLimit
 from service.api.dependencies import AppContext
 from service.api.problems import install
 from service.api.reference.openapi import documented
 from service.api.request_guard import RequestGuard
 from service.api.responses import HeadRequests, RequestMetrics, SecurityHeaders
-from service.api.routes import disk, events, health, jobs, metrics, models, trials
+from service.api.routes import access, disk, events, health, jobs, metrics, models, proxy, trials
+from service.db.audit import AuditLog
 from service.db.outbox import Outbox
 from service.db.store import Store
+from service.db.tokens import Tokens
 from service.inference.decoder_pool import DecoderPool
 from service.inference.model_pool import ModelPool
 from service.metrics.instruments import Metrics
 from service.reconciler.loop import Reconciler
 from service.scheduling.job_service import JobService
+from service.scopes import Scope
 from service.settings import Settings
 from service.upstream.cluster_monitor import ClusterMonitor
+from service.upstream.reverse_proxy import MOST_BODY, ReverseProxy
 from service.upstream.tracking_server import TrackingServer
 from service.webhook_sender import WebhookSender
 
@@ -39,6 +49,14 @@ __all__ = ["create_app"]
 _STATIC = Path(__file__).parent / "static"
 _PAGE = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css"}
 _STOP_SECONDS = 4.0
+
+_BUILT_IN: dict[str, Scope | None] = {
+    "/openapi.json": Scope.READ,
+    "/docs": Scope.READ,
+    "/docs/oauth2-redirect": Scope.READ,
+    "/static-offline-docs": None,
+}
+"""What the framework's own routes need. The last one has scripts that anybody can have elsewhere."""
 
 _DESCRIPTION = """Trains, tracks and serves an attentive sequential auto-encoder.
 
@@ -79,7 +97,24 @@ def create_app(
     decoders = DecoderPool(settings.max_image_pixels, settings.decode_seconds)
     if inference is not None:
         inference.batcher.on_batch = instruments.reconstruct_batch_size.observe
-    context = AppContext(settings, cluster, store, server, service, inference, decoders, instruments)
+    tokens = Tokens(store.database, store.now)
+    authenticator = _authenticator(tokens, settings) if settings.needs_tokens else None
+    audit = AuditLog(store.database, store.now)
+    context = AppContext(
+        settings,
+        cluster,
+        store,
+        server,
+        service,
+        inference,
+        decoders,
+        tokens,
+        audit,
+        mlflow_proxy=ReverseProxy(settings.mlflow_url, "/mlflow"),
+        ray_proxy=ReverseProxy(settings.ray_url, "/ray", partial(_ray_headers, settings.ray_token_file)),
+        authenticator=authenticator,
+        metrics=instruments,
+    )
     # The reference at /docs with its scripts from here: FastAPI's own page loads them from another host.
     app = FastAPIOffline(
         redoc_url=None,
@@ -89,28 +124,64 @@ def create_app(
         lifespan=_lifespan(context, _workers(context)),
     )
     app.state.context = context
-    _guard(app, context)
+    table = RouteTable(_BUILT_IN)
+    _guard(app, context, table)
     install(app)
-    for routes in (jobs, trials, events, models, disk, health, metrics):
+    for routes in (jobs, trials, events, models, disk, access, proxy, health, metrics):
         app.include_router(routes.router)
     app.openapi = lambda: documented(app)  # type: ignore[method-assign]
     for address, name in _PAGE.items():
-        app.add_api_route(address, partial(_file, name), include_in_schema=False)
+        app.add_api_route(address, partial(_file, name), include_in_schema=False, dependencies=[public()])
+    table.load(app)
     return app
 
 
-def _guard(app: FastAPI, context: AppContext) -> None:
+def _ray_headers(token_file: Path | None) -> dict[str, str]:
+    """Ray's own token, read at each request, so that a new one is found. Raises: OSError."""
+    return {} if token_file is None else {"Authorization": f"Bearer {token_file.read_text().strip()}"}
+
+
+def _authenticator(tokens: Tokens, settings: Settings) -> Authenticator:
+    """Checks tokens of the database, and those of an identity provider where there is one."""
+    if not settings.jwks_url:
+        return Authenticator(tokens, is_restricted=settings.private_jobs)
+    from service.api.access.web_tokens import JwtVerifier  # its library is not needed otherwise
+
+    return Authenticator(tokens, is_restricted=settings.private_jobs, web_tokens=JwtVerifier(settings))
+
+
+def _guard(app: FastAPI, context: AppContext, table: RouteTable) -> None:
     """Adds what looks at each request before the routes do; the last one is the first to see it."""
     settings = context.settings
     app.add_middleware(
         BodyLimit,
         default=settings.max_spec_bytes,
-        exceptions={"/reconstruct": settings.max_body_bytes},
+        exceptions={"/reconstruct": settings.max_body_bytes, "/mlflow/": MOST_BODY, "/ray/": MOST_BODY},
         seconds=settings.body_timeout,
         most_held=settings.max_held_bytes,
     )
     app.add_middleware(HeadRequests)
-    app.add_middleware(RequestGuard, allowed_hosts=(settings.host, *settings.allowed_hosts))
+    app.add_middleware(
+        AccessControl,
+        table=table,
+        authenticator=context.authenticator,
+        jobs=context.store,
+        rate=settings.rate_limit,
+        burst=settings.rate_burst,
+    )
+    if settings.cors_origins:
+        # Without the page's cookie, which is for this origin alone.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST", "PATCH", "DELETE"),
+            allow_headers=("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"),
+            expose_headers=("Location", "Retry-After", "Seqae-Warnings"),
+        )
+    app.add_middleware(
+        RequestGuard, allowed_hosts=(settings.host, *settings.allowed_hosts), cors_origins=settings.cors_origins
+    )
+    app.add_middleware(AuditTrail, table=table, log=context.audit)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics, metrics=context.metrics)
 
@@ -147,7 +218,8 @@ def _workers(context: AppContext) -> list[Reconciler | WebhookSender]:
             )
         )
     if settings.webhook_urls and settings.webhook_secret is not None:
-        workers.append(WebhookSender(Outbox(store.database, store.now), settings.webhook_secret.get_secret_value()))
+        outbox, secret = Outbox(store.database, store.now), settings.webhook_secret.get_secret_value()
+        workers.append(WebhookSender(outbox, secret, networks=settings.webhook_networks))
     return workers
 
 
@@ -171,5 +243,7 @@ def _lifespan(
                 if context.inference is not None:
                     group.start_soon(anyio.to_thread.run_sync, context.inference.stop)
                 group.start_soon(context.decoders.close)
+                for proxied in (context.mlflow_proxy, context.ray_proxy):
+                    group.start_soon(proxied.close)
 
     return lifespan

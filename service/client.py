@@ -1,5 +1,6 @@
 """HTTP client of the service's API, for the command line and for any Python program."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,13 +13,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from jobs.specs import AnySpec
 from seqae.config import Config
-from service.connection import Connection, header_value, parse_answer, path_segment
+from service.connection import Connection, find_token, header_value, parse_answer, path_segment
 from service.errors import ApiError
+from service.schemas.access import AuditPage, TokenCreated, TokenView
 from service.schemas.disk import DiskView
 from service.schemas.health import Readiness
 from service.schemas.jobs import END_OF_EVENTS, AttemptView, Event, FrameList, JobView, Page, Validation
 from service.schemas.models import Invert, MediaType, ModelStatus, ReconstructionView, RegisteredModelView
 from service.schemas.trials import TrialPage, TrialView
+from service.scopes import Scope
 
 __all__ = ["Client"]
 
@@ -33,13 +36,21 @@ class Client:
         url: of the service, such as http://127.0.0.1:8400.
         timeout: seconds that an answer may take.
         transport: for tests.
+        token: of the service; None: what SEQAE_TOKEN says, or the file that SEQAE_TOKEN_FILE names.
 
     Raises:
-        ApiError: the URL is none.
+        ApiError: the URL is none, or the token can't be read.
     """
 
-    def __init__(self, url: str, timeout: float = 60.0, transport: httpx.BaseTransport | None = None) -> None:
-        self._connection = Connection(url, timeout, transport)
+    def __init__(
+        self,
+        url: str,
+        timeout: float = 60.0,
+        transport: httpx.BaseTransport | None = None,
+        *,
+        token: str | None = None,
+    ) -> None:
+        self._connection = Connection(url, timeout, transport, find_token(os.environ) if token is None else token)
 
     @property
     def url(self) -> str:
@@ -312,6 +323,40 @@ class Client:
         # A service of the release before does not know `invert`, and its answer is the same without it.
         params = {"model": model} if invert is Invert.FALSE else {"model": model, "invert": invert.value}
         return self._connection.call("POST", "/reconstruct", files=files, params=params, headers={"Accept": media_type})
+
+    # --- access
+
+    def create_token(
+        self, owner: str, scopes: Sequence[Scope], *, name: str = "", days: float | None = None
+    ) -> TokenCreated:
+        """Makes a token, and gives its secret, which is kept nowhere.
+
+        Args:
+            owner: who asks, when a request comes with it.
+            scopes: what it is for.
+            name: in words.
+            days: until it expires; None: never.
+        """
+        body = {"owner": owner, "scopes": list(scopes), "name": name, "days": days}
+        return parse_answer(self._connection.call("POST", "/tokens", json=body), TokenCreated)
+
+    def tokens(self) -> tuple[TokenView, ...]:
+        """Every token, newest first, without its secret."""
+        return parse_answer(self._connection.call("GET", "/tokens"), tuple[TokenView, ...])
+
+    def revoke_token(self, token_id: str) -> TokenView:
+        """Ends a token."""
+        return parse_answer(self._connection.call("DELETE", f"/tokens/{path_segment(token_id)}"), TokenView)
+
+    def audit(self, *, before: int | None = None, limit: int = 100) -> AuditPage:
+        """A page of the audit log, newest first.
+
+        Args:
+            before: `next_before` of the page before.
+            limit: rows on a page.
+        """
+        params = {"limit": limit} if before is None else {"limit": limit, "before": before}
+        return parse_answer(self._connection.call("GET", "/audit", params=params), AuditPage)
 
     # --- the service itself
 

@@ -1,7 +1,10 @@
 """HTTP connection of the client to one service: requests, streams, and whatever goes wrong with them as ApiError."""
 
+import os
 import re
+import stat
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -12,12 +15,17 @@ from pydantic import TypeAdapter, ValidationError
 from service.errors import ApiError
 from service.schemas.problems import Problem
 
-__all__ = ["Connection", "header_value", "parse_answer", "path_segment"]
+__all__ = ["Connection", "find_token", "header_value", "parse_answer", "path_segment", "write_token"]
 
 ViewT = TypeVar("ViewT")
 
 _MOST_QUOTED = 2000
 _LAST_PORT = 65_535
+
+TOKEN_VARIABLE = "SEQAE_TOKEN"
+TOKEN_FILE_VARIABLE = "SEQAE_TOKEN_FILE"
+
+_MOST_TOKEN_BYTES = 10_000
 
 
 class Connection:
@@ -27,19 +35,23 @@ class Connection:
         url: of the service, such as http://127.0.0.1:8400.
         timeout: seconds that an answer may take.
         transport: for tests.
+        token: sent with each request; empty: none.
 
     Raises:
-        ApiError: the URL is none, or the environment names a proxy that can't be used.
+        ApiError: the URL is none, the token can't be sent, or the environment names a proxy that can't be used.
     """
 
-    def __init__(self, url: str, timeout: float, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, url: str, timeout: float, transport: httpx.BaseTransport | None = None, token: str = "") -> None:
         parsed = _parse_url(url)
         self.url = _shown(parsed)
         """The service's address, without a password."""
+        headers = {"Authorization": f"Bearer {header_value('the token', token, most=8192)}"} if token else {}
         # A proxy from the environment is right for a service elsewhere, and wrong for one on this machine.
         local = parsed.host in ("127.0.0.1", "localhost", "::1")
         try:
-            self._http = httpx.Client(base_url=parsed, timeout=timeout, transport=transport, trust_env=not local)
+            self._http = httpx.Client(
+                base_url=parsed, headers=headers, timeout=timeout, transport=transport, trust_env=not local
+            )
         except (ImportError, ValueError) as error:
             raise ApiError(f"the environment's proxy can't be used: {error}") from error
 
@@ -204,3 +216,43 @@ def _refusal(response: httpx.Response) -> ApiError:
     if len(fields) == 1 and fields[0][0].removeprefix("#/") in problem.detail:
         fields = []  # it is what the detail says already
     return ApiError("\n".join([problem.detail, *(f"  {place}: {text}" for place, text in fields)]), status)
+
+
+def find_token(environment: Mapping[str, str]) -> str:
+    """The token of SEQAE_TOKEN, or of the file that SEQAE_TOKEN_FILE names; empty where neither is set.
+
+    Raises:
+        ApiError: the file can't be read, or others can read it, too.
+    """
+    token = environment.get(TOKEN_VARIABLE, "").strip()
+    name = environment.get(TOKEN_FILE_VARIABLE, "").strip()
+    return token if token or not name else _read_token(Path(name).expanduser())
+
+
+def _read_token(path: Path) -> str:
+    try:
+        # Asked of the open file: its name may lead elsewhere a moment later. A pipe would never end.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ApiError(f"{path} ({TOKEN_FILE_VARIABLE}) is no file")
+            if found.st_mode & 0o077:
+                mode = stat.S_IMODE(found.st_mode)
+                raise ApiError(f"{path} has mode {mode:04o}, so others can read the token: `chmod 600 {path}`")
+            return file.read(_MOST_TOKEN_BYTES).decode("ascii").strip()
+    except OSError as error:
+        raise ApiError(f"{path} ({TOKEN_FILE_VARIABLE}) can't be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ApiError(f"{path} ({TOKEN_FILE_VARIABLE}) holds no token: it is not ASCII") from error
+
+
+def write_token(path: Path, token: str) -> None:
+    """Writes a token into a new file, which its owner alone can read.
+
+    Raises:
+        OSError: it can't be written, or there is such a file already.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(f"{token}\n")

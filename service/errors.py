@@ -15,9 +15,11 @@ __all__ = [
     "ConflictError",
     "CursorError",
     "FieldProblem",
+    "ForbiddenError",
     "ForeignHostError",
     "ForeignOriginError",
     "FrameNotFoundError",
+    "IdentityProviderError",
     "JobNotFoundError",
     "MalformedBodyError",
     "MediaTypeError",
@@ -28,13 +30,17 @@ __all__ = [
     "OverloadedError",
     "ProblemType",
     "QuotaError",
+    "RateLimitError",
     "SlowBodyError",
     "SpecRefusedError",
     "StackError",
     "StaleRowError",
     "StoreUnavailableError",
+    "TokenNotFoundError",
     "TrialNotFoundError",
+    "UnauthorizedError",
     "UploadError",
+    "UpstreamError",
     "problem_type",
 ]
 
@@ -139,6 +145,30 @@ class ForeignOriginError(Error):
     """A request that changes something, made by a web page of another origin."""
 
 
+class UnauthorizedError(Error):
+    """A request without a token that is known, or with one that has ended."""
+
+
+class ForbiddenError(Error):
+    """A request whose token does not allow it, or that changes somebody else's job."""
+
+
+class RateLimitError(Error):
+    """More requests than one owner, or one address, may make. Try again in a moment."""
+
+
+class TokenNotFoundError(Error):
+    """No token has this id."""
+
+
+class IdentityProviderError(Error):
+    """The keys by which tokens of the identity provider are checked can't be had. Try again later."""
+
+
+class UpstreamError(Error):
+    """MLflow or Ray's dashboard, behind the proxy, did not answer."""
+
+
 class MediaTypeError(Error):
     """A body of a type that this address does not take."""
 
@@ -181,11 +211,18 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
         # The request is at fault.
         MalformedBodyError: ProblemType(400, "malformed-body", "A body that can't be parsed as what it says it is"),
         CursorError: ProblemType(400, "cursor", "A page cursor that this service did not hand out"),
+        UnauthorizedError: ProblemType(
+            401, "unauthorized", "A request without a token that is known, or with one that has ended"
+        ),
+        ForbiddenError: ProblemType(
+            403, "forbidden", "A request whose token does not allow it, or that changes somebody else's job"
+        ),
         ForeignOriginError: ProblemType(
             403, "foreign-origin", "A request that changes something, made by a web page of another origin"
         ),
         JobNotFoundError: ProblemType(404, "job-not-found", "No job has this id"),
         FrameNotFoundError: ProblemType(404, "frame-not-found", "The job has no film strip of this step (yet)"),
+        TokenNotFoundError: ProblemType(404, "token-not-found", "No token has this id"),
         TrialNotFoundError: ProblemType(
             404, "trial-not-found", "The job is no search, or has no trial of this number (yet)"
         ),
@@ -224,6 +261,11 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
             "or it writes nothing on these images",
         ),
         QuotaError: ProblemType(429, "quota", "The owner, or everybody together, has as many jobs as is allowed"),
+        RateLimitError: ProblemType(429, "rate-limit", "More requests than one owner, or one address, may make"),
+        UpstreamError: ProblemType(503, "upstream", "MLflow or Ray's dashboard, behind the proxy, did not answer"),
+        IdentityProviderError: ProblemType(
+            503, "identity-provider", "The keys by which tokens of the identity provider are checked can't be had"
+        ),
         # A part of this service is not there, or not yet: trying again later helps.
         StoreUnavailableError: ProblemType(503, "store-unavailable", "The job database does not answer"),
         OverloadedError: ProblemType(503, "overloaded", "As many requests wait for the model as may wait"),

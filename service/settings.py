@@ -1,16 +1,32 @@
 """Every setting of the control plane, read once by the entry point from `SEQAE_*` variables and handed on."""
 
+import ipaddress
+import re
 from pathlib import Path
-from typing import Self
-from urllib.parse import quote
+from typing import Literal, Self
+from urllib.parse import quote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from seqae.errors import Error
+from service.scopes import Scope
 
-__all__ = ["ReconcilerSettings", "Settings"]
+__all__ = ["ReconcilerSettings", "Settings", "is_loopback"]
+
+
+JwtAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+"""Algorithms with a public key alone: with a shared key, or none, whoever can check a token can make one."""
 
 
 class ReconcilerSettings(BaseModel):
@@ -125,6 +141,12 @@ class ReconcilerSettings(BaseModel):
     deleted_events_days: float = Field(90.0, gt=0, le=36_500)
     """Events of a deleted job are kept for so many days."""
 
+    audit_days: float = Field(365.0, gt=0, le=36_500)
+    """Rows of the audit log are kept for so many days."""
+
+    max_audit_rows: int = Field(100_000, ge=100)
+    """The audit log keeps no more rows, the newest ones."""
+
     @property
     def longest_wait(self) -> float:
         """No job is left alone for longer, in seconds; one that is to be has been put off by a clock set back since."""
@@ -198,6 +220,52 @@ class Settings(ReconcilerSettings, BaseSettings):
 
     webhook_secret: SecretStr | None = None
     """Key of the signature (HMAC-SHA256) of each delivery."""
+
+    webhook_networks: tuple[IPvAnyNetwork, ...] = ()
+    """Networks of receivers that are not on the public internet, such as "10.1.0.0/16" (JSON list in the environment).
+    Other addresses of the inside are never connected to, whatever a receiver's name leads to."""
+
+    # --- who may ask
+
+    tokens: bool = False
+    """Every request needs a token. Always so where `host` is no loopback address, or where there is a `jwks_url`."""
+
+    private_jobs: bool = False
+    """Owners see their own jobs alone; admins see all. Off: everybody who may read sees all jobs. Counts where tokens
+    are needed."""
+
+    rate_limit: float = Field(100.0, ge=0)
+    """Requests a second that one owner may make of this process, in the long run, where tokens are needed; 0: no
+    limit."""
+
+    rate_burst: int = Field(1_000, ge=1)
+    """Requests that one owner may make at once, who has not asked for a while."""
+
+    jwks_url: str = ""
+    """Address of the keys (JWKS) of an identity provider: its tokens (JWT) are accepted besides those made here. https,
+    or http on the loopback."""
+
+    jwt_issuer: str = ""
+    """What the claim `iss` of such a token must be; needed with `jwks_url`."""
+
+    jwt_audience: str = ""
+    """What must be in its claim `aud`; needed with `jwks_url`."""
+
+    jwt_algorithms: tuple[JwtAlgorithm, ...] = ("RS256", "ES256")
+    """Algorithms of signatures that are accepted (JSON list in the environment)."""
+
+    jwt_owner_claim: str = Field("sub", min_length=1)
+    """Claim that has the owner."""
+
+    jwt_scopes_claim: str = Field("scope", min_length=1)
+    """Claim that has the scopes: a list, or a text with blanks between them."""
+
+    jwt_scopes: dict[str, Scope] = Field({f"seqae:{scope}": scope for scope in Scope})
+    """Scope for each value of that claim (JSON object in the environment); other values allow nothing."""
+
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose web pages may ask, with a token in a header (JSON list in the environment), such as
+    "https://lab.example". Empty: no page of another origin may."""
 
     # --- the HTTP edge
 
@@ -292,6 +360,18 @@ class Settings(ReconcilerSettings, BaseSettings):
             raise ValueError("SEQAE_WEBHOOK_URLS needs SEQAE_WEBHOOK_SECRET, which signs the deliveries")
         return self
 
+    @model_validator(mode="after")
+    def _identity_provider_is_named(self) -> Self:
+        if not self.jwks_url:
+            return self
+        url = urlsplit(self.jwks_url)
+        host = url.hostname or ""
+        if not host or not (url.scheme == "https" or (url.scheme == "http" and is_loopback(host))):
+            raise ValueError("SEQAE_JWKS_URL must be an https:// address: who can change its answer can be anybody")
+        if not (self.jwt_issuer and self.jwt_audience and self.jwt_algorithms):
+            raise ValueError("SEQAE_JWKS_URL needs SEQAE_JWT_ISSUER, SEQAE_JWT_AUDIENCE and SEQAE_JWT_ALGORITHMS")
+        return self
+
     @field_validator("home", mode="before")
     @classmethod
     def _named(cls, home: object) -> object:
@@ -308,6 +388,16 @@ class Settings(ReconcilerSettings, BaseSettings):
                 raise ValueError(f"{host!r} is no host: give a name, with or without a port, and no scheme")
         return hosts
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_only(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not re.fullmatch(r"https?://[a-z0-9.\-\[\]:]+", origin):
+                raise ValueError(
+                    "an entry is no origin: scheme and host, in small letters, such as https://lab.example"
+                )
+        return origins
+
     @field_validator("home", "data_dir", "ray_token_file")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
@@ -318,6 +408,11 @@ class Settings(ReconcilerSettings, BaseSettings):
     @classmethod
     def _absolute_roots(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
         return tuple(root.expanduser().absolute() for root in roots)
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether requests need a token."""
+        return self.tokens or bool(self.jwks_url) or not is_loopback(self.host)
 
     @property
     def database(self) -> str:
@@ -334,6 +429,14 @@ class Settings(ReconcilerSettings, BaseSettings):
     def cache_dir(self) -> Path:
         """Folder of built data sets, shared by all jobs."""
         return self.home / "data"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server that listens on this host can be reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _variable(location: tuple[int | str, ...]) -> str:

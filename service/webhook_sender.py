@@ -11,6 +11,8 @@ least once, so receivers should drop an id that they have seen. A delivery is a 
 
 import binascii
 import logging
+from collections.abc import Callable, Collection
+from contextlib import closing
 
 import httpx
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
@@ -18,8 +20,9 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 from jobs.periodic_thread import PeriodicThread
 from service.backoff import exponential_backoff
 from service.db.outbox import Delivery, Outbox
+from service.upstream.addresses import Network, is_allowed, resolve_host
 
-__all__ = ["WebhookSender", "make_signer"]
+__all__ = ["InternalAddressError", "WebhookSender", "make_signer"]
 
 log = logging.getLogger(__name__)
 
@@ -55,15 +58,25 @@ class WebhookSender:
         secret: signs the deliveries, see `make_signer`.
         timeout: seconds that a receiver has.
         transport: for tests.
+        networks: of receivers that are not on the public internet.
+        resolve: addresses of a host and port; raises OSError.
     """
 
     def __init__(
-        self, outbox: Outbox, secret: str, timeout: float = 10.0, transport: httpx.BaseTransport | None = None
+        self,
+        outbox: Outbox,
+        secret: str,
+        timeout: float = 10.0,
+        transport: httpx.BaseTransport | None = None,
+        networks: Collection[Network] = (),
+        resolve: Callable[[str, int], list[str]] = resolve_host,
     ) -> None:
         self._outbox = outbox
         self._signer = make_signer(secret)
         self._thread: PeriodicThread | None = None
         self._http = _new_client(timeout, transport)
+        self._networks = networks
+        self._resolve = resolve
 
     def start(self, every: float = 1.0) -> None:
         """Starts sending in a thread of its own, which looks for due deliveries every so many seconds."""
@@ -105,13 +118,47 @@ class WebhookSender:
             "webhook-signature": self._signer.sign(message_id, now, delivery.body),
         }
         try:
-            response = self._http.post(delivery.url, content=delivery.body.encode(), headers=headers)
+            url = httpx.URL(delivery.url)
+            # Connected to by the address that was looked at: a name may lead elsewhere when it is asked again.
+            address = self._public_address(url)
+            request = self._http.build_request(
+                "POST",
+                url.copy_with(host=address),
+                content=delivery.body.encode(),
+                headers=headers | {"Host": url.netloc.decode("ascii")},
+                extensions={"sni_hostname": url.host},
+            )
+            with closing(self._http.send(request, stream=True)) as response:
+                # Whatever a receiver answers besides its status, and however much of it, is not looked at.
+                return None if response.is_success else f"answered {response.status_code}"
         except httpx.InvalidURL:
             # What it says would quote the address.
             return "InvalidURL"
+        except InternalAddressError as error:
+            return str(error)
+        except OSError as error:
+            return f"its name has no address: {error.strerror or type(error).__name__}"
         except httpx.HTTPError as error:
             return f"{type(error).__name__}: {error}"
-        return None if response.is_success else f"answered {response.status_code}"
+
+    def _public_address(self, url: httpx.URL) -> str:
+        """An address of a receiver; none of its addresses is of the inside.
+
+        Raises:
+            InternalAddressError: one of them is.
+            OSError: it has none.
+        """
+        found = self._resolve(url.host, url.port or (443 if url.scheme == "https" else 80))
+        if not found:
+            raise OSError("no address")
+        for address in found:
+            if not is_allowed(address, self._networks):
+                raise InternalAddressError("an address of the inside, which no network of SEQAE_WEBHOOK_NETWORKS has")
+        return found[0]
+
+
+class InternalAddressError(Exception):
+    """A receiver's name leads to an address of the inside."""
 
 
 def _receiver(url: str) -> str:

@@ -25,7 +25,7 @@ class BodyLimit:
     Args:
         app: what it guards.
         default: most bytes of a body.
-        exceptions: other limits, by exact path.
+        exceptions: other limits, by exact path, or by the beginning of one where it ends in a slash.
         seconds: a body must have arrived so long after its request's head.
         most_held: most bytes that the bodies of all requests in progress hold together. A request with a body that
             is no larger than `default` is never refused for it.
@@ -46,7 +46,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._exceptions.get(scope["path"], self._default)
+        limit = self._limit(scope["path"])
         headers = Headers(scope=scope)
         encoding = headers.get("content-encoding", "").strip().lower()
         if encoding not in ("", "identity"):
@@ -62,6 +62,10 @@ class BodyLimit:
             await self._guard(scope, send, body)
         finally:
             self._held -= body.size
+
+    def _limit(self, path: str) -> int:
+        below = (most for start, most in self._exceptions.items() if start.endswith("/") and path.startswith(start))
+        return self._exceptions.get(path) or next(below, self._default)
 
     async def _guard(self, scope: Scope, send: Send, body: "_Body") -> None:
         async def watched(message: Message) -> None:

@@ -7,13 +7,17 @@ from typing import Annotated
 import anyio
 from fastapi import Depends, Request
 
+from service.api.access.authentication import Authenticator
+from service.db.audit import AuditLog
 from service.db.store import Store
+from service.db.tokens import Tokens
 from service.inference.decoder_pool import DecoderPool
 from service.inference.model_pool import ModelPool
 from service.metrics.instruments import Metrics
 from service.scheduling.job_service import JobService
 from service.settings import Settings
 from service.upstream.cluster_monitor import ClusterMonitor
+from service.upstream.reverse_proxy import ReverseProxy
 from service.upstream.tracking_server import TrackingServer
 
 __all__ = ["AppContext", "ContextDep", "JobServiceDep"]
@@ -30,6 +34,12 @@ class AppContext:
     job_service: JobService
     inference: ModelPool | None
     decoders: DecoderPool
+    tokens: Tokens
+    audit: AuditLog
+    mlflow_proxy: ReverseProxy
+    ray_proxy: ReverseProxy
+    authenticator: Authenticator | None = None
+    """None: tokens are off."""
     metrics: Metrics = field(default_factory=Metrics)
     """Instruments that `/metrics` shows."""
     closing: asyncio.Event = field(default_factory=asyncio.Event)

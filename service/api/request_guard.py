@@ -34,11 +34,13 @@ class RequestGuard:
         app: what it guards.
         allowed_hosts: names of this service besides those of the loopback: "name" with any port, "name:port",
             "*.domain", or "*" for all.
+        cors_origins: other origins whose pages may write.
     """
 
-    def __init__(self, app: ASGIApp, allowed_hosts: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, allowed_hosts: Iterable[str], cors_origins: Iterable[str] = ()) -> None:
         self._app = app
         self._allowed = [host.lower() for host in allowed_hosts]
+        self._cors_origins = frozenset(cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, unless it is somebody else's."""
@@ -63,10 +65,12 @@ class RequestGuard:
         return name == "localhost" or _is_loopback(name) or any(_fits(name, port, entry) for entry in self._allowed)
 
     def _is_foreign(self, headers: Headers, host: tuple[str, str]) -> bool:
+        origins = headers.getlist("origin")
+        if len(origins) == 1 and origins[0] in self._cors_origins:
+            return False
         # Browsers say so themselves; `same-site` is another port of the same machine. Other clients send neither.
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             return True
-        origins = headers.getlist("origin")
         return any(not self._is_own_origin(origin, host) for origin in origins)
 
     def _is_own_origin(self, origin: str, host: tuple[str, str]) -> bool:

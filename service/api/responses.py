@@ -44,7 +44,7 @@ class SecurityHeaders:
         async def protected(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["Content-Security-Policy"] = _POLICIES.get(scope["path"], _NOTHING)
+                headers.setdefault("Content-Security-Policy", _POLICIES.get(scope["path"], _NOTHING))
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)

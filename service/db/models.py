@@ -15,12 +15,14 @@ from service.job_state import Desired, State
 
 __all__ = [
     "AttemptRow",
+    "AuditRow",
     "Base",
     "DeliveryRow",
     "EventCursor",
     "EventRow",
     "JobRow",
     "LeaseRow",
+    "TokenRow",
     "Waiting",
     "WaitingFor",
 ]
@@ -246,3 +248,47 @@ class LeaseRow(Base):
     name: Mapped[str] = mapped_column(String(50), primary_key=True)
     owner: Mapped[str] = mapped_column(String(100))
     expires: Mapped[datetime]
+
+
+class TokenRow(Base):
+    """An access token. The secret itself is not kept, only its SHA-256; see `service.db.tokens`."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    secret_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    """SHA-256 of the secret, in hexadecimal."""
+    name: Mapped[str] = mapped_column(String(100))
+    """What it is for, in words."""
+    owner: Mapped[str] = mapped_column(String(200))
+    """Who asks, when a request comes with it."""
+    scopes: Mapped[str] = mapped_column(String(100))
+    """Names of its scopes, with blanks between them."""
+    created_at: Mapped[datetime]
+    created_by: Mapped[str] = mapped_column(String(200))
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    """To the minute."""
+
+
+class AuditRow(Base):
+    """A request that changed something, or was refused to."""
+
+    __tablename__ = "audit"
+    __table_args__ = (_INCREASING,)
+
+    id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
+    at: Mapped[datetime]
+    who: Mapped[str] = mapped_column(String(200))
+    """The owner; empty where nobody has said who asks."""
+    token_id: Mapped[str | None] = mapped_column(String(32))
+    address: Mapped[str] = mapped_column(String(64))
+    """Of the client, or `command line`."""
+    action: Mapped[str] = mapped_column(String(200))
+    """Method and path of the route, or a verb of the command line."""
+    target: Mapped[str] = mapped_column(String(300))
+    """Path of the request."""
+    status: Mapped[int | None]
+    """HTTP status of the answer; None where it was written together with what was changed."""
+    changed: Mapped[dict[str, Any]]

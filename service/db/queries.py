@@ -38,6 +38,13 @@ class Queries:
         with self.database.read() as session:
             return find_job(session, job_id)
 
+    def owner_of(self, job_id: str) -> str | None:
+        """Whose a job is; None where there is no such job."""
+        if "\0" in job_id:
+            return None
+        with self.database.read() as session:
+            return session.scalar(select(JobRow.owner).where(JobRow.id == job_id))
+
     def reload(self, job: JobRow) -> JobRow:
         """A row read again while its lease is held. Raises: StaleRowError: it is not."""
         found = self.job(job.id)

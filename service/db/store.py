@@ -12,6 +12,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from jobs.interfaces import submission_id
 from service.clock import CLOCK_SKEW, Clock, utc_now
+from service.db.audit import record
 from service.db.changes import AttemptChanges, JobChanges
 from service.db.engine import Database
 from service.db.models import AttemptRow, DeliveryRow, EventRow, JobRow
@@ -133,6 +134,7 @@ class Store(Queries):
             values: _Values = {JobRow.version: job.version + 1, JobRow.updated_at: self.now()}
             defaults: JobChanges = {"not_before": None}
             _update_one(session, same, values, {**defaults, **changes})
+            record(session, self.now(), {"job": job.id, **{name: str(value) for name, value in changes.items()}})
             return find_job(session, job.id)
 
     def update(self, job: JobRow, events: Iterable[NewEvent] = (), **changes: Unpack[JobChanges]) -> JobRow:
@@ -230,6 +232,7 @@ class Store(Queries):
             same = and_(JobRow.id == job.id, JobRow.state.in_(ENDED), JobRow.cleaned_up.is_(False))
             wanted: JobChanges = {"delete_requested": True, "not_before": None}
             _update_one(session, same, {JobRow.updated_at: self.now()}, wanted)
+            record(session, self.now(), {"job": job.id, "delete_requested": True})
             return find_job(session, job.id)
 
     def was_deleted(self, job_id: str) -> bool:
@@ -250,6 +253,7 @@ class Store(Queries):
                 raise StaleRowError(f"job {job.id} has changed")
             session.execute(delete(AttemptRow).where(AttemptRow.job_id == job.id))
             session.add(EventRow(job_id=job.id, at=self.now(), type=EventType.DELETED, data={"state": job.state.value}))
+            record(session, self.now(), {"job": job.id, "deleted": True})
 
     # --- inside a transaction
 
@@ -297,10 +301,19 @@ class Store(Queries):
         row = EventRow(job_id=job.id, at=now, type=EventType.TRANSITION, data=data)
         session.add(row)
         session.flush()
+        record(session, now, {"job": job.id, "from": before, "to": to.value})
         about = {"id": job.id, "name": job.name, "kind": job.kind, "owner": job.owner}
         body = {"id": row.id, "type": EventType.TRANSITION, "at": now.isoformat(), "job": about, "data": data}
+        body |= _chat_message(job, to, reason)
         for url in self._webhook_urls:
             session.add(DeliveryRow(event_id=row.id, url=url, body=json.dumps(body), next_at=now))
+
+
+def _chat_message(job: JobRow, to: State, reason: str) -> dict[str, Any]:
+    """What Slack (`text`) and Discord (`content`) show of a transition; a job's name calls nobody there."""
+    text = f"{job.name[:200]} ({job.id}) is {to.value}: {reason[:500]}"
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return {"text": escaped, "content": text, "allowed_mentions": {"parse": list[str]()}}
 
 
 def _affected(result: Any) -> int:

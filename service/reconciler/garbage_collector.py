@@ -8,6 +8,7 @@ from datetime import timedelta
 from jobs.errors import TrackingUnavailable
 from jobs.interfaces import RunStatus
 from seqae.errors import Error
+from service.db.audit import AuditLog
 from service.db.models import JobRow
 from service.db.retention import Retention
 from service.disk.removal import TRASH, remove_job
@@ -99,11 +100,18 @@ class GarbageCollector:
         before = now - timedelta(days=settings.deleted_events_days)
         self._report("events of deleted jobs", self._retention.forget_deleted_jobs(before))
 
+    def prune_audit(self) -> None:
+        """Removes rows of the audit log that are too old or too many."""
+        settings = self._context.settings
+        before = self._context.now() - timedelta(days=settings.audit_days)
+        log_rows = AuditLog(self._context.store.database, self._context.now)
+        self._report("rows of the audit log", log_rows.prune(before, settings.max_audit_rows))
+
     @property
     def disk_parts(self) -> tuple[Callable[[], object], ...]:
         """The parts that look at whole folders, which should not be done too often."""
         disk = DiskSweep(self._context.store, self._context.jobs_dir, self._context.cache_dir, self._context.settings)
-        return (disk.film_strips, disk.logs, disk.data, disk.models, self.prune_events)
+        return (disk.film_strips, disk.logs, disk.data, disk.models, self.prune_events, self.prune_audit)
 
     def _report(self, what: str, rows: int) -> None:
         if rows:

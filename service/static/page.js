@@ -2,7 +2,7 @@
 const $ = id => document.getElementById(id);
 const COLOURS = ["#56b4e9", "#e69f00", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2"];
 const LIVE = new Set(["SUBMITTING", "STARTING", "RUNNING", "FINALIZING", "LOST", "RETRY_WAIT", "PAUSING", "QUEUED"]);
-let chosen = null, film = "", timer = 0;
+let chosen = null, film = "", timer = 0, hasDoor = false;
 
 // Text only, never markup: names and messages come from whoever submitted the job.
 function make(tag, text, attributes = {}) {
@@ -20,10 +20,14 @@ function duration(seconds) {
 
 async function call(address, options) {
   const answer = await fetch(address, options);
+  if (answer.status === 401) $("enter").hidden = false;
   const body = answer.status === 204 ? null : await answer.json();
   if (!answer.ok && answer.headers.get("content-type").includes("problem")) throw new Error(body.detail);
   return body;
 }
+
+// Through this service's door, where it has one: MLflow itself can't be reached from elsewhere.
+const runPage = address => hasDoor ? `/mlflow/${new URL(address, location.href).hash}` : address;
 
 function row(job) {
   const tr = make("tr"), p = job.progress;
@@ -48,7 +52,7 @@ function row(job) {
   if (tested["test/mse"] == null && p?.val_mse != null) scores.textContent = `val/mse ${p.val_mse.toPrecision(3)}`;
   tr.append(make("td", p?.images_per_second ? `${Math.round(p.images_per_second)} images/s` : "", { class: "number" }));
   const links = tr.appendChild(make("td"));
-  if (job.mlflow_url && /^https?:/.test(job.mlflow_url)) links.append(make("a", "MLflow", { href: job.mlflow_url }), " ");
+  if (job.mlflow_url && /^(https?:|\/mlflow\/)/.test(job.mlflow_url)) links.append(make("a", "MLflow", { href: runPage(job.mlflow_url) }), " ");
   links.append(make("a", "logs", { href: `/jobs/${job.id}/logs` }), " ", make("a", "JSON", { href: `/jobs/${job.id}` }));
   if (job.model) links.append(make("div", `${job.model.name}/${job.model.version}`));
   if (job.promotion) {
@@ -158,6 +162,19 @@ drop.ondrop = event => {
   if (event.dataTransfer.files.length) reconstruct(event.dataTransfer.files[0]).catch(tell);
 };
 $("file").onchange = event => reconstruct(event.target.files[0]).catch(tell);
+
+// The token goes into a cookie that no script can read; nothing of it stays in this page, in an address or in a log.
+$("enter").onsubmit = async event => {
+  event.preventDefault();
+  const body = JSON.stringify({ token: $("token").value.trim() });
+  $("token").value = "";
+  try {
+    await call("/session", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    location.reload();
+  } catch (error) { $("refused").textContent = error.message; }
+};
+$("leave").onclick = () => call("/session", { method: "DELETE" }).then(() => location.reload(), tell);
+call("/session").then(({ needs_tokens }) => { hasDoor = needs_tokens; $("leave").hidden = !hasDoor; }, () => {});
 
 refresh();
 readiness();

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from jobs.specs import job_spec
+from service.api.reference.access_answers import access_examples
 from service.api.reference.trial_answers import trial_answers
 from service.job_state import Desired, State
 from service.schemas.disk import DiskPart, DiskView, JobDisk, OwnerDisk
@@ -49,7 +50,15 @@ _REASON = "better than seqae-mnist_scenes/2 by more than the standard error of t
 
 def examples() -> dict[str, dict[str, Any]]:
     """OpenAPI example objects, for the document's `components/examples`."""
-    found = {**_jobs(), **_other_answers_of_jobs(), **_models(), **_reconstructions(), **_service(), **trial_answers()}
+    found = {
+        **_jobs(),
+        **_other_answers_of_jobs(),
+        **_models(),
+        **_reconstructions(),
+        **_service(),
+        **access_examples(),
+        **trial_answers(),
+    }
     return {
         name: {"summary": summary, "value": to_jsonable_python(value, by_alias=True)}
         for name, (summary, value) in found.items()

@@ -25,6 +25,8 @@ from service.errors import (
     SlowBodyError,
     SpecRefusedError,
     StoreUnavailableError,
+    TokenNotFoundError,
+    UnauthorizedError,
     UploadError,
 )
 from service.schemas.problems import FieldError, Problem
@@ -131,6 +133,8 @@ _PROBLEMS: dict[str, tuple[str, str, Error]] = {
     "bad_cursor": ("A cursor of another service", "/jobs", CursorError("this service handed out no such cursor")),
     "no_such_job": ("No such job", "/jobs/job_000000000000", JobNotFoundError("there is no job job_000000000000")),
     "no_such_model": ("No such model", "/models/seqae-x", ModelNotFoundError("there is no registered model seqae-x")),
+    "unauthorized": ("No token", "/session", UnauthorizedError("the token is not known, has expired, or was revoked")),
+    "no_such_token": ("No such token", "/tokens/tok_000000000000", TokenNotFoundError("no token has this id")),
     "not_acceptable": (
         "None of the types asked for",
         "/reconstruct",
@@ -165,6 +169,7 @@ _PROBLEMS: dict[str, tuple[str, str, Error]] = {
 _INVALID = "invalid_request"
 _BY_STATUS: dict[int, tuple[str, ...]] = {
     400: ("malformed_body",),
+    401: ("unauthorized",),
     404: ("no_such_job",),
     406: ("not_acceptable",),
     408: ("slow_body",),
@@ -200,6 +205,8 @@ def _problems_of(path: str, status: int) -> tuple[str, ...]:
             return ("upload",)
         case "/reconstruct", 503:
             return ("overloaded",)
+        case "/tokens/{token_id}", 404:
+            return ("no_such_token",)
         case _, 404 if not path.startswith("/jobs"):
             return ("no_such_model",)
         case _, 409 if not path.startswith("/jobs"):

@@ -84,6 +84,20 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
             "Read the metrics, in Prometheus' format",
             ("metrics_jobs", "metrics_queue", "metrics_no_database"),
         ),
+        "POST /tokens": Operation(
+            "create_token", "Make an access token", ("token_new",), ("token_user", "token_reader", "token_admin")
+        ),
+        "GET /tokens": Operation("list_tokens", "List the access tokens", ("tokens", "tokens_none")),
+        "DELETE /tokens/{token_id}": Operation("revoke_token", "Revoke an access token", ("token_revoked",)),
+        "GET /session": Operation("get_session", "Show who asks", ("session", "session_open")),
+        "POST /session": Operation(
+            "begin_session",
+            "Have the browser keep a token",
+            ("session",),
+            ("session_token", "session_admin", "session_web"),
+        ),
+        "DELETE /session": Operation("end_session", "Have the browser forget the token"),
+        "GET /audit": Operation("show_audit", "Show who changed what", ("audit", "audit_none")),
         "GET /healthz": Operation("get_liveness", "Ask whether the process lives", ("alive",)),
         "GET /readyz": Operation("get_readiness", "Ask whether the service can do its work", ("ready", "no_model")),
     }
@@ -93,6 +107,7 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
 PARAMETERS: Mapping[str, tuple[str, object]] = MappingProxyType(
     {
         "job_id": ("id of the job, as `POST /jobs` answered", "job_4f7k2m9q1x3z"),
+        "token_id": ("id of the token, one of `GET /tokens`", "tok_1f0c3a5b7d9e"),
         "owner": ("only jobs that this owner submitted", "ada"),
         "limit": ("jobs on a page, 1 to 200", 50),
         "number": ("number of the trial, counted from 0", 3),
@@ -106,6 +121,7 @@ TAGS: Mapping[str, str] = MappingProxyType(
     {
         "jobs": "Training, searches, figures and evaluations: submit them, follow them, change them.",
         "models": "Registered models: which version is served and why, and reconstruction of images with them.",
+        "access": "Access tokens, and who changed what.",
         "service": "What the service keeps.",
         "health": "For load balancers and people who look after the service.",
     }

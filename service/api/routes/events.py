@@ -11,12 +11,14 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from seqae.errors import Error
+from service.api.access.principal import needs
 from service.api.dependencies import AppContext, ContextDep, JobServiceDep
 from service.api.problems import problem_responses
 from service.errors import JobNotFoundError
 from service.job_state import State
 from service.scheduling.job_service import JobService
 from service.schemas.jobs import END_OF_EVENTS, Event
+from service.scopes import Scope
 
 __all__ = ["router"]
 
@@ -31,6 +33,7 @@ _PAGE = 200
 
 @router.get(
     "/jobs/{job_id}/events",
+    dependencies=[needs(Scope.READ)],
     response_class=Response,
     responses={
         200: {"description": "the stream", "content": {"text/event-stream": {}}},

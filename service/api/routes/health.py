@@ -14,6 +14,7 @@ from fastapi import APIRouter, Response
 from jobs.errors import TrackingUnavailable
 from jobs.interfaces import CHAMPION
 from seqae.errors import Error
+from service.api.access.principal import public
 from service.api.dependencies import AppContext, ContextDep
 from service.api.problems import without_addresses
 from service.schemas.health import Health, PartStatus, Readiness, Works
@@ -29,13 +30,17 @@ _VERSION = version("seqae")
 _PROBE_BYTES = 65_536
 
 
-@router.get("/healthz")
+@router.get("/healthz", dependencies=[public()])
 async def healthz() -> Health:
     """The process runs. Asks nobody."""
     return Health(version=_VERSION)
 
 
-@router.get("/readyz", responses={503: {"model": Readiness, "description": "a required part is not there"}})
+@router.get(
+    "/readyz",
+    dependencies=[public()],
+    responses={503: {"model": Readiness, "description": "a required part is not there"}},
+)
 async def readyz(context: ContextDep, response: Response) -> Readiness:
     """Whether this process can do its own work: it has its database, and room on its disk.
 

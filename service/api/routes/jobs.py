@@ -14,6 +14,7 @@ from jobs.directory.layout import JobFolder
 from jobs.specs import JobSpec
 from seqae.config import NO_NULL
 from seqae.errors import Error
+from service.api.access.principal import PrincipalDep, needs
 from service.api.dependencies import AppContext, ContextDep, JobServiceDep
 from service.api.examples import SPECS
 from service.api.problems import problem_responses
@@ -22,6 +23,7 @@ from service.job_state import State
 from service.scheduling.job_service import JobService
 from service.scheduling.log_reader import LogEnd
 from service.schemas.jobs import AttemptView, FrameList, JobView, Page, PriorityChange, Validation
+from service.scopes import Scope
 
 __all__ = ["frame_paths", "frame_response", "router"]
 
@@ -40,6 +42,7 @@ def _refuse_other_than_json(request: Request) -> None:
 router = APIRouter(tags=["jobs"], responses=problem_responses(503))
 
 _only_json = [Depends(_refuse_other_than_json)]
+_read, _change = [needs(Scope.READ)], [needs(Scope.SUBMIT)]
 _Spec = Annotated[JobSpec, Body(openapi_examples=SPECS)]
 _UNKNOWN, _ENDED = problem_responses(404), problem_responses(404, 409)
 
@@ -47,81 +50,92 @@ _UNKNOWN, _ENDED = problem_responses(404), problem_responses(404, 409)
 @router.post(
     "/jobs",
     status_code=status.HTTP_201_CREATED,
-    dependencies=_only_json,
+    dependencies=[needs(Scope.SUBMIT), *_only_json],
     responses=problem_responses(400, 409, 413, 415, 422, 429),
 )
 def submit(
     spec: _Spec,
     response: Response,
     jobs: JobServiceDep,
+    principal: PrincipalDep,
     idempotency_key: Annotated[
         str | None,
         Header(min_length=1, max_length=255, description="the same key and body again give the same job again"),
     ] = None,
-    seqae_owner: Annotated[str, Header(max_length=200, description="who asks; quotas count by it")] = "",
+    seqae_owner: Annotated[
+        str, Header(max_length=200, description="who asks, where tokens are off; quotas count by it")
+    ] = "",
     priority: Annotated[int, Query(ge=-1000, le=1000, description="higher goes first")] = 0,
 ) -> JobView:
     """Accepts a job into the queue."""
-    job = jobs.submit(spec, idempotency_key=idempotency_key, owner=seqae_owner, priority=priority)
+    job = jobs.submit(spec, idempotency_key=idempotency_key, owner=principal.owner_or(seqae_owner), priority=priority)
     response.headers["Location"] = f"/jobs/{job.id}"
     return job
 
 
-@router.post("/jobs:validate", dependencies=_only_json, responses=problem_responses(400, 413, 415, 422))
+@router.post(
+    "/jobs:validate", dependencies=[needs(Scope.READ), *_only_json], responses=problem_responses(400, 413, 415, 422)
+)
 def validate(spec: _Spec, jobs: JobServiceDep) -> Validation:
     """What would run: the spec with every default, workers, steps, about how long, and why it would be refused."""
     return jobs.validate(spec)
 
 
-@router.get("/jobs", responses=problem_responses(400, 422))
+@router.get("/jobs", dependencies=_read, responses=problem_responses(400, 422))
 def list_jobs(
     jobs: JobServiceDep,
+    principal: PrincipalDep,
     state: Annotated[list[State] | None, Query(description="only jobs in these states; repeat it for several")] = None,
     owner: Annotated[str | None, Query(max_length=200, pattern=NO_NULL)] = None,
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Page:
     """Jobs, newest first, in pages."""
-    return jobs.list(state or (), cursor, limit, owner)
+    own = principal.sees_only
+    if own is not None and owner not in (None, own):
+        return Page(items=(), next_cursor=None)
+    return jobs.list(state or (), cursor, limit, owner if own is None else own)
 
 
-@router.get("/jobs/{job_id}", responses=_UNKNOWN)
+@router.get("/jobs/{job_id}", dependencies=_read, responses=_UNKNOWN)
 def get_job(job_id: str, jobs: JobServiceDep) -> JobView:
     """One job: state, progress, metrics, error, links."""
     return jobs.get(job_id)
 
 
-@router.get("/jobs/{job_id}/attempts", responses=_UNKNOWN)
+@router.get("/jobs/{job_id}/attempts", dependencies=_read, responses=_UNKNOWN)
 def list_attempts(job_id: str, jobs: JobServiceDep) -> tuple[AttemptView, ...]:
     """Every try at the job, oldest first."""
     return jobs.attempts(job_id)
 
 
-@router.post("/jobs/{job_id}/cancel", responses=_ENDED)
+@router.post("/jobs/{job_id}/cancel", dependencies=_change, responses=_ENDED)
 def cancel(job_id: str, jobs: JobServiceDep) -> JobView:
     """Ends the job. One that runs gets a moment to leave by itself."""
     return jobs.cancel(job_id)
 
 
-@router.post("/jobs/{job_id}/pause", responses=_ENDED)
+@router.post("/jobs/{job_id}/pause", dependencies=_change, responses=_ENDED)
 def pause(job_id: str, jobs: JobServiceDep) -> JobView:
     """Takes the job off the cluster, with a checkpoint, until it is resumed."""
     return jobs.pause(job_id)
 
 
-@router.post("/jobs/{job_id}/resume", responses=_ENDED)
+@router.post("/jobs/{job_id}/resume", dependencies=_change, responses=_ENDED)
 def resume(job_id: str, jobs: JobServiceDep) -> JobView:
     """Puts a paused job back into the queue; it goes on from its newest checkpoint."""
     return jobs.resume(job_id)
 
 
-@router.post("/jobs/{job_id}/retry", responses=_ENDED)
+@router.post("/jobs/{job_id}/retry", dependencies=_change, responses=_ENDED)
 def retry(job_id: str, jobs: JobServiceDep) -> JobView:
     """Tries again: at once if the job waits for its next attempt, as a new job if it failed or was cancelled."""
     return jobs.retry(job_id)
 
 
-@router.patch("/jobs/{job_id}", dependencies=_only_json, responses=problem_responses(400, 404, 409, 415, 422))
+@router.patch(
+    "/jobs/{job_id}", dependencies=[*_change, *_only_json], responses=problem_responses(400, 404, 409, 415, 422)
+)
 def change(job_id: str, wanted: PriorityChange, jobs: JobServiceDep) -> JobView:
     """Moves the job in the queue."""
     return jobs.set_priority(job_id, wanted.priority)
@@ -129,6 +143,7 @@ def change(job_id: str, wanted: PriorityChange, jobs: JobServiceDep) -> JobView:
 
 @router.delete(
     "/jobs/{job_id}",
+    dependencies=_change,
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
     responses={202: {"description": "it goes as soon as it is cleaned up"}, **_ENDED},
@@ -144,6 +159,7 @@ def delete(job_id: str, jobs: JobServiceDep) -> Response:
 
 @router.get(
     "/jobs/{job_id}/logs",
+    dependencies=_read,
     response_class=PlainTextResponse,
     responses={200: {"description": "what the driver printed"}, **_UNKNOWN},
 )
@@ -183,7 +199,7 @@ async def _follow(job_id: str, found: LogEnd, jobs: JobService, context: AppCont
             return
 
 
-@router.get("/jobs/{job_id}/frames", responses=_UNKNOWN)
+@router.get("/jobs/{job_id}/frames", dependencies=_read, responses=_UNKNOWN)
 def list_frames(job_id: str, jobs: JobServiceDep) -> FrameList:
     """Which film strips there are: one for each evaluation, made from a few fixed test scenes."""
     jobs.get(job_id)
@@ -192,6 +208,7 @@ def list_frames(job_id: str, jobs: JobServiceDep) -> FrameList:
 
 @router.get(
     "/jobs/{job_id}/frames/{step}",
+    dependencies=_read,
     response_class=FileResponse,
     responses={200: {"content": {"image/png": {}}}, **_UNKNOWN},
 )

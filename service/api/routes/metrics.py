@@ -11,9 +11,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from service.api.access.principal import PrincipalDep, needs
 from service.api.dependencies import AppContext, ContextDep
 from service.db.job_statistics import JobStatistics, job_statistics
 from service.errors import StoreUnavailableError
+from service.scopes import Scope
 
 __all__ = ["router"]
 
@@ -24,17 +26,18 @@ log = logging.getLogger(__name__)
 
 @router.get(
     "/metrics",
+    dependencies=[needs(Scope.READ)],
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' format"}},
 )
-def get_metrics(context: ContextDep) -> Response:
+def get_metrics(context: ContextDep, principal: PrincipalDep) -> Response:
     """Jobs, queue, reconciler, requests, model and disk, in Prometheus' text format.
 
     docs/operations.md explains each. Asks neither the cluster nor MLflow. Counters and histograms are this process's
-    own; jobs are those of the database.
+    own; jobs are those of the database. Where jobs are private, owners see no other owner's.
     """
     moment = CollectorRegistry()
-    moment.register(_Moment(context))
+    moment.register(_Moment(context, principal.sees_only))
     body = generate_latest(context.metrics.registry) + generate_latest(moment)
     return Response(body, media_type=CONTENT_TYPE_LATEST, headers={"Cache-Control": "no-store"})
 
@@ -44,10 +47,12 @@ class _Moment(Collector):
 
     Args:
         context: the app's.
+        owner: whose jobs are told by owner; None: everybody's.
     """
 
-    def __init__(self, context: AppContext) -> None:
+    def __init__(self, context: AppContext, owner: str | None) -> None:
         self._context = context
+        self._owner = owner
 
     def collect(self) -> Iterator[Metric]:
         """The families; without the database those of jobs are left out, and one says so."""
@@ -78,6 +83,8 @@ class _Moment(Collector):
         about = "Jobs that have not ended, by owner and state; all but the owners with most of them together"
         owners = GaugeMetricFamily("seqae_owner_jobs", about, labels=("owner", "state"))
         for (owner, state), number in jobs.by_owner.items():
+            if self._owner not in (None, owner):
+                continue
             owners.add_metric((owner, state), number)
         yield owners
         since = jobs.oldest_queued

@@ -15,6 +15,7 @@ from jobs.errors import NoModel, TrackingUnavailable
 from jobs.interfaces import CHALLENGER, CHAMPION, PREVIOUS, RegisteredModel, VersionInfo
 from seqae.config import ModelConfig
 from seqae.errors import Error
+from service.api.access.principal import PrincipalDep, needs
 from service.api.dependencies import AppContext, ContextDep
 from service.api.media_types import choose_media_type
 from service.api.picture_checks import check, inverted, warnings_header
@@ -37,24 +38,27 @@ from service.schemas.models import (
     RegisteredModelView,
     VersionView,
 )
+from service.scopes import Scope
 
 __all__ = ["router"]
 
 log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["models"])
+_read, _promote = [needs(Scope.READ)], [needs(Scope.PROMOTE)]
 
 AnswerT = TypeVar("AnswerT")
 
 ModelNamePath = Annotated[str, Path(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="of a registered model")]
 VersionPath = Annotated[str, Path(pattern="^[0-9]{1,9}$", description="its number")]
-OwnerHeader = Annotated[str, Header(alias="Seqae-Owner", max_length=200, description="who asks")]
+OwnerHeader = Annotated[str, Header(alias="Seqae-Owner", max_length=200, description="who asks, where tokens are off")]
 
 _OTHER_ANSWERS: dict[str, dict[str, str]] = {kind.value: {} for kind in MediaType if kind is not MediaType.JSON}
 
 
 @router.post(
     "/reconstruct",
+    dependencies=_read,
     openapi_extra={"requestBody": REQUEST_BODY},
     response_model=ReconstructionView,
     responses={200: {"content": _OTHER_ANSWERS}, **problem_responses(400, 404, 406, 408, 413, 415, 422, 503)},
@@ -123,13 +127,13 @@ async def _find_and_decode(
     return loaded, picture
 
 
-@router.get("/models")
+@router.get("/models", dependencies=_read)
 async def models(context: ContextDep) -> ModelStatus:
     """All registered models with their champions and why, and what this process serves and has loaded."""
     return await _status(context)
 
 
-@router.get("/models/{name}", responses=problem_responses(404, 503))
+@router.get("/models/{name}", dependencies=_read, responses=problem_responses(404, 503))
 async def get_model(name: ModelNamePath, context: ContextDep) -> RegisteredModelView:
     """One registered model: its versions, which of them is the champion, and every decision about that."""
     found = {model.name: model for model in await _ask(context, context.tracking.models)}
@@ -138,37 +142,44 @@ async def get_model(name: ModelNamePath, context: ContextDep) -> RegisteredModel
     return _model_view(found[name])
 
 
-@router.post("/models/{name}/versions/{version}:promote", responses=problem_responses(404, 422, 503))
+@router.post(
+    "/models/{name}/versions/{version}:promote", dependencies=_promote, responses=problem_responses(404, 422, 503)
+)
 async def promote(
     name: ModelNamePath,
     version: VersionPath,
     context: ContextDep,
+    principal: PrincipalDep,
     body: MoveRequest | None = None,
     owner: OwnerHeader = "",
 ) -> RegisteredModelView:
     """Makes a version the champion, whatever the promotion rule says; every replica serves it within seconds."""
-    why = body.why if body else ""
+    why, owner = body.why if body else "", principal.owner_or(owner)
     await _move(context, lambda: context.tracking.promote(name, version, owner, why))
     return await _moved(context, name, owner, why)
 
 
-@router.post("/models/{name}:rollback", responses=problem_responses(409, 422, 503))
+@router.post("/models/{name}:rollback", dependencies=_promote, responses=problem_responses(409, 422, 503))
 async def rollback_model(
-    name: ModelNamePath, context: ContextDep, body: MoveRequest | None = None, owner: OwnerHeader = ""
+    name: ModelNamePath,
+    context: ContextDep,
+    principal: PrincipalDep,
+    body: MoveRequest | None = None,
+    owner: OwnerHeader = "",
 ) -> RegisteredModelView:
     """Makes the champion before the champion again."""
-    why = body.why if body else ""
+    why, owner = body.why if body else "", principal.owner_or(owner)
     await _roll_back(context, name, owner, why)
     return await _moved(context, name, owner, why)
 
 
-@router.post("/models:rollback", responses=problem_responses(409, 503))
-async def rollback(context: ContextDep, owner: OwnerHeader = "") -> ModelStatus:
+@router.post("/models:rollback", dependencies=_promote, responses=problem_responses(409, 503))
+async def rollback(context: ContextDep, principal: PrincipalDep, owner: OwnerHeader = "") -> ModelStatus:
     """The same for the model that is served where none is named."""
     champion = _inference(context).champion
     if champion is None:
         raise ConflictError("no champion is served, so there is none to go back from")
-    name = champion.version.name
+    name, owner = champion.version.name, principal.owner_or(owner)
     await _roll_back(context, name, owner, "")
     await _moved(context, name, owner, "")
     return await _status(context)

@@ -5,21 +5,24 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import FileResponse
 
+from service.api.access.principal import needs
 from service.api.dependencies import JobServiceDep
 from service.api.problems import problem_responses
 from service.api.routes.jobs import frame_paths, frame_response
 from service.schemas.trials import TrialPage, TrialView
+from service.scopes import Scope
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["jobs"], responses=problem_responses(503))
 
 _UNKNOWN = problem_responses(404, 422)
+_read = [needs(Scope.READ)]
 
 _Number = Annotated[int, Path(ge=0, le=100_000, description="number of the trial, counted from 0")]
 
 
-@router.get("/jobs/{job_id}/trials", responses=_UNKNOWN)
+@router.get("/jobs/{job_id}/trials", dependencies=_read, responses=_UNKNOWN)
 def list_trials(
     job_id: str,
     jobs: JobServiceDep,
@@ -30,7 +33,7 @@ def list_trials(
     return jobs.trials(job_id, after, limit)
 
 
-@router.get("/jobs/{job_id}/trials/{number}", responses=_UNKNOWN)
+@router.get("/jobs/{job_id}/trials/{number}", dependencies=_read, responses=_UNKNOWN)
 def get_trial(job_id: str, number: _Number, jobs: JobServiceDep) -> TrialView:
     """One trial: state, params, metrics, why it ended, and which film strips it has."""
     return jobs.trial(job_id, number)
@@ -38,6 +41,7 @@ def get_trial(job_id: str, number: _Number, jobs: JobServiceDep) -> TrialView:
 
 @router.get(
     "/jobs/{job_id}/trials/{number}/frames/{step}",
+    dependencies=_read,
     response_class=FileResponse,
     responses={200: {"content": {"image/png": {}}}, **_UNKNOWN},
 )

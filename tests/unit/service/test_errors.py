@@ -60,6 +60,33 @@ ANSWERS: dict[type[Error], tuple[int, str, str]] = {
         "sampling",
         "Scenes can't be sampled from this model: its code has no distribution, or it writes nothing on these images",
     ),
+    service.errors.UnauthorizedError: (
+        401,
+        "unauthorized",
+        "A request without a token that is known, or with one that has ended",
+    ),
+    service.errors.ForbiddenError: (
+        403,
+        "forbidden",
+        "A request whose token does not allow it, or that changes somebody else's job",
+    ),
+    service.errors.TokenNotFoundError: (404, "token-not-found", "No token has this id"),
+    service.errors.TrialNotFoundError: (
+        404,
+        "trial-not-found",
+        "The job is no search, or has no trial of this number (yet)",
+    ),
+    service.errors.RateLimitError: (
+        429,
+        "rate-limit",
+        "More requests than one owner, or one address, may make",
+    ),
+    service.errors.UpstreamError: (503, "upstream", "MLflow or Ray's dashboard, behind the proxy, did not answer"),
+    service.errors.IdentityProviderError: (
+        503,
+        "identity-provider",
+        "The keys by which tokens of the identity provider are checked can't be had",
+    ),
     service.errors.QuotaError: (429, "quota", "The owner, or everybody together, has as many jobs as is allowed"),
     service.errors.StoreUnavailableError: (503, "store-unavailable", "The job database does not answer"),
     service.errors.OverloadedError: (503, "overloaded", "As many requests wait for the model as may wait"),

@@ -1,6 +1,7 @@
 """Deliveries to a receiver in memory, on SQLite and on PostgreSQL alike."""
 
 import base64
+import ipaddress
 import json
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from service.db.models import DeliveryRow, JobRow
 from service.db.outbox import Outbox
 from service.db.store import Store, new_job_id
 from service.job_state import Desired, State
+from service.upstream.addresses import is_allowed
 from service.webhook_sender import WebhookSender, make_signer
 
 
@@ -53,11 +55,18 @@ class Receiver:
         assert headers["webhook-signature"] == Webhook(b"secret").sign(str(body["id"]), self.now, text)
         assert headers["content-type"] == "application/json"
         self.bodies.append(body)
-        self.urls.append(str(request.url))
+        assert request.url.host == "93.184.216.34", "connected to by the address that was looked at"
+        assert request.extensions["sni_hostname"] == headers["host"].partition(":")[0]
+        self.urls.append(f"{request.url.scheme}://{headers['host']}{request.url.path}")
         if self.status == 0:
             raise httpx.ConnectError("nobody there")
         # Where a redirect leads is not followed: the body is for this receiver only.
         return httpx.Response(self.status, headers={"location": "http://elsewhere/hook"})
+
+
+def public(_host: str, _port: int) -> list[str]:
+    """Addresses of any name."""
+    return ["93.184.216.34"]
 
 
 @pytest.fixture
@@ -75,7 +84,7 @@ def store(database_url: str, receiver: Receiver) -> Iterator[Store]:
 
 @pytest.fixture
 def webhooks(store: Store, receiver: Receiver) -> Iterator[WebhookSender]:
-    made = WebhookSender(outbox_of(store), "secret", transport=httpx.MockTransport(receiver))
+    made = WebhookSender(outbox_of(store), "secret", transport=httpx.MockTransport(receiver), resolve=public)
     yield made
     made.stop()
 
@@ -167,7 +176,7 @@ def test_a_receiver_verifies_deliveries_with_the_key_and_notices_forgeries(datab
 
     store = Store(database_url, webhook_urls=("http://one/hook", "http://two/hook"))
     store.migrate()
-    sender = WebhookSender(outbox_of(store), secret, transport=httpx.MockTransport(receive))
+    sender = WebhookSender(outbox_of(store), secret, transport=httpx.MockTransport(receive), resolve=public)
     try:
         a_cancelled_job(store)
         assert sender.send_due() == 4
@@ -207,7 +216,7 @@ def test_secrets_in_a_receivers_url_are_not_logged(
     receiver.status = status
     store = Store(f"sqlite:///{tmp_path}/jobs.db", webhook_urls=(url,), clock=lambda: receiver.now)
     store.migrate()
-    sender = WebhookSender(outbox_of(store), "secret", transport=httpx.MockTransport(receiver))
+    sender = WebhookSender(outbox_of(store), "secret", transport=httpx.MockTransport(receiver), resolve=public)
     a_cancelled_job(store)
     assert sender.send_due() == 2
     sender.stop()
@@ -237,3 +246,72 @@ def test_a_proxy_that_can_not_be_used_keeps_nothing_from_starting(
     monkeypatch.setenv("ALL_PROXY", "strange://127.0.0.1:9")
     WebhookSender(outbox_of(store), "secret").stop()
     assert "proxy can't be used" in caplog.text
+
+
+INTERNAL = [
+    *("127.0.0.1", "127.9.9.9", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1"),
+    *("224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1%eth0", "fd00::1", "ff02::1", "::ffff:127.0.0.1"),
+    *("::ffff:10.0.0.1", "2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "not an address", ""),
+]
+
+
+@pytest.mark.parametrize("address", INTERNAL)
+def test_addresses_of_the_inside_are_known_in_any_spelling(address: str) -> None:
+    assert not is_allowed(address, ())
+
+
+def test_public_addresses_and_those_of_the_settings_are_allowed() -> None:
+    assert is_allowed("93.184.216.34", ())
+    assert is_allowed("2606:2800:220:1::1", ())
+    networks = [ipaddress.ip_network("10.1.0.0/16"), ipaddress.ip_network("::1/128")]
+    assert is_allowed("10.1.2.3", networks)
+    assert is_allowed("::ffff:10.1.2.3", networks)
+    assert is_allowed("::1", networks)
+    assert not is_allowed("10.2.0.1", networks)
+
+
+@pytest.mark.parametrize("found", [["127.0.0.1"], ["93.184.216.34", "169.254.169.254"], ["::1"], []])
+def test_nothing_is_sent_to_the_inside(store: Store, caplog: pytest.LogCaptureFixture, found: list[str]) -> None:
+    """SSRF: one address of the inside is enough to refuse a name that has several."""
+    sent: list[str] = []
+
+    def receive(request: httpx.Request) -> httpx.Response:
+        sent.append(str(request.url))
+        return httpx.Response(204)
+
+    a_cancelled_job(store)
+    sender = WebhookSender(
+        outbox_of(store), "secret", transport=httpx.MockTransport(receive), resolve=lambda _host, _port: found
+    )
+    assert sender.send_due() == 2
+    sender.stop()
+    assert sent == []
+    assert ("SEQAE_WEBHOOK_NETWORKS" if found else "no address") in caplog.text
+
+
+def test_a_name_is_asked_once_and_may_not_change_its_mind(store: Store) -> None:
+    """DNS rebinding: the second answer would be of the inside."""
+    answers = iter([["93.184.216.34"], ["127.0.0.1"]])
+    sent: list[tuple[str, str]] = []
+
+    def receive(request: httpx.Request) -> httpx.Response:
+        sent.append((request.url.host, request.headers["host"]))
+        return httpx.Response(302, headers={"location": "http://127.0.0.1/"})
+
+    a_cancelled_job(store)
+    transport = httpx.MockTransport(receive)
+    sender = WebhookSender(outbox_of(store), "secret", transport=transport, resolve=lambda _host, _port: next(answers))
+    assert sender.send_due() == 2
+    sender.stop()
+    assert sent == [("93.184.216.34", "receiver")]
+
+
+def test_slack_and_discord_show_what_happened_and_call_nobody(store: Store) -> None:
+    row = JobRow(id=new_job_id(), name="<!channel> @everyone &", kind="train", owner="ann", spec={}, priority=0)
+    row.state, row.desired = State.QUEUED, Desired.RUN
+    store.add(row)
+    (delivery,) = outbox_of(store).take_due(1)
+    body = json.loads(delivery.body)
+    assert body["text"] == f"&lt;!channel&gt; @everyone &amp; ({row.id}) is QUEUED: submitted"
+    assert body["content"].startswith("<!channel> @everyone & (")
+    assert body["allowed_mentions"] == {"parse": []}
