@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from jobs.search.settings import Constraint, Goal, Objective, Retrain, Sampler, Scheduler, goal_of, parse_constraint
-from jobs.search.space import SearchSpace, check_space, domains_of, grid
+from jobs.search.space import SearchSpace, domains_of, grid
+from jobs.search.space_checks import check_space
 from seqae.config import NO_NULL, Config, DataConfig, ImagesConfig, TrainConfig, field_error
 from seqae.figures.figure import FigureName
 

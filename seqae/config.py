@@ -34,6 +34,8 @@ __all__ = [
     "MnistScenesConfig",
     "ModelConfig",
     "ScheduleConfig",
+    "SpritesConfig",
+    "TetrominoesConfig",
     "TrainConfig",
     "field_error",
 ]
@@ -151,6 +153,10 @@ class LocalizerConfig(Config):
     by the size found / 20, so its bounds are those of an object of 20 pixels, as MNIST's digits are. Only the seeker
     looks for sizes."""
 
+    scale: Literal["expected", "chosen"] = "expected"
+    """What a seeker of several sizes scales its window by. "expected": the mean of the sizes near the peak, weighted as
+    places are. "chosen": the size of the peak, with the gradient of the mean."""
+
     @model_validator(mode="after")
     def _sizes_are_ordered(self) -> Self:
         for at, size in enumerate(self.sizes):
@@ -218,7 +224,7 @@ class MnistScenesConfig(Config):
     """MNIST-Scenes: handwritten digits placed on a black image, made from a seed."""
 
     kind: Literal["mnist_scenes"] = "mnist_scenes"
-    """Tells this kind of data from `images`."""
+    """Tells this kind of data from the others."""
 
     digits: Literal["bundled", "mnist"] = "bundled"
     """"bundled": scikit-learn's 1,797 digits, on every machine. "mnist": the real 70,000, found or downloaded."""
@@ -250,19 +256,101 @@ class MnistScenesConfig(Config):
     seed: int = Field(0, ge=0, le=2**31 - 1)
     """Makes the scenes; the run's own seed does not change them, so that runs compare on the same scenes."""
 
+    background: Literal["black", "texture"] = "black"
+    """"texture": waves of random direction, length and colour behind the digits, another in each scene."""
+
+    train_labels: tuple[Annotated[int, Field(ge=0, le=9)], ...] = Field(tuple(range(10)), min_length=1, max_length=10)
+    """Digits that the scenes of `train` show, in ascending order: 0 to 7 keep 8 and 9 for never-seen objects."""
+
+    test_labels: tuple[Annotated[int, Field(ge=0, le=9)], ...] = Field(tuple(range(10)), min_length=1, max_length=10)
+    """Digits that the scenes of `val` and `test` show, in ascending order."""
+
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Self:
         for low, high in (("min_digits", "max_digits"), ("min_scale", "max_scale")):
             if getattr(self, low) > getattr(self, high):
                 raise field_error(low, f"{low} is larger than {high}")
+        for field in ("train_labels", "test_labels"):
+            for at, (before, after) in enumerate(pairwise(getattr(self, field)), start=1):
+                if after <= before:
+                    raise field_error(f"{field}/{at}", "digits must be in ascending order, each once")
         return self
+
+
+class SpritesConfig(Config):
+    """Sprites: coloured squares, ellipses and hearts that hide parts of each other, made from a seed."""
+
+    kind: Literal["sprites"] = "sprites"
+    """Tells this kind of data from the others."""
+
+    train_scenes: int = Field(10_000, ge=1, le=1_000_000)
+    """Scenes that the model learns from."""
+
+    val_scenes: int = Field(1_000, ge=1, le=100_000)
+    """Scenes that checkpoints, trials and thresholds are chosen on."""
+
+    test_scenes: int = Field(2_000, ge=1, le=100_000)
+    """Scenes of the final scores; nothing is chosen on them."""
+
+    min_objects: int = Field(2, ge=0, le=16)
+    """Fewest sprites in a scene."""
+
+    max_objects: int = Field(5, ge=1, le=16)
+    """Most sprites in a scene."""
+
+    min_size: int = Field(14, ge=4, le=1024)
+    """Smallest side, in pixels, of the square in which a sprite may turn."""
+
+    max_size: int = Field(26, ge=4, le=1024)
+    """Largest side of it, in pixels."""
+
+    max_hidden: float = Field(0.5, ge=0, le=0.95)
+    """Largest share of a sprite that others may hide; 0 lets none overlap."""
+
+    background: Literal["black", "uniform", "texture"] = "black"
+    """"uniform": one dark colour, another in each scene. "texture": waves, likewise."""
+
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    """Makes the scenes; the run's own seed does not change them, so that runs compare on the same scenes."""
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        for low, high in (("min_objects", "max_objects"), ("min_size", "max_size")):
+            if getattr(self, low) > getattr(self, high):
+                raise field_error(low, f"{low} is larger than {high}")
+        return self
+
+
+class TetrominoesConfig(Config):
+    """Tetrominoes: pieces of four squares in six colours that do not overlap, made from a seed; best at 35 x 35."""
+
+    kind: Literal["tetrominoes"] = "tetrominoes"
+    """Tells this kind of data from the others."""
+
+    train_scenes: int = Field(10_000, ge=1, le=1_000_000)
+    """Scenes that the model learns from."""
+
+    val_scenes: int = Field(1_000, ge=1, le=100_000)
+    """Scenes that checkpoints, trials and thresholds are chosen on."""
+
+    test_scenes: int = Field(2_000, ge=1, le=100_000)
+    """Scenes of the final scores; nothing is chosen on them."""
+
+    pieces: int = Field(3, ge=1, le=16)
+    """Pieces in a scene."""
+
+    block: int = Field(5, ge=1, le=256)
+    """Side of each of a piece's four squares, in pixels."""
+
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    """Makes the scenes; the run's own seed does not change them, so that runs compare on the same scenes."""
 
 
 class ImagesConfig(Config):
     """A folder of images, in COCO's layout or not: the largest centred square of each, resized to the model's size."""
 
     kind: Literal["images"] = "images"
-    """Tells this kind of data from `mnist_scenes`."""
+    """Tells this kind of data from the others."""
 
     path: str = Field(min_length=1, max_length=4096, pattern=NO_NULL)
     """Folder with images below it. Relative paths start at the data folder (SEQAE_DATA_DIR); what lies outside of that
@@ -290,7 +378,10 @@ def _data_kind(given: Any) -> str:
 
 
 DataConfig = Annotated[
-    Annotated[MnistScenesConfig, Tag("mnist_scenes")] | Annotated[ImagesConfig, Tag("images")],
+    Annotated[MnistScenesConfig, Tag("mnist_scenes")]
+    | Annotated[ImagesConfig, Tag("images")]
+    | Annotated[SpritesConfig, Tag("sprites")]
+    | Annotated[TetrominoesConfig, Tag("tetrominoes")],
     Discriminator(_data_kind),
 ]
 
@@ -305,11 +396,19 @@ class LossConfig(Config):
     """What a write is compared with. "image": the original, as the paper has it, which asks every later visit to write
     the whole object again. "error": what was still missing; the same where the canvas is empty."""
 
+    region_moves_window: bool = False
+    """Whether the region loss against the image moves the window, too, as in the paper's literal setting. Windows are
+    then rewarded for looking where there is nothing to write."""
+
     alpha_mseot: float = Field(10.0, ge=0, le=1e6)
     """Weight of MSEOT. Its (t-1)^2 weights are divided by their sum, so that T does not change the loss's scale."""
 
     alpha_separation: float = Field(8.0, ge=0, le=1e6)
     """Weight of writing an object as if the one that was pasted beside it were not there (not in the paper)."""
+
+    separation_target: Literal["window", "object"] = "window"
+    """What an object beside a pasted one is compared with. "window": all that its window showed. "object": without the
+    pixels at which another write of the image is stronger, where digits overlap the neighbour's ink."""
 
     alpha_location: float = Field(0.05, ge=0, le=1e6)
     """Weight of finding one of the two objects, and no place between them (not in the paper)."""
@@ -413,6 +512,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "loss": {
             "alpha_region": 1.0,
             "region_target": "image",
+            "region_moves_window": True,
             "alpha_separation": 0.0,
             "alpha_location": 0.0,
             "alpha_presence": 0.0,
@@ -470,11 +570,21 @@ class TrainConfig(Config):
         if growth and growth[-1].steps < self.model.steps:
             # The model would be used with more writes than it was ever trained for.
             raise field_error(f"schedule/growth/{len(growth) - 1}/steps", f"less than model.steps ({self.model.steps})")
-        if isinstance(self.data, MnistScenesConfig):
-            side = round(28 * self.data.max_scale)
-            if side > min(self.model.height, self.model.width):
-                raise field_error("data/max_scale", f"a digit {side} pixels wide does not fit into the image")
+        self._check_objects_fit()
         return self
+
+    def _check_objects_fit(self) -> None:
+        match self.data:
+            case MnistScenesConfig(max_scale=scale):
+                field, what, side = "max_scale", "digit", round(28 * scale)
+            case SpritesConfig(max_size=side):
+                field, what = "max_size", "sprite"
+            case TetrominoesConfig(block=block):
+                field, what, side = "block", "piece", 4 * block
+            case _:
+                return
+        if side > min(self.model.height, self.model.width):
+            raise field_error(f"data/{field}", f"a {what} {side} pixels wide does not fit into the image")
 
     def bare(self) -> "TrainConfig":
         """The same settings without what a subclass adds: what a checkpoint stores."""

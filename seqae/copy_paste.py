@@ -7,7 +7,7 @@ first as if the other were not there. Pasting objects to make training images is
 (arXiv 2012.07177), with labels.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -100,15 +100,18 @@ def _reflected(centre: Tensor, step: Tensor, pixels: int) -> Tensor:
     return torch.where(out, centre - step, end).clamp(margin, pixels - 1 - margin)
 
 
-def copy_paste_losses(model: SequentialAutoEncoder, image: Tensor, output: Output) -> CopyPasteLosses:
+def copy_paste_losses(
+    model: SequentialAutoEncoder, image: Tensor, output: Output, target: Literal["window", "object"] = "window"
+) -> CopyPasteLosses:
     """The losses of one more step, on images composed of what `output`'s steps wrote: for each image, one of them.
 
     Args:
         model: what made `output`.
         image: [B, C, H, W] in 0..1.
         output: of the model for that image, of one step or more. Nothing of it gets a gradient.
+        target: what the first object's patch must be, as `sample_steps` has it.
     """
-    found = sample_steps(image, output)
+    found = sample_steps(image, output, target)
     kernels = found.patch.shape[-1]
     composed = compose(found.error, found.write, found.window, kernels)
     code = model.coder.encode(read(composed.error, found.filters))
@@ -129,35 +132,55 @@ class SampledSteps(NamedTuple):
 
     error: Tensor  # [B, C, H, W], before the write
     write: Tensor  # [B, C, H, W]
-    patch: Tensor  # [B, C, N, N], as read
+    patch: Tensor  # [B, C, N, N], as read, or the object of it alone
     window: Window
     filters: Filters
 
 
-def sample_steps(image: Tensor, output: Output) -> SampledSteps:
+def sample_steps(image: Tensor, output: Output, target: Literal["window", "object"] = "window") -> SampledSteps:
     """Draws a step for every image, the t-th with a probability proportional to its presence / t.
 
     First writes are the cleanest objects; late ones are practice on what is crowded, and on what others left.
+
+    Args:
+        image: [B, C, H, W] in 0..1.
+        output: of the model for that image, of one step or more.
+        target: "window" takes each step's patch as it was read; "object" leaves out what others of the writes own.
     """
     steps = output.steps
     writes = output.writes.detach()
     windows = output.windows
     numbers = torch.arange(1, len(steps) + 1, device=image.device)
     # All may be 0; after a step that was too large, also NaN, which the trainer reports from the loss.
-    chances = (presence(writes, windows.delta).mT / numbers).nan_to_num() + 1e-6  # [B, T]
+    present = presence(writes, windows.delta)
+    chances = (present.mT / numbers).nan_to_num() + 1e-6  # [B, T]
     which = torch.multinomial(chances, 1).squeeze(1)
     rows = torch.arange(len(image), device=image.device)
 
     def of(stacked: Tensor) -> Tensor:
         return stacked.detach()[which, rows]
 
-    return SampledSteps(
-        error=(image - of(output.canvases[:-1])).detach(),
-        write=of(writes),
-        patch=of(torch.stack([step.patch_read for step in steps])),
-        window=Window(*map(of, windows)),
-        filters=Filters(*(of(torch.stack(values)) for values in zip(*(step.filters for step in steps), strict=True))),
-    )
+    error = (image - of(output.canvases[:-1])).detach()
+    filters = Filters(*(of(torch.stack(values)) for values in zip(*(step.filters for step in steps), strict=True)))
+    if target == "object":
+        patch = read(torch.where(_owned(writes, present, which), error, 0.0), filters)
+    else:
+        patch = of(torch.stack([step.patch_read for step in steps]))
+    return SampledSteps(error, of(writes), patch, Window(*map(of, windows)), filters)
+
+
+def _owned(writes: Tensor, present: Tensor, which: Tensor) -> Tensor:
+    """Pixels [B, 1, H, W] at which no other write that is an object is stronger than the one chosen.
+
+    Args:
+        writes: [T, B, C, H, W].
+        present: their presence, [T, B].
+        which: the step chosen for each image, [B].
+    """
+    strength = writes.abs().sum(dim=2)  # [T, B, H, W]
+    chosen = torch.arange(len(writes), device=which.device)[:, None] == which  # [T, B]
+    others = strength * ((present > 0.5) & ~chosen)[:, :, None, None]
+    return ((strength * chosen[:, :, None, None]).sum(dim=0) >= others.amax(dim=0)).unsqueeze(1)
 
 
 def _location_loss(seeker: Seeker, logits: Tensor, composed: Composition, window: Window, side: Tensor) -> Tensor:

@@ -40,10 +40,12 @@ def mseot_weights(steps: int, device: torch.device | None = None) -> Tensor:
     return weights / weights.sum()
 
 
-def _region_loss(image: Tensor, output: Output, target: Literal["error", "image"]) -> Tensor:
+def _region_loss(image: Tensor, output: Output, target: Literal["error", "image"], *, moves_window: bool) -> Tensor:
     """L_region: what each step wrote against the image, or what was missing of it, read with the same kernels (2.5).
 
     gamma is left out of the reading and divided out of the patch: with gamma inside both, gamma -> 0 would minimise it.
+    What was read is fixed: a window must not earn anything by looking where there is little to write. With
+    `moves_window` the reading of the image is not, as the paper has it.
     """
     losses = []
     for step in output.steps:
@@ -51,8 +53,9 @@ def _region_loss(image: Tensor, output: Output, target: Literal["error", "image"
         if target == "image":
             wanted = read(image, step.filters, with_gamma=False)
         else:
-            # Detached: a window must not earn anything by looking where there is little to write.
             wanted = (step.patch_read / gamma).detach()
+        if not moves_window:
+            wanted = wanted.detach()
         losses.append(F.mse_loss(step.patch_written / gamma, wanted))
     return torch.stack(losses).mean()
 
@@ -69,7 +72,7 @@ def total_loss(image: Tensor, output: Output, config: LossConfig, pasted: CopyPa
     of_images = step_errors(image, output)  # [T+1, B]
     errors = of_images.mean(dim=1)
     mseot = errors[1:] @ mseot_weights(len(output.steps), image.device)  # Eq. 14, c_t after t writes
-    region = _region_loss(image, output, config.region_target)
+    region = _region_loss(image, output, config.region_target, moves_window=config.region_moves_window)
     # The price makes small writes, which patch up others' strokes, give way to better first ones; large ones feel none.
     # An image that is not rebuilt yet pays none: writing nothing at all would be a way out.
     present = presence(output.writes, output.windows.delta)  # [T, B]

@@ -137,7 +137,7 @@ class Seeker(nn.Module):
     times its isolation (the error in a square of that size around the cell, less four times what a frame around the
     square holds, so that a square which cuts an object loses), plus a learned part that starts at 0. A softmax over the
     anchors near the peak gives centre and size as expectations, so both are differentiable, and the centre never lies
-    between two objects; the same weights pool the features for the rest.
+    between two objects; the same weights pool the features for the rest. The size may be the peak's instead.
     """
 
     STRIDE = 4
@@ -228,7 +228,10 @@ class Seeker(nn.Module):
         offset = self.OFFSET * torch.tanh(raw[:, :2])
         x = (x + offset[:, 0]).clamp(0, self.config.width - 1)
         y = (y + offset[:, 1]).clamp(0, self.config.height - 1)
-        scale = (weights * self.log_scale).sum(dim=1).exp()
+        log_scale = (weights * self.log_scale).sum(dim=1)
+        if self.config.localizer.scale == "chosen":  # a mean of two sizes may fit neither
+            log_scale = self.log_scale[peak.squeeze(1)] + (log_scale - log_scale.detach())
+        scale = log_scale.exp()
         return Localization(Window(x, y, *_window_shape(raw[:, 2:], self.config.attention, scale)), embedding)
 
 

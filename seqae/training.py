@@ -122,8 +122,9 @@ class TrainingLoss(nn.Module):
         """The losses of images [B, C, H, W] in 0..1, with T = `steps`."""
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             output: Output = self.model(image, steps)
-            pasted = copy_paste_losses(self.model, image, output) if self.config.loss.pastes else None
-        return total_loss(image, output, self.config.loss, pasted)
+            loss = self.config.loss
+            pasted = copy_paste_losses(self.model, image, output, loss.separation_target) if loss.pastes else None
+        return total_loss(image, output, loss, pasted)
 
 
 def with_synchronized_batch_norm(model: ModuleT, device: torch.device, world: int) -> ModuleT:

@@ -19,7 +19,7 @@ from jobs.specs import ScalingConfig
 from jobs.training.final_test import evaluate_on_test, per_image_scores
 from seqae.checkpoints import checkpoint
 from seqae.compute.cpu_threads import set_threads
-from seqae.config import DataConfig, MnistScenesConfig, ModelConfig, TrainConfig
+from seqae.config import DataConfig, ImagesConfig, ModelConfig, TrainConfig
 from seqae.data.cache import load_data
 from seqae.errors import Error
 
@@ -110,9 +110,9 @@ def _on_its_images(
 
 def _test_only(data: DataConfig) -> DataConfig:
     """The same test images with as few others as can be: scenes are made one by one, and the others are not needed."""
-    if isinstance(data, MnistScenesConfig):
-        return data.model_copy(update={"train_scenes": 1, "val_scenes": 1})
-    return data
+    if isinstance(data, ImagesConfig):
+        return data
+    return data.model_copy(update={"train_scenes": 1, "val_scenes": 1})
 
 
 def _beater(attempt: AttemptFolder) -> Callable[[], None]:

@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 from jobs.directory.layout import AttemptFolder
 from jobs.directory.records import DatasetRecord, NoteKind
-from seqae.config import DataConfig, ImagesConfig
+from seqae.config import DataConfig, ImagesConfig, MnistScenesConfig
 from seqae.data.cache import Dataset
 
 __all__ = ["write_data_record"]
@@ -18,8 +18,12 @@ def write_data_record(attempt: AttemptFolder, data: Dataset, config: DataConfig)
         data: what was loaded.
         config: what it was loaded by.
     """
-    location = config.path if isinstance(config, ImagesConfig) else f"{config.kind} of {config.digits} digits"
-    name = PurePosixPath(config.path).name if isinstance(config, ImagesConfig) else config.kind
+    name = location = str(config.kind)
+    match config:
+        case ImagesConfig(path=path):
+            name, location = PurePosixPath(path).name, path
+        case MnistScenesConfig(digits=digits):
+            location = f"{config.kind} of {digits} digits"
     attempt.write_data(
         DatasetRecord(
             name=name or config.kind,

@@ -18,9 +18,11 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from seqae.config import DataConfig, ImagesConfig, MnistScenesConfig, ModelConfig
+from seqae.config import DataConfig, ImagesConfig, MnistScenesConfig, ModelConfig, SpritesConfig, TetrominoesConfig
 from seqae.data import image_folder as images
-from seqae.data.digits import Digits, load_digits
+from seqae.data.digits import load_digits
+from seqae.data.generated.sprites import make_sprites
+from seqae.data.generated.tetrominoes import make_tetrominoes
 from seqae.data.mnist_scenes import make_scenes, scene_count
 from seqae.data.paths import AllowedRoots
 from seqae.data.scenes import Scenes
@@ -136,30 +138,41 @@ def _cached(
 
 
 def _build_scenes(
-    data: MnistScenesConfig,
+    data: MnistScenesConfig | SpritesConfig | TetrominoesConfig,
     model: ModelConfig,
     cache_dir: Path,
     data_dir: Path | None,
     _scratch: Path,
     progress: Report | None,
 ) -> Built:
-    with FileLock(cache_dir / "digits.lock"):
-        digits = load_digits(data.digits, cache_dir, data_dir)
+    shape = (model.height, model.width, model.channels)
+    makers: dict[Split, Callable[[range], Scenes]]
+    match data:
+        case SpritesConfig():
+            makers, source = (
+                {split: partial(make_sprites, data, *shape, split) for split in SPLITS},
+                "generated sprites",
+            )
+        case TetrominoesConfig():
+            makers = {split: partial(make_tetrominoes, data, *shape, split) for split in SPLITS}
+            source = "generated tetrominoes"
+        case MnistScenesConfig():
+            with FileLock(cache_dir / "digits.lock"):
+                digits = load_digits(data.digits, cache_dir, data_dir)
+            of_split = zip(SPLITS, (digits.train, digits.val, digits.test), strict=True)
+            makers = {split: partial(make_scenes, data, *shape, of, split) for split, of in of_split}
+            source = digits.description
     built: dict[Split, Scenes] = {}
-    for split, source in zip(SPLITS, (digits.train, digits.val, digits.test), strict=True):
+    for split, make in makers.items():
         report = partial(progress, split) if progress else None
-        built[split] = _make_in_parallel(data, model, source, split, report)
-    return built, digits.description, {}
+        built[split] = _make_in_parallel(make, scene_count(data, split), report)
+    return built, source, {}
 
 
-def _make_in_parallel(
-    data: MnistScenesConfig, model: ModelConfig, digits: Digits, split: Split, report: Callable[[int, int], None] | None
-) -> Scenes:
-    """`make_scenes` by as many processes as there are cores. Scenes don't depend on which process makes them."""
-    total = scene_count(data, split)
+def _make_in_parallel(make: Callable[[range], Scenes], total: int, report: Callable[[int, int], None] | None) -> Scenes:
+    """Scenes 0 to `total`, by as many processes as there are cores. They don't depend on which process makes them."""
     chunks = [range(first, min(first + _CHUNK, total)) for first in range(0, total, _CHUNK)]
-    one = joblib.delayed(make_scenes)
-    calls = (one(data, model.height, model.width, model.channels, digits, split, chunk) for chunk in chunks)
+    calls = (joblib.delayed(make)(chunk) for chunk in chunks)
     parts: list[Scenes] = []
     for part in joblib.Parallel(n_jobs=min(joblib.cpu_count(), len(chunks)), return_as="generator")(calls):
         parts.append(part)

@@ -1,17 +1,19 @@
-"""MNIST-Scenes: handwritten digits placed on a black image, with all that is known about where they are.
+"""MNIST-Scenes: handwritten digits placed on a black or textured image, with all that is known about where they are.
 
 A scene depends on the digits, the seed, the settings, the split and its own number, and on nothing else: each has its
 own random stream, so a part of the scenes made alone is byte for byte the same part of all of them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seqae.config import MnistScenesConfig
+from seqae.config import MnistScenesConfig, SpritesConfig, TetrominoesConfig
 from seqae.data.digits import SIDE, Digits, cut_digit
+from seqae.data.generated.backgrounds import lay_over, make_background
+from seqae.data.generated.masks import stream_of
 from seqae.data.scenes import Scenes
 from seqae.data.splits import Split
 from seqae.errors import DataError
@@ -21,7 +23,6 @@ __all__ = ["VISIBLE", "make_scenes", "scene_count"]
 VISIBLE = 32
 """A pixel belongs to a digit where the digit alone is at least so bright, of 255."""
 
-_STREAMS: dict[Split, int] = {"train": 0, "test": 1, "val": 2}
 _SCATTERS = 8  # tries to place one set of digits at random before packing them
 _SHUFFLES = 3  # times every packed digit is moved to a random free place
 _REDRAWS = 50  # sets of digits tried before the scene gets one digit less
@@ -35,7 +36,7 @@ class _Digit:
     label: int
 
 
-def scene_count(config: MnistScenesConfig, split: Split) -> int:
+def scene_count(config: MnistScenesConfig | SpritesConfig | TetrominoesConfig, split: Split) -> int:
     """How many scenes a split has."""
     return {"train": config.train_scenes, "val": config.val_scenes, "test": config.test_scenes}[split]
 
@@ -71,6 +72,7 @@ def make_scenes(
         numbers = range(scene_count(config, split))
     if round(SIDE * config.max_scale) > min(height, width):
         raise DataError(f"a digit of scale {config.max_scale} does not fit into an image of {height} x {width} pixels")
+    digits = _shown(digits, config.train_labels if split == "train" else config.test_labels)
     total, most = len(numbers), config.max_digits
     scenes = Scenes(
         images=np.zeros((total, channels, height, width), np.uint8),
@@ -82,17 +84,29 @@ def make_scenes(
         amodal=(amodal := np.zeros((total, height, width), np.uint16)),
     )
     for row, number in enumerate(numbers):
-        rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(_STREAMS[split], number)))
+        rng = stream_of(config.seed, split, number)
         chosen, places = _compose(config, digits, height, width, rng)
         # Drawn last, so that grey and coloured scenes of one seed have the same layout.
         tints = _hues(rng.random(len(chosen))) if channels == 3 else np.full((len(chosen), 1), 255, np.uint16)
-        _paint(scenes.images[row], masks[row], amodal[row], chosen, places, tints)
+        opacity = _paint(scenes.images[row], masks[row], amodal[row], chosen, places, tints)
+        if config.background != "black":
+            lay_over(scenes.images[row], opacity, make_background(config.background, channels, height, width, rng))
         overlap[row] = np.bitwise_count(amodal[row]) > 1
         counts[row] = len(chosen)
         for k, (digit, (top, left)) in enumerate(zip(chosen, places, strict=True)):
             boxes[row, k] = left, top, left + digit.ink.shape[1], top + digit.ink.shape[0]
             labels[row, k] = digit.label
     return scenes
+
+
+def _shown(digits: Digits, labels: tuple[int, ...]) -> Digits:
+    """Those of the digits that are among `labels`."""
+    if len(labels) == 10:
+        return digits
+    kept = np.isin(digits.labels, labels)
+    if not kept.any():
+        raise DataError(f"there are no digits {', '.join(map(str, labels))} to make scenes of")
+    return replace(digits, images=digits.images[kept], labels=digits.labels[kept])
 
 
 def _compose(
@@ -208,10 +222,10 @@ def _paint(
     chosen: list[_Digit],
     places: NDArray[np.int64],
     tints: NDArray[np.uint16],
-) -> None:
+) -> NDArray[np.uint8]:
     """Paints the digits into `image` [C, H, W], `mask` [H, W] and `amodal` [H, W], as `Scenes` has them.
 
-    A pixel under several digits belongs to the one that is brightest there.
+    A pixel under several digits belongs to the one that is brightest there. Returns the brightest ink, [H, W].
     """
     brightest = np.zeros(mask.shape, np.uint8)
     for k, (digit, (top, left), tint) in enumerate(zip(chosen, places, tints, strict=True), start=1):
@@ -224,3 +238,4 @@ def _paint(
         colour = (ink * tint[:, None, None] // 255).astype(np.uint8)  # [C, h, w]
         patch = image[:, here[0], here[1]]
         np.maximum(patch, colour, out=patch)
+    return brightest

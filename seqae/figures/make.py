@@ -161,7 +161,7 @@ class _Loader:
 
     def _digit_scenes(self) -> MnistScenesConfig:
         if not isinstance(self._data, MnistScenesConfig):
-            raise FigureError("this figure is made of digits, and the model of a folder of images; give other data")
+            raise FigureError("this figure is made of digits, and the model of other images; give other data")
         return self._data
 
     def _digits(self) -> Digits:

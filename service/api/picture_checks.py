@@ -43,7 +43,7 @@ def inverted(pixels: np.ndarray, config: TrainConfig, invert: Invert) -> tuple[n
         config: of the model. What was trained on scenes with a black background needs one.
         invert: what is asked for.
     """
-    automatic = invert is Invert.AUTO and isinstance(config.data, MnistScenesConfig) and _bright_border(pixels)
+    automatic = invert is Invert.AUTO and _digits_on_black(config) is not None and _bright_border(pixels)
     if invert is Invert.TRUE or automatic:
         return 255 - pixels, True
     return pixels, False
@@ -67,8 +67,9 @@ def check(found: Reconstruction, size: tuple[int, int], config: TrainConfig, *, 
     elif explained < _EXPLAINED_WELL:
         share = max(0.0, explained)
         warnings.append(f"only {share:.0%} of the picture was explained: it looks unlike the training data")
-    if isinstance(config.data, MnistScenesConfig):
-        warnings += _scene_warnings(pixels, config, config.data, was_inverted)
+    digits = _digits_on_black(config)
+    if digits is not None:
+        warnings += _scene_warnings(pixels, config, digits, was_inverted)
     return PictureChecks(explained, was_inverted, tuple(warnings))
 
 
@@ -90,6 +91,12 @@ def _size_warnings(size: tuple[int, int], config: TrainConfig) -> list[str]:
     if min(size) * 2 < min(model.height, model.width):
         warnings.append(f"the picture was enlarged from {size[0]} x {size[1]}: it may look blurred to the model")
     return warnings
+
+
+def _digits_on_black(config: TrainConfig) -> MnistScenesConfig | None:
+    """The scenes that a model was trained on, where they are bright digits on a black background."""
+    data = config.data
+    return data if isinstance(data, MnistScenesConfig) and data.background == "black" else None
 
 
 def _scene_warnings(pixels: np.ndarray, config: TrainConfig, data: MnistScenesConfig, was_inverted: bool) -> list[str]:

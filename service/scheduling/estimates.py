@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from jobs.directory.stored_specs import parse_spec
 from jobs.errors import SpecUnreadable
 from jobs.interfaces import Capacity
-from jobs.search.space import variants
+from jobs.search.space_checks import variants
 from jobs.specs import AnySpec, EvaluateSpec, FigureSpec, TrainSpec, TuneSpec
 from seqae.config import ImagesConfig
 from service.db.models import JobRow

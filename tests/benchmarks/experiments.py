@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from seqae.checkpoints import checkpoint
 from seqae.compute.cpu_threads import set_threads
 from seqae.config import TrainConfig
 from seqae.data.cache import Dataset, load_data
@@ -48,6 +49,8 @@ class Run:
     device: str
     rank: int
     out: Path
+    start: Path | None = None
+    """Checkpoint whose weights training starts from, such as those of an easier row."""
 
     @property
     def folder(self) -> Path:
@@ -95,6 +98,8 @@ def train(run: Run, cache_dir: Path, data_dir: Path | None) -> Record | None:
     iterations = run.iterations or iterations_for(run, data)
     config = config_of(run.row, run.seed, run.over, iterations, len(data.train.images))
     trainer = _trainer(run, config, replace(data, val=data.train, test=data.train) if run.row.overfit else data)
+    if run.start is not None:
+        trainer.model.load_state_dict(checkpoint.load_model(run.start).state_dict())
     record = Record(run.row.about, run.seed, config.model_dump(mode="json"), data.source)
     record.budget_minutes = None if run.iterations else run.minutes
     try:
@@ -166,6 +171,7 @@ def _with_others(run: Run, given: argparse.Namespace) -> Record | None:
         command += ["--iterations", str(run.iterations)] if run.iterations else ["--minutes", str(run.minutes)]
         command += ["--cache-dir", str(given.cache_dir), "--store", str(store), "--threads", str(given.threads or 0)]
         command += ["--data-dir", str(given.data_dir)] if given.data_dir else []
+        command += ["--start", str(given.start)] if given.start else []
         command += [word for pair in given.set for word in ("--set", pair)]
         others = [subprocess.Popen([*command, "--rank", str(rank)]) for rank in range(1, run.row.workers)]
         try:
@@ -206,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     budget.add_argument("--minutes", type=float, help="of training; left out, what the row names")
     budget.add_argument("--iterations", type=int)
     parser.add_argument("--set", action="append", default=[], metavar="PATH=JSON", help="such as model.steps=9")
+    parser.add_argument("--start", type=Path, metavar="CHECKPOINT", help="folder with the weights to start from")
     parser.add_argument("--threads", type=int, default=0, help="of each worker; 0: all cores, shared by the workers")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("experiments"), help="checkpoints, plots, results.jsonl")
@@ -231,7 +238,20 @@ def _runs(parser: argparse.ArgumentParser, given: argparse.Namespace) -> list[Ru
             if given.set:
                 row = replace(row, about=f"{row.about}, {' '.join(given.set)}")
             minutes = given.minutes or row.minutes
-            runs.append(Run(name, row, int(seed), over, minutes, given.iterations, given.device, given.rank, given.out))
+            runs.append(
+                Run(
+                    name,
+                    row,
+                    int(seed),
+                    over,
+                    minutes,
+                    given.iterations,
+                    given.device,
+                    given.rank,
+                    given.out,
+                    given.start,
+                )
+            )
     return runs
 
 

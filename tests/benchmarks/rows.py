@@ -34,7 +34,9 @@ ROWS: dict[str, Row] = {
     "overlap": Row(
         "overlap up to a third of a digit's box", {"data": MNIST | {"max_overlap": 0.33}, "model": {"steps": 6}}, 30
     ),
-    "seven": Row("5 to 7 digits, T 9", {"data": MNIST | {"min_digits": 5, "max_digits": 7}, "model": {"steps": 9}}, 30),
+    "five-seven": Row(
+        "5 to 7 digits, T 9", {"data": MNIST | {"min_digits": 5, "max_digits": 7}, "model": {"steps": 9}}, 30
+    ),
     "seven-only": Row("7 digits, T 9", {"data": MNIST | {"min_digits": 7, "max_digits": 7}, "model": {"steps": 9}}, 30),
     "scales": Row(
         "scales 0.5 to 1.5, three sizes",
@@ -53,6 +55,45 @@ ROWS: dict[str, Row] = {
         30,
     ),
     "colour": Row("colour", {"data": MNIST, "model": {"channels": 3}}),
+    "texture": Row(
+        "colour with a background texture, no background network",
+        {"data": MNIST | {"background": "texture"}, "model": {"channels": 3}},
+        30,
+    ),
+    "texture-background": Row(
+        "colour with a background texture, background network",
+        {"data": MNIST | {"background": "texture"}, "model": {"channels": 3, "background": {"bottleneck": 64}}},
+        30,
+    ),
+    "large": Row(
+        "12 digits at 128 x 128, T 14",
+        {
+            "data": MNIST | {"min_digits": 12, "max_digits": 12},
+            "model": {"height": 128, "width": 128, "steps": 14},
+        },
+        30,
+    ),
+    "unseen": Row(
+        "trained on digits 0 to 7, tested on 8 and 9",
+        {"data": MNIST | {"train_labels": [0, 1, 2, 3, 4, 5, 6, 7], "test_labels": [8, 9]}},
+        30,
+    ),
+    "sprites": Row(
+        "sprites, 2 to 5, colour, T 7", {"data": {"kind": "sprites"}, "model": {"channels": 3, "steps": 7}}, 30
+    ),
+    "sprites-background": Row(
+        "sprites before one colour, background network, T 7",
+        {
+            "data": {"kind": "sprites", "background": "uniform"},
+            "model": {"channels": 3, "steps": 7, "background": {}},
+        },
+        30,
+    ),
+    "tetrominoes": Row(
+        "tetrominoes, 35 x 35, T 5",
+        {"data": {"kind": "tetrominoes"}, "model": {"height": 35, "width": 35, "channels": 3, "steps": 5}},
+        30,
+    ),
     "bf16": Row("bfloat16", {"data": MNIST, "schedule": {"precision": "bfloat16"}}),
     "workers": Row("two workers", {"data": MNIST}, workers=2),
     "bundled": Row("bundled digits", {"data": {"digits": "bundled"}}),

@@ -91,7 +91,7 @@ def _driver_of(job_id: str) -> psutil.Process:
 def test_a_search_whose_driver_is_killed_five_times_loses_and_doubles_nothing(
     services: Services, tiny: dict[str, Any]
 ) -> None:
-    base = tiny | {"schedule": tiny["schedule"] | {"epochs": 30}}
+    base = tiny | {"schedule": tiny["schedule"] | {"epochs": 20}}
     space = {"alpha_mseot": {"low": 0.1, "high": 100}}
     spec = {"kind": "tune", "name": "search", "base": base, "space": space, "trials": 8, "grace_epochs": 5}
     job = services.job("job_search_killed", spec)

@@ -12,6 +12,8 @@ from seqae.config import (
     MnistScenesConfig,
     ModelConfig,
     ScheduleConfig,
+    SpritesConfig,
+    TetrominoesConfig,
     TrainConfig,
     field_error,
 )
@@ -89,6 +91,12 @@ def test_what_is_wrong_is_named(given: dict[str, Any], loc: tuple[str | int, ...
         ({"model": {"attention": {"sigma_min": 0.9}}}, ("model", "attention"), "sigma_min"),
         ({"data": {"min_digits": 5}}, ("data", "mnist_scenes"), "min_digits"),
         ({"data": {"min_scale": 2}}, ("data", "mnist_scenes"), "min_scale"),
+        ({"data": {"train_labels": [1, 0]}}, ("data", "mnist_scenes"), "train_labels/1"),
+        ({"data": {"test_labels": [3, 8, 8]}}, ("data", "mnist_scenes"), "test_labels/2"),
+        ({"data": {"kind": "sprites", "min_objects": 6}}, ("data", "sprites"), "min_objects"),
+        ({"data": {"kind": "sprites", "min_size": 30}}, ("data", "sprites"), "min_size"),
+        ({"data": {"kind": "sprites", "max_size": 65}}, (), "data/max_size"),
+        ({"data": {"kind": "tetrominoes", "block": 17}}, (), "data/block"),
         ({"data": {"max_scale": 2.5}}, (), "data/max_scale"),
         ({"schedule": {"growth": [{"iteration": 0, "steps": 7}]}}, (), "schedule/growth/0/steps"),
         (
@@ -126,6 +134,8 @@ def test_growth_that_goes_up_is_taken() -> None:
 def test_the_kind_of_data_chooses_its_fields() -> None:
     assert isinstance(TrainConfig.model_validate({"data": {"seed": 3}}).data, MnistScenesConfig)
     assert isinstance(TrainConfig.model_validate({"data": {"kind": "images", "path": "coco"}}).data, ImagesConfig)
+    assert isinstance(TrainConfig.model_validate({"data": {"kind": "sprites"}}).data, SpritesConfig)
+    assert isinstance(TrainConfig.model_validate({"data": {"kind": "tetrominoes"}}).data, TetrominoesConfig)
     assert [loc for loc, _ in problems({"data": {"kind": "video"}})] == [("data",)]
     assert [loc for loc, _ in problems({"data": {"kind": "images"}})] == [("data", "images", "path")]
 

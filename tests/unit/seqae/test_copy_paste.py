@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from typing import Literal
 
 import pytest
 import torch
@@ -247,3 +248,54 @@ def test_what_was_found_gets_no_gradient() -> None:
     assert isinstance(model.localizer, Seeker)
     assert model.localizer.score.weight.grad is not None
     assert not losses.separation.requires_grad, "this coder has nothing to learn"
+
+
+@pytest.mark.parametrize("target", ["window", "object"])
+def test_the_object_alone_is_without_what_another_write_owns(target: Literal["window", "object"]) -> None:
+    """Both squares lie in the window of either step; each write explains one of them."""
+    first, second, faint = square(12, 15, 1.0), square(18, 15, 0.8), square(15, 10, 0.3)
+    image = torch.stack([first + second + faint] * 2)
+    window = window_at([(15, 15)] * 2)
+    filters = make_filters(window, N, SIDE, SIDE)
+    patch_read = read(image, filters)
+    _, _, output = trained()
+    steps, canvas = [], torch.zeros_like(image)
+    for shown in (first, second):
+        canvas = canvas + shown
+        steps.append(
+            output.steps[0]._replace(
+                write=torch.stack([shown] * 2), canvas=canvas, patch_read=patch_read, window=window, filters=filters
+            )
+        )
+    either = [read(torch.stack([shown + faint] * 2), filters)[0] for shown in (first, second)]
+    for seed in range(6):
+        torch.manual_seed(seed)
+        found = sample_steps(image, Output(torch.zeros_like(image), tuple(steps)), target)
+        for patch in found.patch:
+            alone = any(torch.allclose(patch, one, atol=1e-5) for one in either)
+            assert alone == (target == "object"), "what no write owns stays"
+            assert torch.allclose(patch, patch_read[0], atol=1e-5) == (target == "window")
+
+
+def test_a_write_that_is_no_object_owns_nothing() -> None:
+    first, weak = square(12, 15, 1.0), square(18, 15, 0.05)
+    image = torch.stack([first + square(18, 15, 0.8)] * 2)
+    window = window_at([(15, 15)] * 2)
+    filters = make_filters(window, N, SIDE, SIDE)
+    _, _, output = trained()
+    steps = tuple(
+        output.steps[0]._replace(
+            write=torch.stack([shown] * 2),
+            canvas=image * 0,
+            patch_read=image[..., :N, :N],
+            window=window,
+            filters=filters,
+        )
+        for shown in (first, weak)
+    )
+    torch.manual_seed(0)
+    found = sample_steps(image, Output(torch.zeros_like(image), steps), "object")
+    of_first = [row for row in range(2) if float(found.write[row].max()) == 1]
+    assert of_first
+    for row in of_first:
+        torch.testing.assert_close(found.patch[row], read(image, filters)[row])

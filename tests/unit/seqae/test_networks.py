@@ -23,6 +23,7 @@ def config(
     width: int = 64,
     channels: Literal[1, 3] = 1,
     sizes: tuple[int, ...] = (20,),
+    scale: Literal["expected", "chosen"] = "expected",
     **attention: Any,
 ) -> ModelConfig:
     side = min(height, width, 25)
@@ -31,7 +32,7 @@ def config(
         width=width,
         channels=channels,
         attention=AttentionConfig(**{"kernel_size": side} | attention),
-        localizer=LocalizerConfig(kind=kind, sizes=sizes),
+        localizer=LocalizerConfig(kind=kind, sizes=sizes, scale=scale),
     )
 
 
@@ -417,6 +418,24 @@ def test_two_small_objects_are_not_one_large_one() -> None:
         square(error, *second, 10)
         assert min(math.dist(centre(seeker, error), at) for at in ((30, 30), second)) < 4
         assert seeker(error).window.delta.item() < 1.0, "no window for both"
+
+
+def test_a_chosen_size_scales_the_window_and_a_mean_lies_between() -> None:
+    between: dict[str, int] = {}
+    scales: tuple[Literal["expected", "chosen"], ...] = ("expected", "chosen")
+    for scale in scales:
+        seeker = Seeker(config("seeker", sizes=SIZES, scale=scale))
+        for side in range(10, 31, 2):
+            error = torch.zeros(1, 1, 64, 64)
+            error[:, :, 32 - side // 2 : 32 + side // 2, 32 - side // 2 : 32 + side // 2] = 1
+            delta = seeker(error).window.delta
+            between[scale] = between.get(scale, 0) + (min(abs(delta.item() - size / 20) for size in SIZES) > 1e-5)
+            seeker.zero_grad()
+            torch.autograd.backward(delta.sum())
+            assert seeker.score.weight.grad is not None
+            assert bool(seeker.score.weight.grad.any()), "sizes are learned from how well their windows do"
+    assert between["chosen"] == 0
+    assert between["expected"] > 5
 
 
 def test_one_size_makes_the_windows_that_no_size_is_named_for() -> None:

@@ -1,12 +1,23 @@
 """The space of a search: its keys, its domains, and what is refused of both at submission."""
 
+import time
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from jobs.search.space import ChoiceDomain, IntDomain, LogUniformDomain, active, domains_of, grid, with_params
+from jobs.search.space import (
+    ChoiceDomain,
+    IntDomain,
+    LogUniformDomain,
+    SearchSpace,
+    active,
+    domains_of,
+    grid,
+    with_params,
+)
 from jobs.specs import TuneSpec, job_spec
+from seqae.config import LossConfig
 from service.api.json_pointers import body_problems
 
 
@@ -129,6 +140,26 @@ def test_conditions_in_a_circle_are_refused() -> None:
     other = {"kind": "choice", "values": ["autoencoder"], "when": {"model.localizer.kind": ["seeker"]}}
     found = _pointers({"model.localizer.kind": choice, "model.coder.kind": other})
     assert list(found.values()) == ["waits for a key that waits for this one"]
+
+
+def test_a_key_can_not_wait_for_itself() -> None:
+    choice = {"kind": "choice", "values": ["seeker", "small"], "when": {"model.localizer.kind": ["seeker"]}}
+    found = _pointers({"model.localizer.kind": choice, "bottleneck": [8]})
+    assert found == {"#/space/model.localizer.kind/when": "waits for a key that waits for this one"}
+
+
+def test_many_conditions_on_many_keys_are_read_at_once() -> None:
+    """Each way through them would be walked one by one: 2^20 ways and more."""
+    names = [name for name, field in LossConfig.model_fields.items() if field.annotation is float]
+    names = [f"loss.{name}" for name in names] + [f"model.attention.{name}" for name in ("delta_min", "sigma_min")]
+    space: dict[str, Any] = {}
+    for at, name in enumerate(names * 3):
+        key = name if at < len(names) else f"{name}{at}"
+        space[key] = {"kind": "choice", "values": [0.5], "when": {other: [0.5] for other in list(space)[-8:]}}
+    parsed = SearchSpace.model_validate(dict(reversed(space.items())))
+    started = time.perf_counter()
+    assert list(domains_of(parsed)) == list(space)
+    assert time.perf_counter() - started < 5
 
 
 def test_values_that_never_meet_are_not_tried_beside_each_other() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqae.config import MnistScenesConfig, ModelConfig
+from seqae.config import DataConfig, MnistScenesConfig, ModelConfig, SpritesConfig, TetrominoesConfig
 from seqae.data import cache
 from seqae.data.cache import Dataset, load_data
 from seqae.data.digits import bundled_digits, mnist_digits
@@ -278,3 +278,23 @@ def test_real_mnist_gives_the_known_scenes(tmp_path: Path) -> None:
         "the scenes are those of the releases before amodal masks"
     )
     assert made.checksum == "2f8289e282c895f8aa8f772510933af9ce182c7c771c015dc2fb2130e8fabebf"
+
+
+@pytest.mark.parametrize(
+    ("config", "source"),
+    [
+        (SpritesConfig(train_scenes=4, val_scenes=3, test_scenes=2), "generated sprites"),
+        (TetrominoesConfig(train_scenes=4, val_scenes=3, test_scenes=2), "generated tetrominoes"),
+    ],
+)
+def test_painted_scenes_are_cached_as_those_of_digits_are(config: DataConfig, source: str, tmp_path: Path) -> None:
+    model = ModelConfig(height=35, width=40, channels=3)
+    first = load_data(config, model, tmp_path)
+    assert first.source == source
+    assert [len(split.images) for split in (first.train, first.val, first.test)] == [4, 3, 2]
+    assert first.train.images.shape == (4, 3, 35, 40)
+    assert first.test.amodal is not None
+    assert first.train.images[0].tobytes() != first.val.images[0].tobytes()
+    (folder,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert folder.name.startswith(f"{config.kind}-")
+    assert load_data(config, model, tmp_path).checksum == first.checksum

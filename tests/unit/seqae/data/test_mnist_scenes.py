@@ -243,3 +243,44 @@ def test_joined_lays_parts_end_to_end(digits: DigitSource) -> None:
     for name, part in vars(made).items():
         np.testing.assert_array_equal(getattr(again, name), part)
     assert Scenes.joined([made, Scenes(made.images)]).masks is None
+
+
+def test_never_seen_digits_are_kept_for_val_and_test(digits: DigitSource) -> None:
+    config = MnistScenesConfig(train_labels=(0, 1, 2), test_labels=(8, 9))
+    for split in SPLITS:
+        shown = {0, 1, 2} if split == "train" else {8, 9}
+        made = make_scenes(config, 64, 64, 1, digits.train, split, range(20))
+        assert made.labels is not None
+        assert set(np.unique(made.labels)) - {-1} == shown
+
+
+def test_labels_without_digits_are_named() -> None:
+    digits = bundled_digits().train
+    only = Digits(digits.images[digits.labels == 1], digits.labels[digits.labels == 1])
+    with pytest.raises(DataError, match="no digits 0, 9 to make scenes of"):
+        make_scenes(MnistScenesConfig(train_labels=(0, 9)), 64, 64, 1, only, "train", range(1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_texture_lies_behind_the_same_digits(digits: DigitSource, channels: int) -> None:
+    black = scenes(digits, 6, channels)
+    made = scenes(digits, 6, channels, background="texture")
+    assert black.masks is not None
+    assert made.masks is not None
+    np.testing.assert_array_equal(made.masks, black.masks)
+    assert (made.images >= black.images).all()
+    empty = black.images.max(axis=1) == 0
+    behind = made.images.max(axis=1)[empty]
+    assert behind.min() >= 16
+    assert behind.max() <= 128
+    assert (made.images[0] != made.images[1]).any()
+    full = black.images.max(axis=1) == 255
+    np.testing.assert_array_equal(made.images.max(axis=1)[full], 255)
+
+
+def test_a_large_image_holds_twelve_digits(digits: DigitSource) -> None:
+    made = scenes(digits, 3, side=128, min_digits=12, max_digits=12)
+    assert made.counts is not None
+    assert made.amodal is not None
+    assert list(made.counts) == [12] * 3
+    assert made.amodal.max() >= 1 << 11

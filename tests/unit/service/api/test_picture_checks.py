@@ -85,3 +85,11 @@ def test_the_header_is_ascii() -> None:
     assert header.isascii()
     assert "\n" not in header
     assert json.loads(header) == ["grün", "a\nb"]
+
+
+def test_a_model_of_textured_scenes_expects_no_black_background() -> None:
+    textured = TrainConfig.model_validate({"data": {"background": "texture"}})
+    negative = 255 - scene()
+    assert inverted(negative, SCENES, Invert.AUTO)[1]
+    assert not inverted(negative, textured, Invert.AUTO)[1]
+    assert said(negative, textured) == ""

@@ -153,5 +153,5 @@ def test_f9_specs_are_told_apart_by_name(document: Document) -> None:
     shown = [job_spec.validate_python(example["value"]).kind for example in SPECS.values()]
     assert set(kinds) == set(shown)
     data = document["components"]["schemas"]["TrainSpec"]["properties"]["data"]
-    assert set(data["discriminator"]["mapping"]) == {"images", "mnist_scenes"}
+    assert set(data["discriminator"]["mapping"]) == {"images", "mnist_scenes", "sprites", "tetrominoes"}
     assert not [name for name in document["components"]["schemas"] if name.endswith(("-Input", "-Output"))]

@@ -1,0 +1,1 @@
+"""Scenes that are painted from a seed alone: sprites, tetrominoes, and backgrounds."""
