@@ -31,6 +31,8 @@ def test_a_result_that_is_damaged_every_time_ends_the_job(plane: ControlPlane) -
     assert error is not None
     assert error.error_class == "checkpoint"
     assert plane.tracking.versions == []
+    registry = plane.reconciler.metrics.registry
+    assert registry.get_sample_value("seqae_attempts_lost_total", {"error_class": "checkpoint"}) == 3
 
 
 def test_a_cancel_that_comes_while_metrics_are_shipped_registers_nothing(plane: ControlPlane) -> None:
