@@ -37,7 +37,7 @@ demo: $(INSTALLED)  ## train a small model end to end, on this machine, and show
 	$(BIN)/seqae demo
 
 test: lint $(INSTALLED_DEV)  ## lint, types, import contracts, unit, integration and end-to-end tests, with branch coverage
-	$(PYTEST) -n 2 --dist loadgroup --no-loadscope-reorder --cov --cov-report=term:skip-covered
+	$(PYTEST) -n 2 --dist loadscope --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 lint: $(INSTALLED_DEV)  ## style, types, import contracts
 	$(BIN)/ruff check .

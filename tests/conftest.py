@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from service.settings import ReconcilerSettings
 from tests.control_plane import ControlPlane
@@ -21,17 +23,17 @@ settings.load_profile("repeatable")
 _WHOLE_MACHINE = {"chaos", "e2e", "fuzz", "integration"}
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups tests for `pytest -n 2`, which runs each group in one process.
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Hands tests out in groups for `pytest -n 2`, each of which runs in one process."""
+    return _GroupScheduling(config, log)
 
-    Those that start clusters and servers are one group, so that there is one of each. Others are grouped by file.
-    """
-    for item in items:
-        room, *_ = Path(item.nodeid).relative_to("tests").parts
-        item.add_marker(
-            pytest.mark.xdist_group("whole machine" if room in _WHOLE_MACHINE else item.nodeid.partition("::")[0])
-        )
+
+class _GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Tests that start clusters and servers are one group, so that there is one of each; others are grouped by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, _ = nodeid.partition("::")
+        return "whole machine" if Path(file).parts[1] in _WHOLE_MACHINE else file
 
 
 # --- processor
