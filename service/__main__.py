@@ -12,8 +12,8 @@ from jobs.backends.mlflow import MlflowTracking
 from jobs.backends.ray import RayLauncher
 from seqae.errors import Error
 from service.app import create_app
+from service.db.access.tokens import Tokens
 from service.db.store import Store
-from service.db.tokens import Tokens
 from service.server import Server, ServerConfig
 from service.settings import Settings, is_loopback
 

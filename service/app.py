@@ -28,10 +28,10 @@ from service.api.reference.openapi import documented
 from service.api.request_guard import RequestGuard
 from service.api.responses import HeadRequests, RequestMetrics, SecurityHeaders
 from service.api.routes import access, disk, events, health, jobs, metrics, models, proxy, trials
+from service.db.access.tokens import Tokens
 from service.db.audit import AuditLog
 from service.db.outbox import Outbox
 from service.db.store import Store
-from service.db.tokens import Tokens
 from service.inference.decoder_pool import DecoderPool
 from service.inference.model_pool import ModelPool
 from service.metrics.instruments import Metrics

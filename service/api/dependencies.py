@@ -8,9 +8,9 @@ import anyio
 from fastapi import Depends, Request
 
 from service.api.access.authentication import Authenticator
+from service.db.access.tokens import Tokens
 from service.db.audit import AuditLog
 from service.db.store import Store
-from service.db.tokens import Tokens
 from service.inference.decoder_pool import DecoderPool
 from service.inference.model_pool import ModelPool
 from service.metrics.instruments import Metrics

@@ -251,7 +251,7 @@ class LeaseRow(Base):
 
 
 class TokenRow(Base):
-    """An access token. The secret itself is not kept, only its SHA-256; see `service.db.tokens`."""
+    """An access token. The secret itself is not kept, only its SHA-256; see `service.db.access.tokens`."""
 
     __tablename__ = "tokens"
 

@@ -85,7 +85,7 @@ class AuditEntry(Schema):
     """A request that changed something, or was refused to."""
 
     id: int
-    """Increases."""
+    """Number of the entry; later ones have higher numbers."""
     at: datetime
     """When (UTC)."""
     who: str

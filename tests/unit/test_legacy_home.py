@@ -258,13 +258,16 @@ def test_deliveries_that_were_due_arrive(plane: ControlPlane, legacy: LegacyHome
     received: list[int] = []
 
     def receive(request: httpx.Request) -> httpx.Response:
-        assert str(request.url) == "http://receiver.invalid/hook"
+        assert (request.headers["Host"], request.url.path) == ("receiver.invalid", "/hook")
         received.append(json.loads(request.content)["id"])
         return httpx.Response(204)
 
     plane.pass_(3600)
     sender = WebhookSender(
-        Outbox(plane.store.database, plane.store.now), "secret", transport=httpx.MockTransport(receive)
+        Outbox(plane.store.database, plane.store.now),
+        "secret",
+        transport=httpx.MockTransport(receive),
+        resolve=lambda _host, _port: ["93.184.216.34"],
     )
     while sender.send_due():
         pass

@@ -13,8 +13,8 @@ import anyio.to_thread
 from starlette.requests import HTTPConnection
 
 from service.api.access.principal import Principal
+from service.db.access.tokens import TOKEN_PREFIX, Tokens, hash_secret
 from service.db.models import TokenRow
-from service.db.tokens import TOKEN_PREFIX, Tokens, hash_secret
 from service.errors import UnauthorizedError
 from service.scopes import parse_scopes
 

@@ -9,9 +9,9 @@ from service.api.access.authentication import COOKIE
 from service.api.access.principal import OPEN, Principal, PrincipalDep, needs, public
 from service.api.dependencies import AppContext, ContextDep
 from service.api.problems import problem_responses
+from service.db.access.tokens import token_view
 from service.db.audit import current_actor
 from service.db.column_types import wire_safe
-from service.db.tokens import token_view
 from service.schemas.access import (
     AuditEntry,
     AuditPage,

@@ -154,7 +154,7 @@ def _ask_database(home: str | None, request: dict[str, Any]) -> bytes:
     """What the program that works on the home's database answers. Raises: Error: it refuses."""
     asked = json.dumps(request | {"home": str(find_home(home)), "by": user_name("")})
     # Not below this folder, in which a file of the user's could stand in for a package.
-    command = [sys.executable, "-P", "-m", "service.db.local_tokens"]
+    command = [sys.executable, "-P", "-m", "service.db.access.local_tokens"]
     done = subprocess.run(command, input=asked.encode(), capture_output=True, check=False)
     if done.returncode:
         raise Error(done.stderr.decode(errors="replace").strip().rpartition("\n")[2] or "the database can't be used")

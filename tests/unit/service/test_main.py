@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from service.__main__ import collect_seldom, main
+from service.db.access.tokens import Tokens
 from service.db.store import Store
-from service.db.tokens import Tokens
 from service.scopes import Scope
 from service.server import ServerConfig
 from service.settings import Settings

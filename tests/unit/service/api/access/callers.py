@@ -59,10 +59,11 @@ class Door:
         headers: dict[str, str] | None = None,
         json: object = None,
         host: str = "localhost",
+        address: str = "127.0.0.1",
     ) -> httpx.Response:
-        """The answer to a caller's request."""
+        """The answer to a caller's request, from an address."""
         secret = self.secrets[caller]
         sent = {"Authorization": f"Bearer {secret}"} if secret else {}
-        transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
+        transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False, client=(address, 50_000))
         async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
             return await client.request(method, path, headers=sent | (headers or {}), json=json)

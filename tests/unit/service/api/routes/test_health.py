@@ -131,7 +131,9 @@ def test_a_loaded_model_is_served_without_the_others(
 ) -> None:
     """E4: `works` tells a load balancer that pictures can be sent here."""
     loaded = SimpleNamespace(version=ModelVersion)
-    inference = SimpleNamespace(champion=loaded, detail="version 1", start=lambda: None, stop=lambda: None)
+    inference = SimpleNamespace(
+        champion=loaded, detail="version 1", start=lambda: None, stop=lambda: None, batcher=SimpleNamespace()
+    )
     launcher.unreachable = tracking.unreachable = True
     works, parts = _ready(serve(make_app(inference)), 200)
     assert (works["reconstruct"], parts["model"]) == (True, True)

@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from service.cli.main import app
+from service.db.access.tokens import Tokens
 from service.db.audit import AuditLog
 from service.db.store import Store
-from service.db.tokens import Tokens
 from service.settings import Settings
 
 

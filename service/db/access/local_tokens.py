@@ -13,9 +13,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from seqae.errors import Error
+from service.db.access.tokens import Tokens, token_view
 from service.db.audit import Actor, current_actor
 from service.db.store import Store
-from service.db.tokens import Tokens, token_view
 from service.schemas.access import NewToken, TokenCreated, TokenView
 from service.settings import Settings
 
