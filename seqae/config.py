@@ -56,6 +56,13 @@ def field_error(pointer: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("value_error", "{message}", {"message": message, "pointer": pointer})
 
 
+def _check_order(config: BaseModel, *bounds: tuple[str, str]) -> None:
+    """Refuses a lower bound that is larger than its upper one; `bounds` names the fields of each pair."""
+    for low, high in bounds:
+        if getattr(config, low) > getattr(config, high):
+            raise field_error(low, f"{low} is larger than {high}")
+
+
 class Config(BaseModel):
     """Base of all settings: frozen, no unknown fields, no NaN or infinity, and numbers that are numbers.
 
@@ -136,9 +143,7 @@ class AttentionConfig(Config):
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Self:
-        for low, high in (("delta_min", "delta_max"), ("sigma_min", "sigma_max")):
-            if getattr(self, low) > getattr(self, high):
-                raise field_error(low, f"{low} is larger than {high}")
+        _check_order(self, ("delta_min", "delta_max"), ("sigma_min", "sigma_max"))
         return self
 
 
@@ -267,9 +272,7 @@ class MnistScenesConfig(Config):
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Self:
-        for low, high in (("min_digits", "max_digits"), ("min_scale", "max_scale")):
-            if getattr(self, low) > getattr(self, high):
-                raise field_error(low, f"{low} is larger than {high}")
+        _check_order(self, ("min_digits", "max_digits"), ("min_scale", "max_scale"))
         for field in ("train_labels", "test_labels"):
             for at, (before, after) in enumerate(pairwise(getattr(self, field)), start=1):
                 if after <= before:
@@ -315,9 +318,7 @@ class SpritesConfig(Config):
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Self:
-        for low, high in (("min_objects", "max_objects"), ("min_size", "max_size")):
-            if getattr(self, low) > getattr(self, high):
-                raise field_error(low, f"{low} is larger than {high}")
+        _check_order(self, ("min_objects", "max_objects"), ("min_size", "max_size"))
         return self
 
 
