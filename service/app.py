@@ -131,7 +131,7 @@ def create_app(
     install(app)
     for routes in (jobs, trials, events, models, disk, access, proxy, health, metrics):
         app.include_router(routes.router)
-    app.openapi = lambda: documented(app)  # type: ignore[method-assign]
+    app.openapi = lambda: documented(app, table, needs_tokens=settings.needs_tokens)  # type: ignore[method-assign]
     for address, name in _PAGE.items():
         app.add_api_route(address, partial(_file, name), include_in_schema=False, dependencies=[public()])
     table.load(app)
