@@ -10,10 +10,12 @@ from jobs.directory.records import NoteKind, Result
 from jobs.error_classes import classify, out_of_memory_kills
 from jobs.errors import ErrorClass, FencedError, OutOfMemoryError, WorkersLostError
 from jobs.specs import ScalingConfig, WorkerRange
+from jobs.telemetry.log_records import current_traceparent
+from jobs.telemetry.tracing import Tracing, tracing_of_job
 from jobs.training.log_lines import log_to_standard_error
 from jobs.training.worker import DistributedContext, TrainingTask, train
 
-__all__ = ["fit"]
+__all__ = ["fit", "train_traced"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,11 @@ def _fit_once(task: TrainingTask, scaling: ScalingConfig) -> Result:
     workers = scaling.workers
     trainer = TorchTrainer(
         _train_on_worker,
-        train_loop_config={"task": task, "gpus": scaling.gpus_per_worker},
+        train_loop_config={
+            "task": task,
+            "gpus": scaling.gpus_per_worker,
+            "traceparent": current_traceparent.get(),
+        },
         scaling_config=ray_train.ScalingConfig(
             num_workers=(workers.min, workers.max) if isinstance(workers, WorkerRange) else workers,
             use_gpu=scaling.gpus_per_worker > 0,
@@ -94,7 +100,25 @@ def _train_on_worker(config: dict[str, Any]) -> Result:
     os.environ.update(loopback_unproxied(os.environ))
     context = ray_train.get_context()
     device = str(get_device()) if config["gpus"] > 0 else "cpu"
-    return train(config["task"], DistributedContext(context.get_world_rank(), context.get_world_size(), device))
+    workers = DistributedContext(context.get_world_rank(), context.get_world_size(), device)
+    return train_traced(config["task"], workers, config["traceparent"])
+
+
+def train_traced(task: TrainingTask, workers: DistributedContext, traceparent: str | None) -> Result:
+    """Trains as a worker, with a span around it.
+
+    Args:
+        task: the run.
+        workers: which one of how many this is.
+        traceparent: the driver's span; None: it makes none, and neither does this.
+    """
+    tracing = Tracing() if traceparent is None else tracing_of_job("worker")
+    attributes = {"seqae.attempt": task.attempt, "seqae.rank": workers.rank, "seqae.workers": workers.world}
+    try:
+        with tracing.span("training", attributes, parent=traceparent):
+            return train(task, workers)
+    finally:
+        tracing.stop()
 
 
 def _cause_of(error: BaseException) -> BaseException:

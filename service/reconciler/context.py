@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jobs.directory.layout import AttemptFolder, JobFolder
 from jobs.interfaces import Tracking
+from jobs.telemetry.tracing import Tracing
 from service.db.models import JobRow, Waiting
 from service.db.store import NewEvent, Store
 from service.job_state import EventType
@@ -34,6 +35,8 @@ class ReconcilerContext:
     """For every driver: where MLflow is, where data is."""
     metrics: Metrics = field(default_factory=Metrics)
     """Instruments for queue time and lost attempts."""
+    tracing: Tracing = field(default_factory=Tracing)
+    """Spans of this process."""
 
     def now(self) -> datetime:
         """The time by the control plane's clock."""

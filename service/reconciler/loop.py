@@ -18,6 +18,7 @@ from jobs.errors import ErrorClass, LauncherUnavailable, TrackingUnavailable
 from jobs.interfaces import Tracking
 from jobs.periodic_thread import PeriodicThread
 from jobs.telemetry.log_records import current_job
+from jobs.telemetry.tracing import Tracing
 from seqae.errors import Error
 from service.backoff import exponential_backoff
 from service.db.changes import JobChanges
@@ -76,6 +77,7 @@ class Reconciler:
         environment: for every driver on the cluster: MLFLOW_TRACKING_URI, SEQAE_CACHE_DIR, SEQAE_DATA_DIR.
         name: names this process among those that share the database; None: a random name.
         metrics: instruments of this process; None: new ones.
+        tracing: spans of this process; None: none.
     """
 
     def __init__(
@@ -88,13 +90,15 @@ class Reconciler:
         environment: Mapping[str, str] | None = None,
         name: str | None = None,
         metrics: Metrics | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._store = store
         self._cluster = cluster
         self._settings = settings or ReconcilerSettings()
         self.metrics = metrics or Metrics()
+        self._tracing = tracing or Tracing()
         self._context = ReconcilerContext(
-            store, cluster, tracking, jobs_dir, self._settings, environment or {}, self.metrics
+            store, cluster, tracking, jobs_dir, self._settings, environment or {}, self.metrics, self._tracing
         )
         self._garbage_collector = GarbageCollector(self._context)
         self._leases = Leases(store, name or token_hex(8), self._settings.longest_wait)
@@ -120,10 +124,14 @@ class Reconciler:
         PeriodicThread.stop_all(self._threads, timeout)
 
     def _run_every(self, seconds: float, act: Callable[[], object], name: str, part: str = "") -> None:
-        timed = partial(self.metrics.timed_round, part or name, act)
-        thread = PeriodicThread(f"reconciler-{name}", seconds, timed, expected_errors=_OUTAGES)
+        measured = partial(self._measured_round, part or name, act)
+        thread = PeriodicThread(f"reconciler-{name}", seconds, measured, expected_errors=_OUTAGES)
         self._threads.append(thread)
         thread.start()
+
+    def _measured_round(self, part: str, act: Callable[[], object]) -> object:
+        with self._tracing.span("reconcile", {"seqae.part": part}):
+            return self.metrics.timed_round(part, act)
 
     def _work(self) -> None:
         """Looks after one job after the other until none is due."""
