@@ -1,4 +1,7 @@
-"""Which of several workers' errors counts, and the span of a worker. That workers are started, lost and replaced is tested on a real cluster."""
+"""Which of several workers' errors counts, and the span of a worker.
+
+That workers are started, lost and replaced is tested on a real cluster.
+"""
 
 from pathlib import Path
 
