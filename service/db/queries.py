@@ -4,7 +4,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection, Iterator
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session, load_only
 
 from jobs.directory.stored_specs import SPEC_VERSION, parse_spec
@@ -15,7 +15,7 @@ from service.db.models import AttemptRow, EventRow, JobRow
 from service.errors import ConflictError, CursorError, JobNotFoundError, StaleRowError
 from service.job_state import ENDED, Desired, State
 
-__all__ = ["Queries", "find_job", "find_known", "is_known"]
+__all__ = ["Queries", "find_job", "find_known", "head_of_queue", "is_known"]
 
 
 _SPECS_AT_ONCE = 500
@@ -168,6 +168,14 @@ def is_known() -> ColumnElement[bool]:
     known = [wish for wish in Desired if wish is not Desired.UNKNOWN]
     readable = or_(JobRow.spec_version.is_(None), JobRow.spec_version <= SPEC_VERSION)
     return and_(JobRow.desired.in_(known), readable)
+
+
+def head_of_queue(most: int) -> Select[JobRow]:
+    """Queued jobs by priority, and within one the first job of each owner, then the second of each, and so on."""
+    of_owner = func.row_number().over(partition_by=(JobRow.owner, JobRow.priority), order_by=JobRow.number)
+    turns = select(JobRow.number, of_owner.label("turn")).where(JobRow.state == State.QUEUED, is_known()).subquery()
+    ordered = select(JobRow).join(turns, JobRow.number == turns.c.number)
+    return ordered.order_by(JobRow.priority.desc(), turns.c.turn, JobRow.number).limit(most)
 
 
 def find_job(session: Session, job_id: str) -> JobRow:

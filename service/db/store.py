@@ -17,7 +17,7 @@ from service.db.audit import record
 from service.db.changes import AttemptChanges, JobChanges
 from service.db.engine import Database
 from service.db.models import AttemptRow, DeliveryRow, EventRow, JobRow
-from service.db.queries import Queries, find_job, find_known, is_known
+from service.db.queries import Queries, find_job, find_known, head_of_queue
 from service.errors import ConflictError, StaleRowError
 from service.job_state import ACTIVE, ENDED, AttemptOutcome, EventType, State, reason_for
 
@@ -171,23 +171,26 @@ class Store(Queries):
         choose: Callable[[list[JobRow], list[JobRow]], list[JobRow]],
         most: int = 200,
         on_broken: Callable[[JobRow, str], object] = lambda _row, _why: None,
+        most_placed: int | None = None,
     ) -> list[JobRow]:
         """Lets jobs out of the queue, and writes their next attempts before any cluster is asked.
 
         Args:
-            choose: gets the jobs that hold a place on the cluster and the head of the queue, best first; returns
-                those of the queue that may go. No other process admits meanwhile.
-            most: length of the head of the queue. Jobs of another release are not in it.
+            choose: gets the jobs that hold a place on the cluster and the head of the queue; returns those of the
+                queue that may go. No other process admits meanwhile.
+            most: length of the head of the queue: by priority, then the first job of each owner, the second of each,
+                and so on, so that no owner's jobs keep those of another out of it. Jobs of another release are not.
             on_broken: told of a job whose rows contradict each other, and why; the others are admitted.
+            most_placed: while so many jobs hold a place, the queue is not looked at; None: it always is.
         """
         holding = ACTIVE - {State.FINALIZING}
         with self.database.write() as session:
-            queued = select(JobRow).where(JobRow.state == State.QUEUED, is_known())
-            order = (JobRow.priority.desc(), JobRow.number)
-            queue = list(session.scalars(queued.order_by(*order).limit(most)))
+            placed = list(session.scalars(select(JobRow).where(JobRow.state.in_(holding))))
+            if most_placed is not None and len(placed) >= most_placed:
+                return []
+            queue = list(session.scalars(head_of_queue(most)))
             if not queue:
                 return []
-            placed = list(session.scalars(select(JobRow).where(JobRow.state.in_(holding))))
             admitted = []
             for job in choose(placed, queue):
                 try:

@@ -247,6 +247,7 @@ class Reconciler:
                 placed, queue, capacity, self._settings, lambda job, why: unreadable.append((job, why))
             ),
             on_broken=lambda job, why: broken.append((job, why)),
+            most_placed=self._settings.max_concurrent_jobs,
         )
         for job in admitted:
             waited_for = (self._store.now() - job.queued_at).total_seconds()

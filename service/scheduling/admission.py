@@ -1,7 +1,8 @@
 """Admission control: which jobs may leave the queue."""
 
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby
 
 from jobs.directory.stored_specs import parse_spec
 from jobs.errors import SpecUnreadable
@@ -27,13 +28,17 @@ def choose(
 ) -> list[JobRow]:
     """The jobs of the queue that may go to the cluster now.
 
-    Strictly in order: a job that must wait for room holds up those behind it, so that a large one is not overtaken for
-    ever. Three kinds are stepped over: a job whose owner has as many running as is allowed, a job that the cluster
-    could not run even when empty, since a machine of it is down, and a job whose spec can't be read.
+    By priority first. Within one, the owner is next who has the fewest jobs on the cluster, of these the one whose job
+    waits longest; an owner's jobs keep their order. So an owner who fills the queue waits for themselves alone. A job
+    that is next and must wait for room holds up those behind it, so that a large one is not overtaken by smaller ones
+    of its owner, nor by those of owners who have more.
+
+    Three kinds are stepped over: a job whose owner has as many running as is allowed, a job that the cluster could not
+    run even when empty, since a machine of it is down, and a job whose spec can't be read.
 
     Args:
         placed: jobs that hold a place on the cluster.
-        queue: jobs that wait, best first.
+        queue: jobs that wait, those of a higher priority first, and the older ones of an owner before the newer ones.
         capacity: what the cluster has.
         settings: the limits.
         on_unreadable: told of a job of the queue whose spec can't be read, and why.
@@ -44,7 +49,7 @@ def choose(
         held = _read(job)
         room.take(demand(held, capacity) if not isinstance(held, str) else _UNKNOWN_DEMAND)
     chosen: list[JobRow] = []
-    for job in queue:
+    for job in _in_turn(queue, of_owner):
         if len(placed) + len(chosen) >= settings.max_concurrent_jobs:
             break
         spec = _read(job)
@@ -59,6 +64,24 @@ def choose(
         of_owner[job.owner] += 1
         chosen.append(job)
     return chosen
+
+
+def _in_turn(queue: list[JobRow], of_owner: Mapping[str, int]) -> Iterator[JobRow]:
+    """The jobs of a queue in the order in which they are next.
+
+    Args:
+        queue: as `choose` gets it.
+        of_owner: jobs of each owner on the cluster; looked at anew for each job, as it changes with those chosen.
+    """
+    for _, jobs in groupby(queue, key=lambda job: job.priority):
+        waiting: dict[str, deque[JobRow]] = {}
+        for job in jobs:
+            waiting.setdefault(job.owner, deque()).append(job)
+        while waiting:
+            owner = min(waiting, key=lambda name: (of_owner.get(name, 0), waiting[name][0].number))
+            yield waiting[owner].popleft()
+            if not waiting[owner]:
+                del waiting[owner]
 
 
 def _read(job: JobRow) -> AnySpec | str:
