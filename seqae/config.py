@@ -162,6 +162,10 @@ class LocalizerConfig(Config):
     """What a seeker of several sizes scales its window by. "expected": the mean of the sizes near the peak, weighted as
     places are. "chosen": the size of the peak, with the gradient of the mean."""
 
+    support: bool = False
+    """Whether a seeker also considers the square around the error that hangs together with its peak, from 0.75 of the
+    smallest of `sizes` to 1.25 of the largest, and takes it where it is better isolated than the square of its own."""
+
     @model_validator(mode="after")
     def _sizes_are_ordered(self) -> Self:
         for at, size in enumerate(self.sizes):

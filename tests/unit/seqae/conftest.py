@@ -105,7 +105,7 @@ def changed_config() -> TrainConfig:
                     "log_gamma_max": 0.7,
                     "write_gain": "unit",
                 },
-                "localizer": {"kind": "improved", "sizes": [12, 28], "scale": "chosen"},
+                "localizer": {"kind": "improved", "sizes": [12, 28], "scale": "chosen", "support": True},
                 "coder": {"kind": "variational", "bottleneck": 12},
                 "background": {"bottleneck": 6},
             },
