@@ -91,8 +91,10 @@ class _Regressor(nn.Module):
         if self.embed is not None:
             embedding = F.leaky_relu(self.embed(embedding), 0.01)
         raw = self.head(embedding).float()
-        x = (self.config.width - 1) / 2 * (1 + torch.tanh(raw[:, 0]))
-        y = (self.config.height - 1) / 2 * (1 + torch.tanh(raw[:, 1]))
+        is_clamped = self.config.localizer.centre == "clamp"
+        place = raw[:, :2].clamp(-1, 1) if is_clamped else torch.tanh(raw[:, :2])  # -1 to 1 over the image
+        x = (self.config.width - 1) / 2 * (1 + place[:, 0])
+        y = (self.config.height - 1) / 2 * (1 + place[:, 1])
         return Localization(Window(x, y, *_window_shape(raw[:, 2:], self.config.attention)), embedding)
 
 

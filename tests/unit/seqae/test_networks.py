@@ -278,6 +278,18 @@ def test_regressors_start_in_the_middle_at_stride_one(kind: Kind) -> None:
         torch.testing.assert_close(value, torch.full((2,), expected))
 
 
+@pytest.mark.parametrize("kind", ["small", "improved"])
+def test_a_regressors_centre_is_squashed_or_cut_off(kind: Kind) -> None:
+    for centre, place in (("tanh", math.tanh(0.5)), ("clamp", 0.5)):
+        model = config(kind, 40, 56).model_copy(update={"localizer": LocalizerConfig(kind=kind, centre=centre)})
+        window = with_head(make_localizer(model), (0.5, -0.5, 0, 0, 0))(torch.rand(2, 1, 40, 56)).window
+        torch.testing.assert_close(window.x, torch.full((2,), 27.5 * (1 + place)))
+        torch.testing.assert_close(window.y, torch.full((2,), 19.5 * (1 - place)))
+        far = with_head(make_localizer(model), (9.0, -9.0, 0, 0, 0))(torch.rand(2, 1, 40, 56)).window
+        torch.testing.assert_close(far.x, torch.full((2,), 55.0))
+        torch.testing.assert_close(far.y, torch.zeros(2), atol=1e-4, rtol=0)
+
+
 def test_seeker_starts_at_stride_one_too() -> None:
     window = make_localizer(config("seeker", log_gamma_max=1.0))(torch.rand(2, 1, 64, 64)).window
     torch.testing.assert_close(window.delta, torch.ones(2))
