@@ -93,6 +93,7 @@ def create_app(
         settings.model_name,
         cache_dir=settings.cache_dir,
         data_dir=settings.data_dir,
+        registry=server,
     )
     decoders = DecoderPool(settings.max_image_pixels, settings.decode_seconds)
     if inference is not None:

@@ -207,6 +207,8 @@ class NoteKind(StrEnum):
     """Which data the attempt trains on, in words."""
     FIGURE_LEFT_OUT = "figure_left_out"
     """A figure can't be made of the model that is evaluated, or of a search's trials."""
+    STARTED_FROM = "started_from"
+    """Training starts from another model's weights."""
     RETRAINING = "retraining"
     """A search trains its best trial's settings once more."""
 
@@ -230,6 +232,15 @@ class DatasetRecord(_Record):
     """How many images the choices are made on."""
     test: int
     """How many images the results are of."""
+
+
+class StartRecord(_Record):
+    """start.json: the model whose weights a run starts from."""
+
+    model: str
+    """NAME/VERSION or a job's id: what the spec's selector was when the weights were copied."""
+    iteration: int
+    """How many optimizer steps they had seen."""
 
 
 class PerImageScores(_Record):
@@ -357,5 +368,7 @@ class Shipped(_Record):
     """The data set in words, as it was set for a tag."""
     data: str | None = None
     """Checksum of the data set that was named as the run's."""
+    start_from: str | None = None
+    """The model that training started from, as it was set for a tag."""
     closed_below: str | None = None
     """Of a trial that is over: the run of the search below which its own run has been closed."""

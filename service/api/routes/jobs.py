@@ -68,7 +68,13 @@ def submit(
     priority: Annotated[int, Query(ge=-1000, le=1000, description="higher goes first")] = 0,
 ) -> JobView:
     """Accepts a job into the queue."""
-    job = jobs.submit(spec, idempotency_key=idempotency_key, owner=principal.owner_or(seqae_owner), priority=priority)
+    job = jobs.submit(
+        spec,
+        idempotency_key=idempotency_key,
+        owner=principal.owner_or(seqae_owner),
+        priority=priority,
+        sees_only=principal.sees_only,
+    )
     response.headers["Location"] = f"/jobs/{job.id}"
     return job
 
@@ -76,9 +82,9 @@ def submit(
 @router.post(
     "/jobs:validate", dependencies=[needs(Scope.READ), *_only_json], responses=problem_responses(400, 413, 415, 422)
 )
-def validate(spec: _Spec, jobs: JobServiceDep) -> Validation:
+def validate(spec: _Spec, jobs: JobServiceDep, principal: PrincipalDep) -> Validation:
     """What would run: the spec with every default, workers, steps, about how long, and why it would be refused."""
-    return jobs.validate(spec)
+    return jobs.validate(spec, principal.sees_only)
 
 
 @router.get("/jobs", dependencies=_read, responses=problem_responses(400, 422))
