@@ -299,6 +299,9 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
             "A checkpoint can't be used: a file is missing or truncated, a hash is wrong, "
             "the format is of another version",
         ),
+        seqae.NewerCheckpointError: ProblemType(
+            500, "newer-checkpoint", "A newer release wrote the checkpoint, and can use it"
+        ),
         seqae.DivergedError: ProblemType(500, "diverged", "Training produced a loss that is not finite"),
         jobs.SubmissionRefused: ProblemType(
             500,

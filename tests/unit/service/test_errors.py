@@ -110,6 +110,11 @@ ANSWERS: dict[type[Error], tuple[int, str, str]] = {
         "checkpoint",
         "A checkpoint can't be used: a file is missing or truncated, a hash is wrong, the format is of another version",
     ),
+    seqae.errors.NewerCheckpointError: (
+        500,
+        "newer-checkpoint",
+        "A newer release wrote the checkpoint, and can use it",
+    ),
     seqae.errors.DivergedError: (500, "diverged", "Training produced a loss that is not finite"),
     jobs.errors.SubmissionRefused: (
         500,
