@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from seqae.errors import Error
-from service.cli.commands import access, figure, jobs, models, overview, search, spec, stack, watch
+from service.cli.commands import access, backup, figure, jobs, models, overview, search, spec, stack, watch
 from service.cli.output import EXIT_STATUSES, ExitStatus
 
 __all__ = ["app", "main"]
@@ -31,6 +31,7 @@ _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
         *(jobs.attempts, jobs.cancel, jobs.pause, jobs.resume, jobs.retry, jobs.priority, jobs.delete),
     ),
     "Access": (access.token, access.audit),
+    "Safety": (backup.backup, backup.restore),
     "Models": (*(models.models, models.promote, models.rollback, models.reconstruct, models.evaluate, figure.figure),),
 }
 """The verbs, in the order in which help lists them."""
