@@ -6,6 +6,7 @@ The control plane and an attempt on the cluster communicate by these files, whic
     control.json             what the control plane wants; an attempt older than it names is fenced
     shipped.json             how far the metrics have been copied to the tracking server
     optuna.journal           of a search: its trials, as Optuna knows them
+    comparisons.jsonl        of a search by eye: what people said of pairs of trials, written by the control plane
     trials/<k>/              a trial of a search: a folder of the same shape, without a control.json of its own
     trials/<k>/seeds/<s>/    the same training with a further seed
     retrained/               the winner's settings, trained once more
@@ -168,6 +169,7 @@ class JobFolder:
 
     def __init__(self, path: Path, control: Path | None = None) -> None:
         self.path = path
+        self.answers = path / "comparisons.jsonl"
         self._control = (path if control is None else control) / "control.json"
 
     def read_spec(self) -> AnySpec:

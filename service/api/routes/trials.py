@@ -1,15 +1,15 @@
-"""Routes of a search's trials: the table, one trial, and its film strips."""
+"""Routes of a search's trials: the table, one trial, its film strips, and pairs that people compare."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Header, Path, Query
 from fastapi.responses import FileResponse
 
-from service.api.access.principal import needs
+from service.api.access.principal import PrincipalDep, needs
 from service.api.dependencies import JobServiceDep
 from service.api.problems import problem_responses
-from service.api.routes.jobs import frame_paths, frame_response
-from service.schemas.trials import TrialPage, TrialView
+from service.api.routes.jobs import frame_paths, frame_response, only_json
+from service.schemas.trials import Comparison, PairPage, TrialPage, TrialView
 from service.scopes import Scope
 
 __all__ = ["router"]
@@ -50,3 +50,35 @@ def get_trial_frame(job_id: str, number: _Number, step: str, jobs: JobServiceDep
     jobs.trial(job_id, number)
     found = frame_paths(jobs.folder(job_id).trial(number))
     return frame_response(found, step, f"trial {number} of job {job_id}")
+
+
+@router.get("/jobs/{job_id}/pairs", dependencies=_read, responses=_UNKNOWN)
+def list_pairs(
+    job_id: str,
+    jobs: JobServiceDep,
+    limit: Annotated[int, Query(ge=1, le=100, description="pairs at most, 1 to 100")] = 1,
+) -> PairPage:
+    """Pairs of a search by eye that have no answer yet, those first that say most.
+
+    Both pictures of a pair show the same scenes. Which pair comes first changes with each answer.
+    """
+    return jobs.pairs(job_id, limit)
+
+
+@router.post(
+    "/jobs/{job_id}/pairs/{pair}",
+    dependencies=[needs(Scope.SUBMIT), *only_json],
+    responses=problem_responses(400, 404, 409, 413, 415, 422),
+)
+def answer_pair(
+    job_id: str,
+    pair: Annotated[int, Path(ge=0, le=100_000_000, description="number of the pair")],
+    answer: Comparison,
+    jobs: JobServiceDep,
+    principal: PrincipalDep,
+    seqae_owner: Annotated[str, Header(max_length=200, description="who answers, where tokens are off")] = "",
+) -> PairPage:
+    """Says which trial of a pair is better; gives the next pair. The same answer again changes nothing."""
+    better = None if answer.better == "equal" else answer.better
+    jobs.answer(job_id, pair, better, principal.owner_or(seqae_owner))
+    return jobs.pairs(job_id)
