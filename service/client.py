@@ -285,6 +285,20 @@ class Client:
             self._connection.call("POST", path, json={"why": why}, headers=_owner(owner)), RegisteredModelView
         )
 
+    def promote_trial(self, job_id: str, number: int, *, why: str = "", owner: str = "") -> RegisteredModelView:
+        """Makes the model of a search's trial a version and the champion.
+
+        Args:
+            job_id: of the search, which has ended.
+            number: of the trial.
+            why: for whoever reads the history.
+            owner: who asks.
+        """
+        path = f"{_path(job_id)}/trials/{number}:promote"
+        return parse_answer(
+            self._connection.call("POST", path, json={"why": why}, headers=_owner(owner)), RegisteredModelView
+        )
+
     def rollback(self, name: str, *, why: str = "", owner: str = "") -> RegisteredModelView:
         """Makes the champion before the champion again.
 

@@ -15,7 +15,7 @@ from service.db.models import JobRow
 from service.errors import TrialNotFoundError
 from service.schemas.trials import SearchView, TrialPage, TrialView
 
-__all__ = ["search_spec", "trial_page", "trial_view"]
+__all__ = ["search_report", "search_spec", "trial_page", "trial_view"]
 
 
 def trial_page(row: JobRow, folder: JobFolder, after: int, limit: int) -> TrialPage:
@@ -35,7 +35,7 @@ def trial_page(row: JobRow, folder: JobFolder, after: int, limit: int) -> TrialP
     chosen = [number for number in rows if number > after]
     items = tuple(_view(spec, rows[number]) for number in chosen[:limit])
     following = items[-1].number if len(chosen) > limit else None
-    return TrialPage(items=items, next_after=following, search=_search_view(spec, rows, _report(folder)))
+    return TrialPage(items=items, next_after=following, search=_search_view(spec, rows, search_report(folder)))
 
 
 def trial_view(row: JobRow, folder: JobFolder, number: int) -> TrialView:
@@ -98,8 +98,8 @@ def _search_view(spec: TuneSpec, rows: Mapping[int, TrialRow], report: SearchRep
     )
 
 
-def _report(folder: JobFolder) -> SearchReport | None:
-    """Of the newest attempt that has one; a damaged one counts as none."""
+def search_report(folder: JobFolder) -> SearchReport | None:
+    """The report of a search, of the newest attempt that has one; a damaged one counts as none."""
     for attempt in reversed(folder.attempts()):
         try:
             report = attempt.read_search_report()

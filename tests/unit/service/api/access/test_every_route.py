@@ -53,6 +53,7 @@ EXPECTED: dict[str, Scope | str] = {
     "GET /jobs/{job_id}/trials": Scope.READ,
     "GET /jobs/{job_id}/trials/{number}": Scope.READ,
     "GET /jobs/{job_id}/trials/{number}/frames/{step}": Scope.READ,
+    "POST /jobs/{job_id}/trials/{number}:promote": Scope.PROMOTE,
     "GET /jobs/{job_id}/pairs": Scope.READ,
     "POST /jobs/{job_id}/pairs/{pair}": Scope.SUBMIT,
     "POST /reconstruct": Scope.READ,

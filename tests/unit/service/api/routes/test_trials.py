@@ -6,9 +6,14 @@ from typing import Any
 import httpx
 import pytest
 
+from jobs.backends.fakes import FakeTracking
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import SearchReport, TrialRow, TrialState
+from seqae.checkpoints import manifest
+from service.db.store import Store
+from service.job_state import EventType
 from service.settings import Settings
+from tests.reports import make_report
 from tests.unit.service.api.routes.test_jobs import submit, write
 
 SEARCH = {
@@ -280,3 +285,87 @@ def test_a_search_by_metrics_has_no_pairs(client: httpx.Client, job: str) -> Non
         for answer in answers:
             assert (answer.status_code, answer.json()["type"]) == (404, "urn:seqae:problem:trial-not-found")
     assert client.post(f"/jobs/{job}/pairs/0", content=b"{}").status_code == 415
+
+
+@pytest.fixture
+def ended(client: httpx.Client, job: str, folder: JobFolder, store: Store, tracking: FakeTracking) -> str:
+    """A search that has ended: trial 0 with two checkpoints, 1 with none, and 2 failed."""
+    for trial in range(3):
+        state = TrialState.FAILED if trial == 2 else TrialState.SUCCEEDED
+        folder.attempt(1).add_trial(_row(trial, state, 0.3))
+    own = folder.trial(0).attempt(1)
+    for step, value in ((4, 0.2), (8, 0.9)):
+        own.add_metrics(step, {"val/mse": value, "val/objective": value})
+        (own.checkpoints / str(step)).mkdir(parents=True)
+        (own.checkpoints / str(step) / "model.safetensors").write_text("weights")
+        manifest.write(own.checkpoints / str(step), iteration=step, metrics={})
+    client.post(f"/jobs/{job}/cancel")
+    run = tracking.create_run(job, "search", "tune", {})
+    store.update(store.job(job), mlflow_run_id=run.run_id)
+    return job
+
+
+def test_a_trial_becomes_the_champion_on_request(
+    client: httpx.Client, ended: str, folder: JobFolder, tracking: FakeTracking, store: Store
+) -> None:
+    path, who = f"/jobs/{ended}/trials/0:promote", {"Seqae-Owner": "ann"}
+    answer = client.post(path, json={"why": "faster"}, headers=who)
+    assert answer.status_code == 200, answer.text
+    model = answer.json()
+    assert (model["name"], model["champion"], model["previous"]) == ("seqae-mnist_scenes", "1", None)
+    (version,) = tracking.versions
+    # The best checkpoint, in the trial's own run, below the search's.
+    assert version.path == folder.trial(0).attempt(1).checkpoints / "4"
+    assert tracking.runs[version.run_id].parent == f"run-{ended}"
+    assert (version.job_id, dict(version.metrics)) == (ended, {"val/objective": 0.3, "val/miou": 0.6})
+    assert model["versions"][0]["promotion"]["reason"] == f"trial 0 of {ended}, chosen by ann"
+    assert (model["history"][0]["who"], model["history"][0]["why"]) == ("ann", f"trial 0 of {ended}: faster")
+    assert client.post(path, headers=who).json()["champion"] == "1"
+    assert len(tracking.versions) == 1
+    told = [event.data for event in store.events(job_id=ended) if event.type == EventType.PROMOTION]
+    assert (told[0]["version"], told[0]["who"], told[0]["reason"]) == ("1", "ann", "faster")
+
+
+def test_the_searchs_own_result_is_not_registered_twice(
+    client: httpx.Client, ended: str, folder: JobFolder, tracking: FakeTracking, store: Store
+) -> None:
+    for run, error in (("other", 0.1), (ended, 0.5)):
+        made = tracking.create_run(run, run, "tune", {})
+        report = make_report(error, model="seqae-mnist_scenes")
+        tracking.register(run, made.run_id, "seqae-mnist_scenes", folder.path, {}, report)
+    store.update(store.job(ended), model_name="seqae-mnist_scenes", model_version="2")
+    for retrained, champion, versions in ((False, "2", 2), (True, "3", 3)):
+        folder.attempt(1).write_search_report(SearchReport(best_trial=0, retrained=retrained))
+        answer = client.post(f"/jobs/{ended}/trials/0:promote").json()
+        assert (answer["champion"], len(answer["versions"])) == (champion, versions)
+
+
+@pytest.mark.parametrize(
+    ("trial", "status", "detail"),
+    [(1, 409, "no checkpoint that is whole"), (2, 409, "is failed"), (9, 404, "no trial 9"), ("x", 422, "")],
+)
+def test_what_has_no_model_is_not_promoted(
+    client: httpx.Client, ended: str, tracking: FakeTracking, trial: int | str, status: int, detail: str
+) -> None:
+    answer = client.post(f"/jobs/{ended}/trials/{trial}:promote")
+    assert (answer.status_code, detail in answer.text) == (status, True)
+    assert tracking.versions == []
+
+
+def test_no_trial_is_promoted_before_the_end_or_without_mlflow(
+    client: httpx.Client, job: str, folder: JobFolder, ended: str, tracking: FakeTracking, store: Store
+) -> None:
+    other = str(client.post("/jobs", json=SEARCH).json()["id"])
+    JobFolder(folder.path.parent / other).attempt(1).add_trial(_row(0, TrialState.SUCCEEDED, 0.3))
+    running = client.post(f"/jobs/{other}/trials/0:promote")
+    assert (running.status_code, "when it has ended" in running.text) == (409, True)
+    tracking.forget_runs()
+    lost = client.post(f"/jobs/{ended}/trials/0:promote")
+    assert (lost.status_code, lost.json()["type"]) == (409, "urn:seqae:problem:conflict")
+    store.update(store.job(ended), mlflow_run_id=None)
+    assert client.post(f"/jobs/{ended}/trials/0:promote").status_code == 409
+    assert client.post(f"/jobs/{submit(client)}/trials/0:promote").status_code == 404
+    store.update(store.job(ended), mlflow_run_id="run-1")
+    tracking.unreachable = True
+    assert client.post(f"/jobs/{ended}/trials/0:promote").status_code == 503
+    assert tracking.versions == []
