@@ -49,7 +49,13 @@ from service.webhook_sender import WebhookSender
 __all__ = ["create_app"]
 
 _STATIC = Path(__file__).parent / "static"
-_PAGE = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css"}
+_PAGE = {
+    "/": "index.html",
+    "/page.js": "page.js",
+    "/page.css": "page.css",
+    "/compare": "compare.html",
+    "/compare.js": "compare.js",
+}
 _STOP_SECONDS = 4.0
 
 _BUILT_IN: dict[str, Scope | None] = {

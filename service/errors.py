@@ -10,6 +10,7 @@ from seqae.errors import Error
 
 __all__ = [
     "PROBLEM_TYPES",
+    "AnswerError",
     "ApiError",
     "BackupError",
     "BodyTooLargeError",
@@ -70,6 +71,10 @@ class SpecRefusedError(Error):
     def __init__(self, problems: tuple[FieldProblem, ...]) -> None:
         super().__init__("; ".join(problem.detail for problem in problems))
         self.problems = problems
+
+
+class AnswerError(Error):
+    """An answer to a pair of trials that names neither of them."""
 
 
 class QuotaError(Error):
@@ -254,6 +259,7 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
             "spec-refused",
             "A valid spec that can't be run here, such as one that asks for more than the cluster has",
         ),
+        AnswerError: ProblemType(422, "answer", "An answer to a pair of trials that names neither of them"),
         UploadError: ProblemType(422, "upload", "A well-formed request whose image can't be used"),
         seqae.ImageError: ProblemType(
             422, "image", "An image given for reconstruction can't be used: not an image, truncated, or too large"

@@ -27,7 +27,7 @@ _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "The stack": (stack.up, stack.down, stack.status, stack.demo, overview.top, overview.disk),
     "Jobs": (
         *(spec.spec, jobs.validate, jobs.submit, watch.attach, jobs.jobs, jobs.show, watch.logs, watch.events),
-        *(watch.frames, search.trials, search.search),
+        *(watch.frames, search.trials, search.compare, search.search),
         *(jobs.attempts, jobs.cancel, jobs.pause, jobs.resume, jobs.retry, jobs.priority, jobs.delete),
     ),
     "Access": (access.token, access.audit),

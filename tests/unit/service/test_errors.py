@@ -38,6 +38,7 @@ ANSWERS: dict[type[Error], tuple[int, str, str]] = {
         "foreign-origin",
         "A request that changes something, made by a web page of another origin",
     ),
+    service.errors.AnswerError: (422, "answer", "An answer to a pair of trials that names neither of them"),
     service.errors.SpecRefusedError: (
         422,
         "spec-refused",
