@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -34,6 +35,23 @@ def _daemons(home: Path) -> dict[DaemonName, Daemon]:
     layout.prepare()
     ports = {name: number for number, name in enumerate(PortName, start=1)}
     return {daemon.name: daemon for daemon in build_daemons(layout, ports, None)}
+
+
+def test_a_head_for_other_machines_listens_at_its_address_with_its_ray_alone(tmp_path: Path) -> None:
+    layout = HomeLayout(tmp_path)
+    layout.prepare()
+    ports = {name: number for number, name in enumerate(PortName, start=1)}
+    daemons = {daemon.name: daemon for daemon in build_daemons(layout, ports, None, "10.0.0.5")}
+    words = daemons[DaemonName.RAY].command
+    options = dict(pairwise(words))
+    assert (options["--node-ip-address"], options["--dashboard-host"]) == ("10.0.0.5", "127.0.0.1")
+    assert all(daemon.url.startswith("http://127.0.0.1:") for daemon in daemons.values())
+    address = f"10.0.0.5:{ports[PortName.RAY_GCS]}"
+    assert daemons[DaemonName.API].environment["SEQAE_HEAD_ADDRESS"] == address
+    assert daemons[DaemonName.RAY].environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
+    alone = _daemons(tmp_path)
+    assert "SEQAE_HEAD_ADDRESS" not in alone[DaemonName.API].environment
+    assert alone[DaemonName.RAY].environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
 
 
 def test_no_url_holds_the_homes_path(tmp_path: Path) -> None:
