@@ -24,7 +24,16 @@ from service.cli.output import EXIT_STATUSES, ExitStatus
 __all__ = ["app", "main"]
 
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
-    "The stack": (stack.up, stack.down, stack.status, stack.demo, cluster.join, overview.top, overview.disk),
+    "The stack": (
+        stack.up,
+        stack.down,
+        stack.status,
+        stack.demo,
+        cluster.join,
+        overview.top,
+        overview.disk,
+        cluster.nodes,
+    ),
     "Jobs": (
         *(spec.spec, jobs.validate, jobs.submit, watch.attach, jobs.jobs, jobs.show, watch.logs, watch.events),
         *(watch.frames, search.trials, search.search),

@@ -1,19 +1,26 @@
-"""Route of the cluster's machines: what one must know to join (`GET /cluster/join`)."""
+"""Routes of the cluster's machines: which there are (`GET /nodes`), and what one must know to join."""
 
 from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 
 from jobs.directory.storage_marker import ensure_marker
-from service.api.access.principal import needs
+from service.api.access.principal import PrincipalDep, needs
 from service.api.dependencies import ContextDep
 from service.api.problems import problem_responses
 from service.errors import ClusterClosedError
-from service.schemas.cluster import JoinInformation, Versions
+from service.scheduling.node_views import node_list
+from service.schemas.cluster import JoinInformation, NodeList, Versions
 from service.scopes import Scope
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["service"], responses=problem_responses(503))
+
+
+@router.get("/nodes", dependencies=[needs(Scope.READ)])
+def list_nodes(context: ContextDep, principal: PrincipalDep) -> NodeList:
+    """The machines of the cluster, what they have, and what runs on them; at most two seconds old."""
+    return node_list(context.cluster.recent_nodes(), context.store, context.settings.jobs_dir, principal.sees_only)
 
 
 @router.get("/cluster/join", dependencies=[needs(Scope.ADMIN)], responses=problem_responses(409))

@@ -1,16 +1,20 @@
-"""Verbs of a cluster of several machines: `join`."""
+"""Verbs of a cluster of several machines: `join` and `nodes`."""
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seqae.errors import Error
 from service.cli.home import find_home
-from service.cli.options import HomeOption, NodeIpOption
+from service.cli.options import HomeOption, JsonOption, NodeIpOption, UrlOption, connect
+from service.cli.output import format_time, print_model, print_table
 
-__all__ = ["join"]
+if TYPE_CHECKING:
+    from service.schemas.cluster import NodeView, NodeWork
+
+__all__ = ["join", "nodes"]
 
 
 def join(
@@ -69,3 +73,35 @@ def join(
         drain_seconds=drain_seconds,
         say=partial(typer.echo),
     ).run()
+
+
+def nodes(home: HomeOption = None, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """Show the cluster's machines: what they have, what runs on them, which are idle, draining or dead."""
+    with connect(home, url) as client:
+        found = client.nodes()
+    if as_json:
+        print_model(found)
+        return
+    print_table(("node", "state", "address", "CPUs", "GPUs", "memory", "runs"), [_row(node) for node in found.nodes])
+
+
+def _row(node: "NodeView") -> tuple[str, ...]:
+    state = "idle" if node.is_idle else node.state.value
+    runs = ", ".join(_describe(work) for work in node.work) or "-"
+    if node.detail or node.ended_at is not None:
+        since = "" if node.ended_at is None else f"since {format_time(node.ended_at)}"
+        runs = "; ".join(part for part in (since, node.detail, "" if runs == "-" else runs) if part)
+    return (
+        f"{node.name or node.id[:8]}{' (head)' if node.is_head else ''}",
+        state,
+        node.address,
+        f"{node.cpus_used:g}/{node.cpus:g}",
+        f"{node.gpus_used:g}/{node.gpus:g}",
+        f"{node.memory_used_bytes / 1e9:.1f}/{node.memory_bytes / 1e9:.1f} GB",
+        runs,
+    )
+
+
+def _describe(work: "NodeWork") -> str:
+    what = work.role.value if work.rank is None else f"rank {work.rank}"
+    return f"{what} of another's job" if work.job_id is None else f"{work.job_id}-{work.attempt} {what}"

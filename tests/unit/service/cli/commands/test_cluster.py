@@ -1,13 +1,16 @@
-"""`join`, as far as it starts nothing."""
+"""`join`, as far as it starts nothing, and `nodes`."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from jobs.cluster.nodes import NodeState, ProcessRole
 from seqae.errors import Error
 from service.local.join_ticket import JoinTicket, write_ticket
 from service.local.joined_node import JoinedNode
-from tests.unit.service.cli.conftest import FakeService, Run, as_json
+from service.schemas.cluster import NodeList, NodeView, NodeWork
+from tests.unit.service.cli.conftest import AT, FakeService, Run, as_json
 from tests.unit.service.local.test_join_ticket import SECRET, make_ticket
 
 
@@ -54,3 +57,35 @@ def test_a_service_is_asked_by_its_url(
     assert run("join", "http://head.test:8400", "--token-file", str(token)).exit_code == 0
     assert joined[0]._information.head_address == "10.0.0.5:6379"
     assert joined[0]._token == SECRET
+
+
+def test_the_machines_and_what_runs_on_them(run: Run, service: FakeService) -> None:
+    work = NodeWork(job_id="job_a", attempt=2, role=ProcessRole.WORKER, rank=1)
+    usual = NodeView(
+        id="c7e0",
+        name="desk",
+        address="10.0.0.5",
+        is_head=True,
+        state=NodeState.ALIVE,
+        cpus=8,
+        cpus_used=2.5,
+        gpus=1,
+        gpus_used=0,
+        memory_bytes=48e9,
+        memory_used_bytes=9.5e9,
+        is_idle=False,
+        work=(NodeWork(job_id=None, attempt=None, role=ProcessRole.DRIVER), work),
+    )
+    idle = usual.model_copy(update={"name": "rack", "is_head": False, "is_idle": True, "work": ()})
+    dead = idle.model_copy(update={"state": NodeState.DEAD, "is_idle": False, "detail": "preempted", "ended_at": AT})
+    view = NodeList(nodes=(usual, idle, dead))
+    service.answers["GET /nodes"] = lambda _: as_json(view)
+    lines = run("nodes").stdout.splitlines()
+    assert lines[1].split("  ")[0] == "desk (head)"
+    assert "driver of another's job, job_a-2 rank 1" in lines[1]
+    assert all(part in lines[1] for part in ("alive", "2.5/8", "0/1", "9.5/48.0 GB"))
+    assert lines[2].split()[:2] == ["rack", "idle"]
+    assert "dead" in lines[3]
+    assert "since 2026-01-02" in lines[3]
+    assert lines[3].endswith("preempted")
+    assert json.loads(run("nodes", "--json").stdout)["nodes"][2]["state"] == "dead"
