@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
+from jobs.cluster.nodes import ClusterNode
 from jobs.directory.records import EvaluationReport
 from jobs.promotion import Promotion
 
@@ -150,6 +151,9 @@ class Launcher(Protocol):
 
     def capacity(self) -> Capacity:
         """What the machines of the cluster have."""
+
+    def nodes(self) -> tuple[ClusterNode, ...]:
+        """The machines of the cluster and what runs on them, the head first; those that died lately, too."""
 
     def cluster_id(self) -> str:
         """Changes when the cluster was replaced, and with it everything that it ran."""

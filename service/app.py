@@ -29,7 +29,7 @@ from service.api.reference.openapi import documented
 from service.api.request_context import RequestContext
 from service.api.request_guard import RequestGuard
 from service.api.responses import HeadRequests, RequestMetrics, SecurityHeaders
-from service.api.routes import access, disk, events, health, jobs, metrics, models, proxy, trials
+from service.api.routes import access, disk, events, health, jobs, metrics, models, nodes, proxy, trials
 from service.db.access.tokens import Tokens
 from service.db.audit import AuditLog
 from service.db.outbox import Outbox
@@ -136,7 +136,7 @@ def create_app(
     table = RouteTable(_BUILT_IN)
     _guard(app, context, table)
     install(app)
-    for routes in (jobs, trials, events, models, disk, access, proxy, health, metrics):
+    for routes in (jobs, trials, events, models, disk, nodes, access, proxy, health, metrics):
         app.include_router(routes.router)
     app.openapi = lambda: documented(app, table, needs_tokens=settings.needs_tokens)  # type: ignore[method-assign]
     for address, name in _PAGE.items():

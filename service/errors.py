@@ -14,6 +14,7 @@ __all__ = [
     "ApiError",
     "BackupError",
     "BodyTooLargeError",
+    "ClusterClosedError",
     "ConflictError",
     "CursorError",
     "FieldProblem",
@@ -63,6 +64,10 @@ class JobNotFoundError(Error):
 
 class ConflictError(Error):
     """The job's state, or an earlier use of the same idempotency key, forbids what was asked."""
+
+
+class ClusterClosedError(Error):
+    """No machine can join this cluster: its head listens for none, or nobody has said where it does."""
 
 
 class SpecRefusedError(Error):
@@ -251,6 +256,7 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
         ConflictError: ProblemType(
             409, "conflict", "The job's state, or an earlier use of the same idempotency key, forbids what was asked"
         ),
+        ClusterClosedError: ProblemType(409, "cluster-closed", "No machine can join this cluster"),
         BodyTooLargeError: ProblemType(413, "body-too-large", "A body larger than this service takes"),
         MediaTypeError: ProblemType(415, "media-type", "A body of a type that this address does not take"),
         ForeignHostError: ProblemType(421, "foreign-host", "A request to a name that is none of this service's"),

@@ -16,7 +16,15 @@ from torch import Tensor
 from seqae.attention import Window
 from seqae.model import Output
 
-__all__ = ["ACTIVE_SHARE", "FOREGROUND_LEVEL", "WRITTEN_LEVEL", "Ownership", "active_writes", "energy_shares", "own_pixels"]
+__all__ = [
+    "ACTIVE_SHARE",
+    "FOREGROUND_LEVEL",
+    "WRITTEN_LEVEL",
+    "Ownership",
+    "active_writes",
+    "energy_shares",
+    "own_pixels",
+]
 
 FOREGROUND_LEVEL = 31.5 / 255
 """A foreground pixel's image differs from the start by more than this, of 1, in its largest channel: by 32 of 255."""
