@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from seqae.data.scenes import Scenes
-from seqae.evaluation.baseline import connected_components
+from seqae.evaluation.baselines import connected_components, score_segments
 from seqae.evaluation.scores import OwnerScores, Score
 from tests.benchmarks.figures import machine
 
@@ -71,7 +71,7 @@ class Record:
         """Takes over how object-wise the writes are, and the baseline on the same scenes."""
         self.fg_ari, self.miou = owners.fg_ari.mean, owners.miou.mean
         self.count_accuracy = count_accuracy.mean
-        self.components_fg_ari = connected_components(scenes).fg_ari.mean
+        self.components_fg_ari = score_segments(connected_components(scenes.images), scenes).fg_ari.mean
         self.touching = float(scenes.touching().mean())
 
     def minutes_until(self, good: Callable[[EvaluationPoint], bool]) -> float | None:
