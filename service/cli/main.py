@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from seqae.errors import Error
-from service.cli.commands import access, figure, jobs, models, overview, search, spec, stack, watch
+from service.cli.commands import access, bench, figure, jobs, models, overview, search, spec, stack, watch
 from service.cli.output import EXIT_STATUSES, ExitStatus
 
 __all__ = ["app", "main"]
@@ -31,7 +31,10 @@ _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
         *(jobs.attempts, jobs.cancel, jobs.pause, jobs.resume, jobs.retry, jobs.priority, jobs.delete),
     ),
     "Access": (access.token, access.audit),
-    "Models": (*(models.models, models.promote, models.rollback, models.reconstruct, models.evaluate, figure.figure),),
+    "Models": (
+        *(models.models, models.promote, models.rollback, models.reconstruct, models.evaluate, figure.figure),
+        bench.bench,
+    ),
 }
 """The verbs, in the order in which help lists them."""
 

@@ -15,6 +15,7 @@ import torch
 
 from seqae.checkpoints import checkpoint
 from seqae.checkpoints.manifest import verify
+from seqae.compute.machine import machine
 from seqae.data.cache import load_data
 from seqae.data.scenes import Scenes
 from seqae.data.splits import SPLITS, Split
@@ -26,7 +27,6 @@ from seqae.model import Output, SequentialAutoEncoder
 from seqae.segmentation.looks import LOOKS, look_again
 from seqae.segmentation.ownership import own_pixels
 from seqae.tensors import intensities
-from tests.benchmarks.figures import machine
 from tests.benchmarks.rows import ROWS, config_of
 
 HEADER = (
