@@ -18,7 +18,20 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from seqae.errors import Error
-from service.cli.commands import access, backup, cluster, figure, jobs, models, overview, search, spec, stack, watch
+from service.cli.commands import (
+    access,
+    backup,
+    bench,
+    cluster,
+    figure,
+    jobs,
+    models,
+    overview,
+    search,
+    spec,
+    stack,
+    watch,
+)
 from service.cli.output import EXIT_STATUSES, ExitStatus
 
 __all__ = ["app", "main"]
@@ -41,7 +54,10 @@ _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     ),
     "Access": (access.token, access.audit),
     "Safety": (backup.backup, backup.restore),
-    "Models": (*(models.models, models.promote, models.rollback, models.reconstruct, models.evaluate, figure.figure),),
+    "Models": (
+        *(models.models, models.promote, models.rollback, models.reconstruct, models.evaluate, figure.figure),
+        bench.bench,
+    ),
 }
 """The verbs, in the order in which help lists them."""
 
