@@ -24,13 +24,14 @@ from service.errors import (
     StaleRowError,
 )
 from service.job_state import Desired, State
-from service.scheduling import model_selectors, warm_starts
+from service.scheduling import model_selectors
 from service.scheduling.dry_run import dry_run, refusals
 from service.scheduling.job_views import attempt_view, event_view, job_view
 from service.scheduling.log_reader import LogEnd, after, last_lines, tail
-from service.scheduling.pair_views import answer_pair, pair_page
-from service.scheduling.trial_models import TrialModel, trial_model
-from service.scheduling.trial_views import trial_page, trial_view
+from service.scheduling.search import warm_starts
+from service.scheduling.search.pair_views import answer_pair, pair_page
+from service.scheduling.search.trial_models import TrialModel, trial_model
+from service.scheduling.search.trial_views import trial_page, trial_view
 from service.schemas.disk import DiskView
 from service.schemas.jobs import AttemptView, Event, JobView, Page, ProblemView, Validation
 from service.schemas.trials import PairPage, TrialPage, TrialView

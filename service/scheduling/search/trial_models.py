@@ -13,7 +13,7 @@ from jobs.specs import TuneSpec, model_name
 from jobs.training.checkpoints import CheckpointManager
 from service.db.models import JobRow
 from service.errors import ConflictError, TrialNotFoundError
-from service.scheduling.trial_views import search_report, search_spec
+from service.scheduling.search.trial_views import search_report, search_spec
 
 __all__ = ["TrialModel", "promote_trial", "trial_model"]
 

@@ -10,7 +10,7 @@ from jobs.preferences.scores import bradley_terry
 from jobs.specs import TuneSpec
 from service.db.models import JobRow
 from service.errors import AnswerError, ConflictError, TrialNotFoundError
-from service.scheduling.trial_views import search_spec
+from service.scheduling.search.trial_views import search_spec
 from service.schemas.trials import PairPage, PairTrialView, PairView
 
 __all__ = ["answer_pair", "pair_page"]
