@@ -31,7 +31,7 @@ from service.api.reference.openapi import documented
 from service.api.request_context import RequestContext
 from service.api.request_guard import RequestGuard
 from service.api.responses import HeadRequests, RequestMetrics, SecurityHeaders
-from service.api.routes import access, disk, events, health, jobs, metrics, models, proxy, trials
+from service.api.routes import access, disk, events, health, jobs, metrics, models, nodes, proxy, trials
 from service.db.access.tokens import Tokens
 from service.db.audit import AuditLog
 from service.db.outbox import Outbox
@@ -51,7 +51,13 @@ from service.webhook_sender import WebhookSender
 __all__ = ["create_app"]
 
 _STATIC = Path(__file__).parent / "static"
-_PAGE = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css"}
+_PAGE = {
+    "/": "index.html",
+    "/page.js": "page.js",
+    "/page.css": "page.css",
+    "/compare": "compare.html",
+    "/compare.js": "compare.js",
+}
 _STOP_SECONDS = 4.0
 
 _BUILT_IN: dict[str, Scope | None] = {
@@ -106,6 +112,7 @@ def create_app(
         settings.model_name,
         cache_dir=settings.cache_dir,
         data_dir=settings.data_dir,
+        registry=server,
     )
     decoders = DecoderPool(settings.max_image_pixels, settings.decode_seconds)
     if inference is not None:
@@ -142,7 +149,7 @@ def create_app(
     table = RouteTable(_BUILT_IN)
     _guard(app, context, table)
     install(app)
-    for routes in (jobs, trials, events, models, disk, access, proxy, health, metrics):
+    for routes in (jobs, trials, events, models, disk, nodes, access, proxy, health, metrics):
         app.include_router(routes.router)
     app.openapi = lambda: documented(app, table, needs_tokens=settings.needs_tokens)  # type: ignore[method-assign]
     for address, name in _PAGE.items():

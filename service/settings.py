@@ -207,6 +207,9 @@ class Settings(ReconcilerSettings, BaseSettings):
     ray_token_file: Path | None = None
     """File with Ray's token, mode 0600."""
 
+    head_address: str = Field("", max_length=300)
+    """Where Ray's head listens for machines that join, as host:port, for `seqae join`; empty: none can."""
+
     ray_timeout: float = Field(5.0, gt=0)
     """Longest wait for an answer of Ray; without a limit a dead head costs a minute a call."""
 

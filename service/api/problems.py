@@ -17,7 +17,7 @@ from starlette.routing import Match
 from jobs.telemetry.log_records import current_request
 from seqae.errors import Error
 from service.api.json_pointers import MOST_PROBLEMS, body_problems
-from service.errors import FieldProblem, MalformedBodyError, SpecRefusedError, UploadError, problem_type
+from service.errors import AnswerError, FieldProblem, MalformedBodyError, SpecRefusedError, UploadError, problem_type
 from service.schemas.problems import FieldError, Problem
 
 __all__ = [
@@ -88,6 +88,8 @@ def describe(path: str, error: Error) -> Problem:
         detail = without_addresses(detail, otherwise=kind.title)
     if isinstance(error, SpecRefusedError):
         errors = _fields(error.problems)
+    elif isinstance(error, AnswerError):
+        errors = (FieldError(pointer="#/better", detail=detail),)
     elif isinstance(error, UploadError):
         errors = (FieldError(pointer=error.pointer or None, parameter=error.part or None, detail=detail),)
         detail = f"{_place(errors[0])}: {detail}"

@@ -177,7 +177,7 @@ class Reconciler:
                 self._wait(job, WaitingFor.DISK, _message_of(error))
                 return settings.tracking_retry
             return self._record_failure(job, error)
-        if job.waiting is not None and job.waiting.reason is not WaitingFor.WORKERS:
+        if job.waiting is not None and job.waiting.reason not in (WaitingFor.WORKERS, WaitingFor.COMPARISONS):
             with suppress(StaleRowError):  # it has moved on, which ends the wait, too
                 wait_for(self._context, job, None)
         return again

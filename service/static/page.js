@@ -58,6 +58,7 @@ function row(job) {
   const links = tr.appendChild(make("td"));
   if (job.mlflow_url && /^(https?:|\/mlflow\/)/.test(job.mlflow_url)) links.append(make("a", "MLflow", { href: runPage(job.mlflow_url) }), " ");
   links.append(make("a", "logs", { href: `/jobs/${job.id}/logs` }), " ", make("a", "JSON", { href: `/jobs/${job.id}` }));
+  if (job.spec.objective === "human") links.append(" ", make("a", "compare", { href: `/compare#${job.id}` }));
   if (job.model) links.append(make("div", `${job.model.name}/${job.model.version}`));
   if (job.promotion) {
     const became = job.promotion.promoted ? "became the champion" : "not the champion";

@@ -26,7 +26,7 @@ from service.scheduling.log_reader import LogEnd
 from service.schemas.jobs import AttemptView, FrameList, JobView, Page, PriorityChange, Validation
 from service.scopes import Scope
 
-__all__ = ["frame_paths", "frame_response", "router"]
+__all__ = ["frame_paths", "frame_response", "only_json", "router"]
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,8 @@ def _refuse_other_than_json(request: Request) -> None:
 
 router = APIRouter(tags=["jobs"], responses=problem_responses(503))
 
-_only_json = [Depends(_refuse_other_than_json)]
+only_json = [Depends(_refuse_other_than_json)]
+"""For a route's `dependencies`: its body is JSON."""
 _read, _change = [needs(Scope.READ)], [needs(Scope.SUBMIT)]
 _Spec = Annotated[JobSpec, Body(openapi_examples=SPECS)]
 _UNKNOWN, _ENDED = problem_responses(404), problem_responses(404, 409)
@@ -51,7 +52,7 @@ _UNKNOWN, _ENDED = problem_responses(404), problem_responses(404, 409)
 @router.post(
     "/jobs",
     status_code=status.HTTP_201_CREATED,
-    dependencies=[needs(Scope.SUBMIT), *_only_json],
+    dependencies=[needs(Scope.SUBMIT), *only_json],
     responses=problem_responses(400, 409, 413, 415, 422, 429),
 )
 def submit(
@@ -69,17 +70,23 @@ def submit(
     priority: Annotated[int, Query(ge=-1000, le=1000, description="higher goes first")] = 0,
 ) -> JobView:
     """Accepts a job into the queue."""
-    job = jobs.submit(spec, idempotency_key=idempotency_key, owner=principal.owner_or(seqae_owner), priority=priority)
+    job = jobs.submit(
+        spec,
+        idempotency_key=idempotency_key,
+        owner=principal.owner_or(seqae_owner),
+        priority=priority,
+        sees_only=principal.sees_only,
+    )
     response.headers["Location"] = f"/jobs/{job.id}"
     return job
 
 
 @router.post(
-    "/jobs:validate", dependencies=[needs(Scope.READ), *_only_json], responses=problem_responses(400, 413, 415, 422)
+    "/jobs:validate", dependencies=[needs(Scope.READ), *only_json], responses=problem_responses(400, 413, 415, 422)
 )
-def validate(spec: _Spec, jobs: JobServiceDep) -> Validation:
+def validate(spec: _Spec, jobs: JobServiceDep, principal: PrincipalDep) -> Validation:
     """What would run: the spec with every default, workers, steps, about how long, and why it would be refused."""
-    return jobs.validate(spec)
+    return jobs.validate(spec, principal.sees_only)
 
 
 @router.get("/jobs", dependencies=_read, responses=problem_responses(400, 422))
@@ -135,7 +142,7 @@ def retry(job_id: str, jobs: JobServiceDep) -> JobView:
 
 
 @router.patch(
-    "/jobs/{job_id}", dependencies=[*_change, *_only_json], responses=problem_responses(400, 404, 409, 415, 422)
+    "/jobs/{job_id}", dependencies=[*_change, *only_json], responses=problem_responses(400, 404, 409, 415, 422)
 )
 def change(job_id: str, wanted: PriorityChange, jobs: JobServiceDep) -> JobView:
     """Moves the job in the queue."""

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -58,6 +59,23 @@ def test_mlflows_server_writes_its_log_as_the_others_do(tmp_path: Path, monkeypa
     done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, timeout=60)
     lines = [LogRecordLine.model_validate_json(line) for line in done.stderr.splitlines()]
     assert [(line.logger, line.message) for line in lines] == [("uvicorn.error", "begins"), ("mlflow.store", "odd")]
+
+
+def test_a_head_for_other_machines_listens_at_its_address_with_its_ray_alone(tmp_path: Path) -> None:
+    layout = HomeLayout(tmp_path)
+    layout.prepare()
+    ports = {name: number for number, name in enumerate(PortName, start=1)}
+    daemons = {daemon.name: daemon for daemon in build_daemons(layout, ports, None, "10.0.0.5")}
+    words = daemons[DaemonName.RAY].command
+    options = dict(pairwise(words))
+    assert (options["--node-ip-address"], options["--dashboard-host"]) == ("10.0.0.5", "127.0.0.1")
+    assert all(daemon.url.startswith("http://127.0.0.1:") for daemon in daemons.values())
+    address = f"10.0.0.5:{ports[PortName.RAY_GCS]}"
+    assert daemons[DaemonName.API].environment["SEQAE_HEAD_ADDRESS"] == address
+    assert daemons[DaemonName.RAY].environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
+    alone = _daemons(tmp_path)
+    assert "SEQAE_HEAD_ADDRESS" not in alone[DaemonName.API].environment
+    assert alone[DaemonName.RAY].environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
 
 
 def test_no_url_holds_the_homes_path(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ EXPECTED: dict[str, Scope | str] = {
     "GET /": PUBLIC,
     "GET /page.js": PUBLIC,
     "GET /page.css": PUBLIC,
+    "GET /compare": PUBLIC,
+    "GET /compare.js": PUBLIC,
     "GET /healthz": PUBLIC,
     "GET /readyz": PUBLIC,
     "GET /static-offline-docs": PUBLIC,
@@ -51,6 +53,9 @@ EXPECTED: dict[str, Scope | str] = {
     "GET /jobs/{job_id}/trials": Scope.READ,
     "GET /jobs/{job_id}/trials/{number}": Scope.READ,
     "GET /jobs/{job_id}/trials/{number}/frames/{step}": Scope.READ,
+    "POST /jobs/{job_id}/trials/{number}:promote": Scope.PROMOTE,
+    "GET /jobs/{job_id}/pairs": Scope.READ,
+    "POST /jobs/{job_id}/pairs/{pair}": Scope.SUBMIT,
     "POST /reconstruct": Scope.READ,
     "GET /models": Scope.READ,
     "GET /models/{name}": Scope.READ,
@@ -58,6 +63,8 @@ EXPECTED: dict[str, Scope | str] = {
     "POST /models/{name}:rollback": Scope.PROMOTE,
     "POST /models:rollback": Scope.PROMOTE,
     "GET /disk": Scope.READ,
+    "GET /nodes": Scope.READ,
+    "GET /cluster/join": Scope.ADMIN,
     "GET /metrics": Scope.READ,
     "POST /tokens": Scope.ADMIN,
     "GET /tokens": Scope.ADMIN,
@@ -165,7 +172,7 @@ def test_who_gets_past_the_door(door: Door, job_id: str, name: str, caller: Call
 def path_of(path: str, job_id: str) -> str:
     """A request's path for a route's."""
     path = path.replace("{path:path}", "ajax-api/2.0/mlflow/runs/search")
-    made = path.format(job_id=job_id, step="latest", number="0", name="m", version="1", token_id="tok_0")
+    made = path.format(job_id=job_id, step="latest", number="0", pair="0", name="m", version="1", token_id="tok_0")
     return f"{made}/redoc.js" if path == "/static-offline-docs" else made
 
 
