@@ -15,6 +15,8 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from jobs.interfaces import Launcher, Tracking
+from jobs.storage.job_files import JobFiles, SharedJobFiles, StoredJobFiles
+from jobs.storage.locations import open_storage
 from seqae.data.paths import ROOTS_VARIABLE
 from service.api.access.access_control import AccessControl
 from service.api.access.audit_trail import AuditTrail
@@ -85,6 +87,7 @@ def create_app(
     server = TrackingServer(tracking, store.now, rest=settings.tracking_retry / 2)
     if inference is None and settings.inference:
         inference = ModelPool(server, settings)
+    files = _job_files(settings)
     service = JobService(
         store,
         cluster,
@@ -93,6 +96,7 @@ def create_app(
         settings.model_name,
         cache_dir=settings.cache_dir,
         data_dir=settings.data_dir,
+        files=files,
     )
     decoders = DecoderPool(settings.max_image_pixels, settings.decode_seconds)
     if inference is not None:
@@ -121,7 +125,7 @@ def create_app(
         title="seqae",
         version=version("seqae"),
         description=_DESCRIPTION,
-        lifespan=_lifespan(context, _workers(context)),
+        lifespan=_lifespan(context, _workers(context, files)),
     )
     app.state.context = context
     table = RouteTable(_BUILT_IN)
@@ -200,7 +204,15 @@ def _drivers_environment(settings: Settings) -> dict[str, str]:
     return environment
 
 
-def _workers(context: AppContext) -> list[Reconciler | WebhookSender]:
+def _job_files(settings: Settings) -> JobFiles:
+    """Jobs' files: in the home, which all machines see, or in a storage. It is not asked yet."""
+    if not settings.storage:
+        return SharedJobFiles(settings.jobs_dir)
+    store = open_storage(settings.storage)
+    return StoredJobFiles(settings.jobs_dir, store, settings.storage, settings.copies_dir)
+
+
+def _workers(context: AppContext, files: JobFiles) -> list[Reconciler | WebhookSender]:
     """What works on the job database in threads of its own."""
     settings, store = context.settings, context.store
     workers: list[Reconciler | WebhookSender] = []
@@ -215,6 +227,7 @@ def _workers(context: AppContext) -> list[Reconciler | WebhookSender]:
                 settings,
                 environment,
                 metrics=context.metrics,
+                files=files,
             )
         )
     if settings.webhook_urls and settings.webhook_secret is not None:

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from jobs.storage.locations import check_location, default_node_dir
 from seqae.errors import Error
 from service.scopes import Scope
 
@@ -180,6 +181,14 @@ class Settings(ReconcilerSettings, BaseSettings):
 
     database_url: str = ""
     """SQLAlchemy URL of the job database; empty: SQLite below `home`."""
+
+    storage: str = ""
+    """Bucket that has the files of jobs and the built data sets, where machines share no folder: s3://BUCKET/PREFIX,
+    gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or file:///FOLDER for a folder that is used like a bucket. Credentials
+    come from the environment of this process and of Ray's. Empty: all machines see `home`."""
+
+    node_dir: Path | None = None
+    """Folder on each machine of the cluster for its copies of what is in `storage`; empty: one below /var/tmp."""
 
     # --- the two services beside this one
 
@@ -372,6 +381,11 @@ class Settings(ReconcilerSettings, BaseSettings):
             raise ValueError("SEQAE_JWKS_URL needs SEQAE_JWT_ISSUER, SEQAE_JWT_AUDIENCE and SEQAE_JWT_ALGORITHMS")
         return self
 
+    @field_validator("storage")
+    @classmethod
+    def _is_storage(cls, url: str) -> str:
+        return check_location(url) if url else ""
+
     @field_validator("home", mode="before")
     @classmethod
     def _named(cls, home: object) -> object:
@@ -398,7 +412,7 @@ class Settings(ReconcilerSettings, BaseSettings):
                 )
         return origins
 
-    @field_validator("home", "data_dir", "ray_token_file")
+    @field_validator("home", "data_dir", "node_dir", "ray_token_file")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         # Workers on the cluster have other working directories.
@@ -419,6 +433,11 @@ class Settings(ReconcilerSettings, BaseSettings):
         """SQLAlchemy URL of the job database."""
         # SQLAlchemy takes the path apart by ? and turns %20 into a blank, so it is quoted.
         return self.database_url or f"sqlite:///{quote(str(self.home / 'control' / 'jobs.db'))}"
+
+    @property
+    def copies_dir(self) -> Path:
+        """Folder on each machine of the cluster for its copies of what is in the storage."""
+        return self.node_dir or default_node_dir(self.storage)
 
     @property
     def jobs_dir(self) -> Path:

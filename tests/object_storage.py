@@ -1,5 +1,6 @@
 """S3 server for tests (moto), whose answers can be delayed, refused, cut off or lost after the work was done."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -73,6 +74,8 @@ class S3Server:
 @contextmanager
 def running_s3() -> Iterator[S3Server]:
     """A server with one empty bucket, in a thread."""
+    # It would log each request.
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     state = S3Server()
     moto = DomainDispatcherApplication(create_backend_app)
     server = make_server("127.0.0.1", 0, _Faulty(moto, state), threaded=True)

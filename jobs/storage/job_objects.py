@@ -15,6 +15,7 @@ __all__ = [
     "CHECKPOINT_MANIFEST",
     "CLAIM",
     "CONTROL",
+    "DATA_PREFIX",
     "PART_BYTES",
     "PROGRESS",
     "FileKind",
@@ -27,6 +28,8 @@ __all__ = [
 
 CONTROL, CLAIM, PROGRESS = "control.json", "claim.json", "progress.json"
 CHECKPOINT_MANIFEST = "manifest.json"
+DATA_PREFIX = "data"
+"""Folder of the built data sets."""
 
 PART_BYTES = 256 * 1024
 """A part that has so many bytes is not written again; the last one of a file is, until it has them."""
@@ -68,8 +71,8 @@ def kind_of(path: str) -> FileKind:
     name = parts[-1]
     if any(part.startswith(".") for part in parts) or name.endswith((".lock", ".tmp")):
         return FileKind.LOCAL
-    # Ray Train's own files lie beside those of the attempt.
-    if any(parts[index] == "attempts" and parts[index + 2 : index + 3] == ["train"] for index in range(len(parts))):
+    # Ray's own files lie beside those of the attempt.
+    if any(parts[at] == "attempts" and parts[at + 2 : at + 3] in (["train"], ["tune"]) for at in range(len(parts))):
         return FileKind.LOCAL
     if path in (CONTROL, CLAIM):
         return FileKind.CONTROL

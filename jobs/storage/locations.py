@@ -1,5 +1,6 @@
 """Addresses of object storages (SEQAE_STORAGE): what they may be, and a check that one works."""
 
+import hashlib
 import secrets
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -9,7 +10,7 @@ from jobs.storage.bucket import BucketStore
 from jobs.storage.folder import FolderStore
 from jobs.storage.objects import ObjectStore
 
-__all__ = ["STORAGE_VARIABLE", "check_location", "check_storage", "open_storage"]
+__all__ = ["STORAGE_VARIABLE", "check_location", "check_storage", "default_node_dir", "open_storage"]
 
 STORAGE_VARIABLE = "SEQAE_STORAGE"
 
@@ -64,3 +65,8 @@ def check_storage(store: ObjectStore) -> None:
     if found is None or found.content != content or [info.key for info in store.list("checks")].count(key) != 1:
         raise StorageRefused("what was written is not there")
     store.delete([key])
+
+
+def default_node_dir(url: str) -> Path:
+    """Folder for copies on each machine of a cluster: another one for each storage, so that stacks don't mix."""
+    return Path("/var/tmp") / f"seqae-{hashlib.sha256(url.encode()).hexdigest()[:12]}"

@@ -9,7 +9,6 @@ from pathlib import Path
 from jobs.storage.job_objects import (
     CHECKPOINT_MANIFEST,
     PART_BYTES,
-    PROGRESS,
     FileKind,
     kind_of,
     parse_part,
@@ -96,7 +95,7 @@ class JobUploader:
             kind = kind_of(name)
             if kind is FileKind.APPENDED:
                 self._upload_parts(name)
-            elif kind is FileKind.WHOLE and not name.endswith(f"/{PROGRESS}"):
+            elif kind is FileKind.WHOLE:
                 self.upload_file(name)
         for folder, manifest in checkpoints.items():
             if self._checkpoints.get(folder) != manifest:

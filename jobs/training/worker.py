@@ -13,13 +13,13 @@ from jobs.directory.layout import JobFolder
 from jobs.directory.records import NoteKind, Outcome, Result, Want
 from jobs.errors import FencedError
 from jobs.specs import SelectionMetric, TrainSpec, model_name
+from jobs.storage.data_sets import load_data
 from jobs.training.checkpoints import CheckpointManager
 from jobs.training.data_record import write_data_record
 from jobs.training.final_test import evaluate_on_test, write_report
 from jobs.training.metrics_writer import MetricsWriter
 from seqae.checkpoints.manifest import verify
 from seqae.compute.cpu_threads import set_threads
-from seqae.data.cache import load_data
 from seqae.evaluation.evaluate import Evaluation
 from seqae.evaluation.names import modern, with_split
 from seqae.training import Progress, Trainer

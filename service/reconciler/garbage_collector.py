@@ -72,7 +72,7 @@ class GarbageCollector:
     def delete_jobs(self) -> None:
         """Removes jobs that were deleted while they were being cleaned up, where a crash has left them."""
         for job in self._context.store.to_delete():
-            remove_job(self._context.store, self._context.jobs_dir, self._context.cache_dir, job)
+            remove_job(self._context.store, self._context.files, self._context.jobs_dir, self._context.cache_dir, job)
 
     def delete_leftover_files(self) -> None:
         """Removes the files of deleted jobs that a crash has left."""
@@ -111,7 +111,9 @@ class GarbageCollector:
     def disk_parts(self) -> tuple[Callable[[], object], ...]:
         """The parts that look at whole folders, which should not be done too often."""
         disk = DiskSweep(self._context.store, self._context.jobs_dir, self._context.cache_dir, self._context.settings)
-        return (disk.film_strips, disk.logs, disk.data, disk.models, self.prune_events, self.prune_audit)
+        caches = (disk.data, disk.models, self.prune_events, self.prune_audit)
+        # What is removed of copies would be copied again.
+        return (disk.film_strips, disk.logs, *caches) if self._context.files.is_shared else caches
 
     def _report(self, what: str, rows: int) -> None:
         if rows:

@@ -5,7 +5,6 @@ TrackingUnavailable or StaleRowError. Then nothing was decided, and the reconcil
 """
 
 from jobs.directory.carry_over import inherit_run, inherit_search
-from jobs.directory.fencing import issue_control
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control
 from jobs.directory.stored_specs import parse_spec
@@ -54,14 +53,17 @@ def _write_folder(context: ReconcilerContext, job: JobRow, spec: AnySpec) -> Non
     """The files that the driver reads; those of the job that this one repeats are carried over as attempt 0."""
     folder = context.folder(job)
     folder.write_spec(spec)
-    issue_control(folder, Control(attempt=job.attempt))
-    if job.retry_of is None:
-        return
-    before = JobFolder(context.jobs_dir / job.retry_of)
-    if spec.kind == "train":
-        inherit_run(before, folder)
-    elif spec.kind == "tune":
-        inherit_search(before, folder)
+    context.files.issue_control(job.id, Control(attempt=job.attempt))
+    carries_over = job.retry_of is not None and job.attempt == 1
+    if job.retry_of is not None:
+        if carries_over:
+            context.files.fetch_whole(job.retry_of)
+        before = JobFolder(context.jobs_dir / job.retry_of)
+        if spec.kind == "train":
+            inherit_run(before, folder)
+        elif spec.kind == "tune":
+            inherit_search(before, folder)
+    context.files.publish(job.id, carried_over=carries_over)
 
 
 def _is_of_this_cluster(context: ReconcilerContext, job: JobRow) -> bool:
@@ -79,8 +81,8 @@ def _start_driver(context: ReconcilerContext, job: JobRow, spec: AnySpec) -> Non
         job_id=job.id,
         attempt=job.attempt,
         kind=spec.kind,
-        job_dir=context.folder(job).path,
-        environment={**context.environment, "SEQAE_RUN_ID": job.mlflow_run_id or ""},
+        job_dir=context.files.driver_folder(job.id, job.attempt),
+        environment={**context.environment, **context.files.environment, "SEQAE_RUN_ID": job.mlflow_run_id or ""},
     )
     # An attempt that has left files has run, whatever the cluster remembers.
     has_run = context.attempt_folder(job).path.exists()

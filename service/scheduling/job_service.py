@@ -11,6 +11,7 @@ from jobs.directory.stored_specs import SPEC_VERSION, parse_spec
 from jobs.errors import LauncherUnavailable, SpecUnreadable
 from jobs.interfaces import Capacity
 from jobs.specs import AnySpec, JobSpec, TrainSpec, TuneSpec
+from jobs.storage.job_files import JobFiles, SharedJobFiles
 from service.db.models import JobRow
 from service.db.store import Store, new_job_id
 from service.disk.removal import remove_job
@@ -64,6 +65,7 @@ class JobService:
         model_name: registered model of specs that name none; empty: by the kind of data.
         cache_dir: built data sets; None: beside the jobs' folder.
         data_dir: the data folder of this stack, if it has one.
+        files: where jobs' files are; None: in `jobs_dir`, which drivers share.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class JobService:
         *,
         cache_dir: Path | None = None,
         data_dir: Path | None = None,
+        files: JobFiles | None = None,
     ) -> None:
         self._store = store
         self._cluster = cluster
@@ -84,6 +87,7 @@ class JobService:
         self._model_name = model_name
         self._cache_dir = cache_dir or jobs_dir.parent / "data"
         self._data_dir = data_dir
+        self._files = files or SharedJobFiles(jobs_dir)
         self._disk = DiskUsage(store, jobs_dir, self._cache_dir, self._limits)
 
     # --- submitting
@@ -196,7 +200,8 @@ class JobService:
         return trial_view(self._store.job(job_id), self.folder(job_id), number)
 
     def folder(self, job_id: str) -> JobFolder:
-        """Where a job's files are; it may not exist yet."""
+        """Where a job's files are; it may not exist yet. Files from a storage are copied there first."""
+        self._files.fetch_to_read(job_id)
         return JobFolder(self._jobs_dir / job_id)
 
     # --- changing
@@ -309,7 +314,7 @@ class JobService:
                 if not job.cleaned_up:
                     self._store.request_deletion(job)
                     return False
-                remove_job(self._store, self._jobs_dir, self._cache_dir, job)
+                remove_job(self._store, self._files, self._jobs_dir, self._cache_dir, job)
             except StaleRowError:
                 log.debug("job %s changed meanwhile: reading it again", job_id)
             except JobNotFoundError:
