@@ -30,6 +30,8 @@ def _run(context: DriverContext) -> Result:
         data_dir=context.data_dir,
     )
     result = fit(task, spec.scaling)
+    if context.storage is not None:
+        context.storage.take_over()
     compare_with_champion(context, result, spec.scaling)
     return result
 

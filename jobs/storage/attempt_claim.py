@@ -63,6 +63,20 @@ class AttemptClaim:
                 return
         raise FencedError("other processes keep claiming this job")
 
+    def join(self) -> None:
+        """Takes part in the claim of the attempt's driver. Raises: as `take`."""
+        found = self._store.get(f"{self._prefix}/{CLAIM}")
+        known = None if found is None else _parse(found)
+        if known is None or known.attempt != self._claim.attempt:
+            raise FencedError(f"attempt {self._claim.attempt} is not the newest any more")
+        self._claim = known
+        self._check_control()
+
+    @property
+    def token(self) -> str:
+        """Of the process that runs the attempt."""
+        return self._claim.token
+
     def check(self) -> None:
         """Makes sure that the claim still holds. Raises: as `take`."""
         self._check_control()

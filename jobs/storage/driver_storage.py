@@ -1,24 +1,33 @@
 """Link between a driver's folder and the object storage: fetched at the start, kept in step, and flushed at the end."""
 
 import logging
-import os
-import shutil
+import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from jobs.directory.fencing import issue_control
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control
 from jobs.errors import FencedError, FolderError, StorageRefused, StorageUnavailable
-from jobs.interfaces import submission_id
 from jobs.periodic_thread import PeriodicThread
 from jobs.storage.attempt_claim import AttemptClaim, read_stored_control
-from jobs.storage.download import JobDownloader
-from jobs.storage.job_objects import PROGRESS, FileKind, job_prefix, kind_of
-from jobs.storage.objects import ObjectStore, is_safe_key
-from jobs.storage.upload import JobUploader
+from jobs.storage.copying.copies import remove_copies, remove_old_copies
+from jobs.storage.copying.download import JobDownloader
+from jobs.storage.copying.retries import retry_until
+from jobs.storage.copying.upload import JobUploader
+from jobs.storage.job_objects import (
+    DRIVER_FILES,
+    DRIVER_MARK,
+    NOTES,
+    PROGRESS,
+    WORKER_NOTES,
+    FileKind,
+    job_prefix,
+    kind_of,
+    writer_name,
+)
+from jobs.storage.objects import ObjectInfo, ObjectStore, is_safe_key
 
 __all__ = ["DriverStorage"]
 
@@ -28,10 +37,6 @@ _OUTAGES = (StorageUnavailable, StorageRefused, FolderError, OSError)
 
 _BEAT_INTERVAL = 1.0
 _UPLOAD_INTERVAL = 2.0
-_RETRY = 2.0
-
-_COPIES_KEPT = 7 * 24 * 3600.0
-"""Copies that nothing was written to for so many seconds are of a driver that is gone."""
 
 
 class DriverStorage:
@@ -54,6 +59,13 @@ class DriverStorage:
         self._prefix = job_prefix(folder.path.name)
         self._claim = AttemptClaim(store, self._prefix, attempt)
         self._uploader = JobUploader(store, self._prefix, folder.path, self._claim.check)
+        self._own = f"attempts/{attempt}/"
+        self._is_elsewhere: bool | None = None
+        """Whether rank 0 works on another machine; None: it has not begun."""
+        self._taken_notes = 0
+        """Bytes of rank 0's notes that are among the driver's."""
+        self._pull = JobDownloader(store, self._prefix, folder.path, self._is_workers)
+        self._upload_lock = threading.Lock()
         self._beats = PeriodicThread("storage-heartbeat", _BEAT_INTERVAL, self._exchange, expected_errors=_OUTAGES)
         self._uploads = PeriodicThread("storage-upload", _UPLOAD_INTERVAL, self._upload, expected_errors=_OUTAGES)
 
@@ -66,9 +78,11 @@ class DriverStorage:
             OSError: the folder can't be written.
         """
         deadline = time.monotonic() + self._start_timeout
-        self._until(deadline, self._claim.take)
-        self._remove_old_copies()
-        self._until(deadline, self._download)
+        retry_until(deadline, self._claim.take)
+        remove_old_copies(self._folder.path, self._attempt)
+        retry_until(deadline, self._download)
+        # Workers that find it are on this machine, and write into this folder.
+        (self._folder.path / DRIVER_MARK).write_text(self._claim.token)
 
     def start(self) -> None:
         """Starts to keep folder and storage in step, in threads of its own."""
@@ -90,8 +104,8 @@ class DriverStorage:
             logger.error("the rest is not in the storage: an upload takes longer than %g s", timeout)
             return False
         try:
-            self._until(deadline, self._uploader.upload)
-            self._until(deadline, self._exchange)
+            retry_until(deadline, self._flush)
+            retry_until(deadline, self._exchange)
         except FencedError as error:
             logger.warning("%s", error)
         except _OUTAGES as error:
@@ -112,28 +126,33 @@ class DriverStorage:
 
     def remove_copies(self) -> None:
         """Removes the copies of an attempt whose files are all in the storage."""
-        if self._has_own_copies():
-            shutil.rmtree(self._folder.path.parent, ignore_errors=True)
+        remove_copies(self._folder.path, self._attempt)
 
-    def _has_own_copies(self) -> bool:
-        """Whether the folder lies in one for this attempt alone; another layout is not ours to remove."""
-        return self._folder.path.parent.name == submission_id(self._folder.path.name, self._attempt)
+    def take_over(self) -> None:
+        """Takes the files of workers that have ended, where these worked on another machine.
 
-    def _remove_old_copies(self) -> None:
-        """Removes what killed drivers have left on this machine: this job's older attempts, and whatever is old."""
-        if not self._has_own_copies():
-            return
-        oldest = time.time() - _COPIES_KEPT
-        for copies in self._folder.path.parent.parent.iterdir():
-            job_id, _, number = copies.name.rpartition("-")
-            is_older = job_id == self._folder.path.name and number.isdecimal() and int(number) < self._attempt
-            if copies != self._folder.path.parent and (is_older or _newest_change(copies) < oldest):
-                logger.info("removing the copies of %s", copies.name)
-                shutil.rmtree(copies, ignore_errors=True)
+        Raises:
+            StorageUnavailable, StorageRefused: no answer for too long.
+        """
+        with self._upload_lock:
+            deadline = time.monotonic() + self._start_timeout
+            retry_until(deadline, self._find_writer)
+            if not self._is_elsewhere:
+                return
+            retry_until(deadline, self._fetch_from_workers)
+            listed = retry_until(deadline, self._fetch_all)
+            self._uploader.hand_over(lambda _: True)
+            self._uploader.adopt(listed)
+            self._is_elsewhere = False
+
+    def _flush(self) -> None:
+        with self._upload_lock:
+            if self._is_elsewhere:
+                self._fetch_from_workers()
+            self._uploader.upload()
 
     def _download(self) -> None:
-        own = f"attempts/{self._attempt}/"
-        listed = self._downloader(self._folder.path.name, lambda path: not path.startswith(own)).download()
+        listed = self._downloader(self._folder.path.name, lambda path: not path.startswith(self._own)).download()
         self._exchange_control()
         self._uploader.adopt(listed)
         self._uploader.remove_unfinished(listed)
@@ -144,7 +163,8 @@ class DriverStorage:
     def _exchange(self) -> None:
         """Takes over what the control plane wants, and hands on the heartbeat."""
         self._exchange_control()
-        self._uploader.upload_file(f"attempts/{self._attempt}/{PROGRESS}")
+        if not self._is_elsewhere:
+            self._uploader.upload_file(f"{self._own}{PROGRESS}")
 
     def _exchange_control(self) -> None:
         control = read_stored_control(self._store, self._prefix)
@@ -153,34 +173,44 @@ class DriverStorage:
 
     def _upload(self) -> None:
         try:
-            self._uploader.upload()
+            with self._upload_lock:
+                self._find_writer()
+                if self._is_elsewhere:
+                    self._fetch_from_workers()
+                self._uploader.upload()
         except FencedError as error:
             # The workers look at control.json; the storage's may not say it, where another process claimed the job.
             logger.warning("%s", error)
             issue_control(self._folder, Control(attempt=self._attempt + 1))
 
-    def _until(self, deadline: float, act: Callable[[], None]) -> None:
-        """Repeats what the storage did not answer, until a time of the monotonic clock."""
-        while True:
-            try:
-                act()
-            except StorageUnavailable as error:
-                if time.monotonic() + _RETRY > deadline:
-                    raise
-                logger.warning("%s", error)
-                time.sleep(_RETRY)
-            else:
-                return
+    def _find_writer(self) -> None:
+        """Finds out, once, where rank 0 works."""
+        if self._is_elsewhere is None and (found := self._store.get(f"{self._prefix}/{writer_name(self._attempt)}")):
+            self._is_elsewhere = found.content != self._claim.token.encode()
+            if self._is_elsewhere:
+                self._uploader.hand_over(lambda path: not path.startswith(self._own) or self._is_drivers(path))
 
+    def _is_drivers(self, path: str) -> bool:
+        return path.removeprefix(self._own) in DRIVER_FILES
 
-def _newest_change(folder: Path) -> float:
-    """When something in a folder was written last, seconds since 1970."""
-    times = [folder.lstat().st_mtime]
-    for below, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):  # removed meanwhile
-                times.append((Path(below) / name).lstat().st_mtime)
-    return max(times)
+    def _is_workers(self, path: str) -> bool:
+        """What is wanted of rank 0's files while it works: not its checkpoints, which are large."""
+        return path.startswith(self._own) and not self._is_drivers(path) and kind_of(path) is not FileKind.CHECKPOINT
+
+    def _fetch_from_workers(self) -> None:
+        self._pull.download()
+        attempt = self._folder.path / self._own
+        notes = attempt / WORKER_NOTES
+        if notes.is_file() and (new := notes.read_bytes()[self._taken_notes :]):
+            with (attempt / NOTES).open("ab") as file:
+                file.write(new)
+            self._taken_notes += len(new)
+
+    def _fetch_all(self) -> list[ObjectInfo]:
+        wants = self._downloader(
+            self._folder.path.name, lambda path: path.startswith(self._own) and not self._is_drivers(path)
+        )
+        return wants.download()
 
 
 def _is_for_other_jobs(path: str) -> bool:

@@ -14,11 +14,11 @@ from jobs.directory.records import Control
 from jobs.errors import StorageRefused, StorageUnavailable
 from jobs.interfaces import submission_id
 from jobs.storage.attempt_claim import issue_stored_control
-from jobs.storage.download import JobDownloader
+from jobs.storage.copying.download import JobDownloader
+from jobs.storage.copying.upload import JobUploader
 from jobs.storage.job_objects import CHECKPOINT_MANIFEST, FileKind, job_prefix, kind_of
 from jobs.storage.locations import STORAGE_VARIABLE
 from jobs.storage.objects import ObjectStore, is_safe_key
-from jobs.storage.upload import JobUploader
 
 __all__ = ["JobFiles", "SharedJobFiles", "StoredJobFiles"]
 

@@ -16,27 +16,45 @@ __all__ = [
     "CLAIM",
     "CONTROL",
     "DATA_PREFIX",
+    "DRIVER_FILES",
+    "DRIVER_MARK",
+    "NOTES",
     "PART_BYTES",
     "PROGRESS",
+    "WORKER_MARK",
+    "WORKER_NOTES",
     "FileKind",
     "Part",
     "job_prefix",
     "kind_of",
     "parse_part",
     "part_key",
+    "writer_name",
 ]
 
 CONTROL, CLAIM, PROGRESS = "control.json", "claim.json", "progress.json"
 CHECKPOINT_MANIFEST = "manifest.json"
+NOTES, WORKER_NOTES = "notes.jsonl", "worker-notes.jsonl"
+"""Of an attempt; the latter are rank 0's, where it is not on the driver's machine, which takes them into the former."""
+DRIVER_FILES = frozenset({NOTES, "driver.log", "result.json"})
+"""What the driver writes of an attempt whose other files rank 0 writes on another machine."""
+DRIVER_MARK, WORKER_MARK = ".driver", ".worker"
+"""Name a folder on its machine: the driver works in it, or rank 0 does without the driver."""
+_WRITER = "writer.json"
 DATA_PREFIX = "data"
 """Folder of the built data sets."""
 
 PART_BYTES = 256 * 1024
 """A part that has so many bytes is not written again; the last one of a file is, until it has them."""
 
-_APPENDED = frozenset({"metrics.jsonl", "notes.jsonl", "trials.jsonl", "driver.log", "optuna.journal"})
+_APPENDED = frozenset({"metrics.jsonl", NOTES, WORKER_NOTES, "trials.jsonl", "driver.log", "optuna.journal"})
 _PARTS = ".parts"
 _PART_DIGITS = 12
+
+
+def writer_name(attempt: int) -> str:
+    """The object that names the folder which has what rank 0 writes in an attempt, relative to the job's prefix."""
+    return f"attempts/{attempt}/{_WRITER}"
 
 
 class FileKind(StrEnum):
@@ -51,7 +69,7 @@ class FileKind(StrEnum):
     RESULT = "result"
     """Says that an attempt has ended, so it comes after everything else of it."""
     CONTROL = "control"
-    """Written under conditions, by the control plane or by the driver's claim; never copied."""
+    """Written under conditions: the control plane's wishes, the driver's claim, the writer's name; never copied."""
     LOCAL = "local"
     """Stays on its machine: locks, drafts, and what Ray keeps for itself."""
 
@@ -74,7 +92,7 @@ def kind_of(path: str) -> FileKind:
     # Ray's own files lie beside those of the attempt.
     if any(parts[at] == "attempts" and parts[at + 2 : at + 3] in (["train"], ["tune"]) for at in range(len(parts))):
         return FileKind.LOCAL
-    if path in (CONTROL, CLAIM):
+    if path in (CONTROL, CLAIM) or name == _WRITER:
         return FileKind.CONTROL
     if name in _APPENDED:
         return FileKind.APPENDED

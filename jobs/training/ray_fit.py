@@ -2,20 +2,26 @@
 
 import logging
 import os
+from contextlib import suppress
 from typing import Any
 
 from jobs.backends.loopback import loopback_unproxied
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import NoteKind, Result
 from jobs.error_classes import classify, out_of_memory_kills
-from jobs.errors import ErrorClass, FencedError, OutOfMemoryError, WorkersLostError
+from jobs.errors import ErrorClass, FencedError, FolderError, OutOfMemoryError, WorkersLostError
 from jobs.specs import ScalingConfig, WorkerRange
+from jobs.storage.worker_storage import WorkerStorage
 from jobs.training.log_lines import log_to_standard_error
 from jobs.training.worker import DistributedContext, TrainingTask, train
+from seqae.errors import Error
 
 __all__ = ["fit"]
 
 logger = logging.getLogger(__name__)
+
+_LAST_SECONDS = 5.0
+"""So long a storage is asked to take what a worker has written that fails."""
 
 _MAX_RESTARTS = 3
 """So often the workers are started again without a new checkpoint in between."""
@@ -94,7 +100,31 @@ def _train_on_worker(config: dict[str, Any]) -> Result:
     os.environ.update(loopback_unproxied(os.environ))
     context = ray_train.get_context()
     device = str(get_device()) if config["gpus"] > 0 else "cpu"
-    return train(config["task"], DistributedContext(context.get_world_rank(), context.get_world_size(), device))
+    return _train(config["task"], DistributedContext(context.get_world_rank(), context.get_world_size(), device))
+
+
+def _train(task: TrainingTask, distributed: DistributedContext) -> Result:
+    """Trains in this process; where the driver is on another machine, with the storage between the two."""
+    storage = WorkerStorage.of_environment(task.control, task.attempt)
+    if storage is None:
+        return train(task, distributed)
+    if storage.is_at_driver:
+        if distributed.rank == 0:
+            storage.claim_writing()
+        return train(task, distributed, fetch=storage.fetch)
+    if task.folder != task.control:
+        raise FolderError(f"{task.folder}: a search's trials need the machine of its driver")
+    storage.begin(writes=distributed.rank == 0)
+    if distributed.rank != 0:
+        return train(task, distributed, fetch=storage.fetch)
+    try:
+        result = train(task, distributed)
+    except Exception:
+        with suppress(Error):  # what went wrong first counts
+            storage.finish(_LAST_SECONDS)
+        raise
+    storage.finish()
+    return result
 
 
 def _cause_of(error: BaseException) -> BaseException:

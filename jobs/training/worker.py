@@ -69,7 +69,10 @@ _FENCED = len(_WANTS)
 
 
 def train(
-    task: TrainingTask, distributed: DistributedContext, on_evaluation: Callable[[], None] | None = None
+    task: TrainingTask,
+    distributed: DistributedContext,
+    on_evaluation: Callable[[], None] | None = None,
+    fetch: Callable[[Path], None] = lambda _: None,
 ) -> Result:
     """Trains from the newest checkpoint, or from the start, until the end or until control.json asks to stop.
 
@@ -79,6 +82,7 @@ def train(
         task: the run.
         distributed: rank and device of this worker.
         on_evaluation: called on rank 0 after each evaluation, when its metrics and its checkpoint are in the folder.
+        fetch: brings a checkpoint that rank 0 has to this worker's machine, by its folder's path.
 
     Returns:
         How it ended. On rank 0 with a checkpoint: the best of a run that came to its end, which is the model to
@@ -98,7 +102,7 @@ def train(
     data = load_data(spec.data, spec.model, task.cache_dir, task.data_dir, report)
     wrap = _data_parallel(distributed)
     trainer = Trainer(spec, data, device=distributed.device, rank=distributed.rank, world=distributed.world, wrap=wrap)
-    _resume(trainer, rank_zero, distributed, task)
+    _resume(trainer, rank_zero, distributed, task, fetch)
     if rank_zero:
         write_data_record(rank_zero.attempt, data, spec.data)
         rank_zero.metrics_writer.write_start(trainer)
@@ -181,7 +185,13 @@ def _data_parallel(distributed: DistributedContext) -> Callable[[nn.Module], nn.
     return lambda module: nn.parallel.DistributedDataParallel(module, device_ids=devices)
 
 
-def _resume(trainer: Trainer, rank_zero: _RankZero | None, distributed: DistributedContext, task: TrainingTask) -> None:
+def _resume(
+    trainer: Trainer,
+    rank_zero: _RankZero | None,
+    distributed: DistributedContext,
+    task: TrainingTask,
+    fetch: Callable[[Path], None],
+) -> None:
     """Loads the newest whole checkpoint, the same on every rank."""
     chosen: list[Path | None] = [rank_zero.checkpoints.newest() if rank_zero else None]
     if distributed.world > 1:
@@ -189,6 +199,7 @@ def _resume(trainer: Trainer, rank_zero: _RankZero | None, distributed: Distribu
     path = chosen[0]
     if path is None:
         return
+    fetch(path)
     trainer.load(path, other_settings=task.other_settings)
     if rank_zero:
         rank_zero.attempt.add_note(NoteKind.RESUMED, f"from iteration {trainer.iteration} of {trainer.iterations}")

@@ -10,10 +10,10 @@ from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control, Outcome, Phase, Progress, Result, Want
 from jobs.errors import FencedError, StorageUnavailable
 from jobs.storage.attempt_claim import AttemptClaim, issue_stored_control
+from jobs.storage.copying.upload import JobUploader
 from jobs.storage.driver_storage import DriverStorage
 from jobs.storage.folder import FolderStore
 from jobs.storage.objects import StoredObject
-from jobs.storage.upload import JobUploader
 from seqae.checkpoints import manifest
 from tests.daemons import wait_until
 

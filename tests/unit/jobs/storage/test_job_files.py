@@ -8,10 +8,10 @@ from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control, Outcome, Progress, Result, Want
 from jobs.errors import StorageRefused, StorageUnavailable
 from jobs.specs import TrainSpec
+from jobs.storage.copying.upload import JobUploader
 from jobs.storage.folder import FolderStore
 from jobs.storage.job_files import SharedJobFiles, StoredJobFiles
 from jobs.storage.objects import ObjectInfo
-from jobs.storage.upload import JobUploader
 from seqae.checkpoints import manifest
 
 JOB = "job_1"

@@ -3,7 +3,7 @@
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from jobs.storage.job_objects import (
@@ -36,13 +36,24 @@ class JobUploader:
         prefix: of the job's objects.
         folder: of the job.
         check_fence: called before a checkpoint or a result is committed; what it raises stops the upload.
+        owns: whether a file is this uploader's, by its path relative to the folder; others are left alone.
     """
 
-    def __init__(self, store: ObjectStore, prefix: str, folder: Path, check_fence: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        prefix: str,
+        folder: Path,
+        check_fence: Callable[[], None],
+        owns: Callable[[str], bool] = lambda _: True,
+    ) -> None:
         self._store = store
         self._prefix = prefix
         self._folder = folder
         self._check_fence = check_fence
+        self._owns = owns
+        self.rename: Mapping[str, str] = {}
+        """Other names of files that are appended to, in the storage."""
         self._uploaded: dict[str, _Version] = {}
         self._bytes: dict[str, int] = {}
         """Of each file that is appended to: how many are in the storage."""
@@ -59,7 +70,8 @@ class JobUploader:
             name = info.key.removeprefix(f"{self._prefix}/")
             part = parse_part(name)
             if part is not None:
-                self._bytes[part.path] = max(self._bytes.get(part.path, 0), part.start + info.size)
+                path = next((own for own, other in self.rename.items() if other == part.path), part.path)
+                self._bytes[path] = max(self._bytes.get(path, 0), part.start + info.size)
                 continue
             version = _version(self._folder / name)
             if version is None or version[2] != info.size:
@@ -67,6 +79,15 @@ class JobUploader:
             self._uploaded[name] = version
             if kind_of(name) is FileKind.CHECKPOINT and name.endswith(f"/{CHECKPOINT_MANIFEST}"):
                 self._checkpoints[name.rpartition("/")[0]] = version
+
+    def hand_over(self, owns: Callable[[str], bool]) -> None:
+        """From now on other files are this uploader's.
+
+        Args:
+            owns: see the class.
+        """
+        self._owns = owns
+        self._checkpoints = {folder: manifest for folder, manifest in self._checkpoints.items() if owns(f"{folder}/x")}
 
     def remove_unfinished(self, listed: Iterable[ObjectInfo]) -> None:
         """Removes what killed uploaders have left of checkpoints that never got their manifest.
@@ -140,7 +161,7 @@ class JobUploader:
                         content = content[: content.rfind(b"\n") + 1]
                     if start + len(content) <= done:
                         return
-                    self._store.put(f"{self._prefix}/{part_key(name, start)}", content)
+                    self._store.put(f"{self._prefix}/{part_key(self.rename.get(name, name), start)}", content)
                     done = self._bytes[name] = start + len(content)
                     if len(content) < PART_BYTES:
                         return
@@ -197,7 +218,7 @@ class JobUploader:
             folders[:] = [name for name in folders if kind_of(f"{start}{name}/x") is not FileKind.LOCAL]
             found += [f"{start}{name}" for name in names]
         kinds = (FileKind.LOCAL, FileKind.CONTROL)
-        return sorted(name for name in found if kind_of(name) not in kinds and is_safe_key(name))
+        return sorted(name for name in found if kind_of(name) not in kinds and is_safe_key(name) and self._owns(name))
 
 
 def _version(path: Path) -> _Version | None:

@@ -9,11 +9,11 @@ import pytest
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import NoteKind, Outcome, Result
 from jobs.errors import FencedError, StorageUnavailable
-from jobs.storage.download import JobDownloader
+from jobs.storage.copying.download import JobDownloader
+from jobs.storage.copying.upload import JobUploader
 from jobs.storage.folder import FolderStore
 from jobs.storage.job_objects import PART_BYTES
 from jobs.storage.objects import ObjectInfo, ObjectStore, StoredObject
-from jobs.storage.upload import JobUploader
 from seqae.checkpoints import manifest
 
 PREFIX = "jobs/job_1"
