@@ -12,7 +12,7 @@ from jobs.directory.records import Control
 from jobs.errors import FencedError, FolderError, StorageRefused, StorageUnavailable
 from jobs.periodic_thread import PeriodicThread
 from jobs.storage.attempt_claim import AttemptClaim, read_stored_control
-from jobs.storage.copying.copies import remove_copies, remove_old_copies
+from jobs.storage.copying.copies import make_private, remove_copies, remove_old_copies
 from jobs.storage.copying.download import JobDownloader
 from jobs.storage.copying.retries import retry_until
 from jobs.storage.copying.upload import JobUploader
@@ -75,10 +75,13 @@ class DriverStorage:
         Raises:
             FencedError: this attempt is not the newest, or runs elsewhere.
             StorageUnavailable, StorageRefused: there was no answer for too long.
+            FolderError: the folder of this machine's copies is another user's.
             OSError: the folder can't be written.
         """
         deadline = time.monotonic() + self._start_timeout
         retry_until(deadline, self._claim.take)
+        self._folder.path.mkdir(parents=True, exist_ok=True)
+        make_private(self._folder.path, self._attempt)
         remove_old_copies(self._folder.path, self._attempt)
         retry_until(deadline, self._download)
         # Workers that find it are on this machine, and write into this folder.

@@ -1,6 +1,7 @@
 """Files of jobs as the control plane uses them (`JobFiles`): in a folder that drivers share, or behind a storage."""
 
 import logging
+import shutil
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -66,6 +67,9 @@ class JobFiles(Protocol):
     def issue_control(self, job_id: str, control: Control) -> None:
         """Writes control.json, unless it names a newer attempt already. Raises: OSError."""
 
+    def drop_checkpoints(self, job_id: str) -> None:
+        """Removes the control plane's own copies of a job's checkpoints; a drivers' folder is left alone."""
+
     def remove(self, job_id: str) -> None:
         """Removes what drivers have of a job; the control plane's own folder is for its caller to remove."""
 
@@ -93,7 +97,7 @@ class SharedJobFiles:
     def fetch(self, job_id: str) -> None:
         """Nothing is to be done: it is there."""
 
-    fetch_to_read = fetch_whole = remove = fetch
+    fetch_to_read = fetch_whole = drop_checkpoints = remove = fetch
 
     def publish(self, job_id: str, *, carried_over: bool) -> None:
         """Nothing is to be done: drivers see it."""
@@ -174,6 +178,11 @@ class StoredJobFiles:
         """Writes control.json in the storage under a condition, then the copy."""
         newest = issue_stored_control(self._store, job_prefix(job_id), control)
         issue_control(JobFolder(self._jobs_dir / job_id), newest)
+
+    def drop_checkpoints(self, job_id: str) -> None:
+        """Removes the copies of checkpoints: what became a model is in the registry, and all are in the storage."""
+        for folder in (self._jobs_dir / job_id).glob("**/attempts/*/checkpoints"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def remove(self, job_id: str) -> None:
         """Removes the job's objects, the spec and the claim first: then no driver begins or commits."""

@@ -58,6 +58,13 @@ def check_storage(store: ObjectStore) -> None:
         StorageRefused: what is missing: credentials, the bucket, a permission, conditional writes.
         StorageUnavailable: no answer.
     """
+    try:
+        _try_out(store)
+    except OSError as error:
+        raise StorageRefused(f"the folder can't be used: {error.strerror}") from error
+
+
+def _try_out(store: ObjectStore) -> None:
     key, content = f"checks/{secrets.token_hex(8)}", b"seqae"
     if not store.put_if_absent(key, content) or store.put_if_absent(key, b"other"):
         raise StorageRefused("conditional writes don't work: fencing needs them")

@@ -18,7 +18,7 @@ from jobs.directory.records import Control
 from jobs.errors import FencedError, FolderError, StorageRefused, StorageUnavailable, WorkersLostError
 from jobs.periodic_thread import PeriodicThread
 from jobs.storage.attempt_claim import AttemptClaim, read_stored_control
-from jobs.storage.copying.copies import remove_old_copies
+from jobs.storage.copying.copies import make_private, remove_old_copies
 from jobs.storage.copying.download import JobDownloader
 from jobs.storage.copying.retries import retry_until
 from jobs.storage.copying.upload import JobUploader
@@ -112,6 +112,7 @@ class WorkerStorage:
         deadline = time.monotonic() + _START_SECONDS
         retry_until(deadline, self._claim.join)
         self._folder.mkdir(parents=True, exist_ok=True)
+        make_private(self._folder, self._attempt)
         remove_old_copies(self._folder, self._attempt)
         with FileLock(self._folder / ".begin.lock"):
             if writes:

@@ -16,7 +16,7 @@ from jobs.training.log_lines import log_to_standard_error
 from jobs.training.worker import DistributedContext, TrainingTask, train
 from seqae.errors import Error
 
-__all__ = ["fit"]
+__all__ = ["fit", "run_worker"]
 
 logger = logging.getLogger(__name__)
 
@@ -100,11 +100,24 @@ def _train_on_worker(config: dict[str, Any]) -> Result:
     os.environ.update(loopback_unproxied(os.environ))
     context = ray_train.get_context()
     device = str(get_device()) if config["gpus"] > 0 else "cpu"
-    return _train(config["task"], DistributedContext(context.get_world_rank(), context.get_world_size(), device))
+    return run_worker(config["task"], DistributedContext(context.get_world_rank(), context.get_world_size(), device))
 
 
-def _train(task: TrainingTask, distributed: DistributedContext) -> Result:
-    """Trains in this process; where the driver is on another machine, with the storage between the two."""
+def run_worker(task: TrainingTask, distributed: DistributedContext) -> Result:
+    """Trains in this process; where the driver is on another machine, with the storage between the two.
+
+    Args:
+        task: the run.
+        distributed: rank and device of this worker.
+
+    Returns:
+        As `jobs.training.worker.train`.
+
+    Raises:
+        Error: as there.
+        FolderError: it is a search's trial, and the driver is on another machine.
+        StorageUnavailable, StorageRefused: what rank 0 has written is not in the storage.
+    """
     storage = WorkerStorage.of_environment(task.control, task.attempt)
     if storage is None:
         return train(task, distributed)

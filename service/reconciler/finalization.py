@@ -147,6 +147,7 @@ def clean_up(context: ReconcilerContext, job: JobRow) -> Delay:
             return context.settings.reconcile_every
     save_driver_log(context, job)
     close_run(context, job, job.state)
+    context.files.drop_checkpoints(job.id)
     cleaned = context.store.update(job, cleaned_up=True)
     if cleaned.delete_requested:
         remove_job(context.store, context.files, context.jobs_dir, context.cache_dir, cleaned)

@@ -7,18 +7,42 @@
 import logging
 import os
 import shutil
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
 
+from jobs.errors import FolderError
 from jobs.interfaces import submission_id
 
-__all__ = ["remove_copies", "remove_old_copies"]
+__all__ = ["make_private", "remove_copies", "remove_old_copies"]
 
 logger = logging.getLogger(__name__)
 
 _KEPT = 7 * 24 * 3600.0
 """Copies that nothing was written to for so many seconds are of a process that is gone."""
+
+
+def make_private(folder: Path, attempt: int) -> None:
+    """Keeps other users of this machine out of the copies, where these lie in a folder in which everybody may write.
+
+    Args:
+        folder: of the job, among the copies; it exists.
+        attempt: number of the attempt.
+
+    Raises:
+        FolderError: another user has made the folder of the copies.
+    """
+    if not _is_copy(folder, attempt):
+        return
+    node = folder.parents[2]
+    everybodys = stat.S_ISVTX | stat.S_IWOTH
+    if node.parent.stat().st_mode & everybodys != everybodys:
+        return
+    found = node.lstat()
+    if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode):
+        raise FolderError(f"{node} is another user's: name a folder with SEQAE_NODE_DIR")
+    node.chmod(0o700)
 
 
 def remove_copies(folder: Path, attempt: int) -> None:

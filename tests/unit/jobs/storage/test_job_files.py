@@ -150,7 +150,7 @@ def test_a_removed_job_leaves_no_objects(files: StoredJobFiles, store: _Unreacha
 
 def test_a_shared_folder_is_there_already(tmp_path: Path) -> None:
     shared = SharedJobFiles(tmp_path)
-    for act in (shared.fetch, shared.fetch_to_read, shared.fetch_whole, shared.remove):
+    for act in (shared.fetch, shared.fetch_to_read, shared.fetch_whole, shared.drop_checkpoints, shared.remove):
         act(JOB)
     shared.publish(JOB, carried_over=True)
     shared.fetch_checkpoint(JOB, "attempts/1/checkpoints/4")
@@ -159,3 +159,16 @@ def test_a_shared_folder_is_there_already(tmp_path: Path) -> None:
     assert JobFolder(tmp_path / JOB).read_control() == Control(attempt=3)
     assert shared.driver_folder(JOB, 3) == tmp_path / JOB
     assert shared.environment == {}
+
+
+def test_copies_of_checkpoints_are_dropped_and_fetched_again(
+    files: StoredJobFiles, store: _Unreachable, driver: JobFolder, known: JobFolder
+) -> None:
+    _checkpoint(driver, 4)
+    _checkpoint(driver.trial(0), 8)
+    _upload(store, driver)
+    files.fetch_whole(JOB)
+    files.drop_checkpoints(JOB)
+    assert known.checkpoint_paths() == known.trial(0).checkpoint_paths() == []
+    files.fetch_whole(JOB)
+    assert [path.name for path in known.trial(0).checkpoint_paths()] == ["8"]

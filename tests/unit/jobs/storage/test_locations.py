@@ -57,3 +57,9 @@ class _Unconditional(FolderStore):
 def test_a_storage_without_conditional_writes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageRefused, match="conditional writes"):
         check_storage(_Unconditional(tmp_path))
+
+
+def test_a_folder_that_can_not_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageRefused, match="Not a directory"):
+        check_storage(open_storage(f"file://{tmp_path}/file/below"))
