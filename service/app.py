@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from jobs.interfaces import Launcher, Tracking
 from jobs.storage.job_files import JobFiles, SharedJobFiles, StoredJobFiles
 from jobs.storage.locations import open_storage
+from jobs.telemetry.log_records import FORMAT_VARIABLE
 from seqae.data.paths import ROOTS_VARIABLE
 from service.api.access.access_control import AccessControl
 from service.api.access.audit_trail import AuditTrail
@@ -27,9 +28,10 @@ from service.api.body_limit import BodyLimit
 from service.api.dependencies import AppContext
 from service.api.problems import install
 from service.api.reference.openapi import documented
+from service.api.request_context import RequestContext
 from service.api.request_guard import RequestGuard
 from service.api.responses import HeadRequests, RequestMetrics, SecurityHeaders
-from service.api.routes import access, disk, events, health, jobs, metrics, models, proxy, trials
+from service.api.routes import access, disk, events, health, jobs, metrics, models, nodes, proxy, trials
 from service.db.access.tokens import Tokens
 from service.db.audit import AuditLog
 from service.db.outbox import Outbox
@@ -49,7 +51,13 @@ from service.webhook_sender import WebhookSender
 __all__ = ["create_app"]
 
 _STATIC = Path(__file__).parent / "static"
-_PAGE = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css"}
+_PAGE = {
+    "/": "index.html",
+    "/page.js": "page.js",
+    "/page.css": "page.css",
+    "/compare": "compare.html",
+    "/compare.js": "compare.js",
+}
 _STOP_SECONDS = 4.0
 
 _BUILT_IN: dict[str, Scope | None] = {
@@ -97,6 +105,7 @@ def create_app(
         cache_dir=settings.cache_dir,
         data_dir=settings.data_dir,
         files=files,
+        registry=server,
     )
     decoders = DecoderPool(settings.max_image_pixels, settings.decode_seconds)
     if inference is not None:
@@ -131,9 +140,9 @@ def create_app(
     table = RouteTable(_BUILT_IN)
     _guard(app, context, table)
     install(app)
-    for routes in (jobs, trials, events, models, disk, access, proxy, health, metrics):
+    for routes in (jobs, trials, events, models, disk, nodes, access, proxy, health, metrics):
         app.include_router(routes.router)
-    app.openapi = lambda: documented(app)  # type: ignore[method-assign]
+    app.openapi = lambda: documented(app, table, needs_tokens=settings.needs_tokens)  # type: ignore[method-assign]
     for address, name in _PAGE.items():
         app.add_api_route(address, partial(_file, name), include_in_schema=False, dependencies=[public()])
     table.load(app)
@@ -180,7 +189,7 @@ def _guard(app: FastAPI, context: AppContext, table: RouteTable) -> None:
             allow_origins=settings.cors_origins,
             allow_methods=("GET", "POST", "PATCH", "DELETE"),
             allow_headers=("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"),
-            expose_headers=("Location", "Retry-After", "Seqae-Warnings"),
+            expose_headers=("Location", "Retry-After", "Seqae-Warnings", "X-Request-ID"),
         )
     app.add_middleware(
         RequestGuard, allowed_hosts=(settings.host, *settings.allowed_hosts), cors_origins=settings.cors_origins
@@ -188,6 +197,7 @@ def _guard(app: FastAPI, context: AppContext, table: RouteTable) -> None:
     app.add_middleware(AuditTrail, table=table, log=context.audit)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics, metrics=context.metrics)
+    app.add_middleware(RequestContext)
 
 
 def _file(name: str) -> FileResponse:
@@ -196,7 +206,11 @@ def _file(name: str) -> FileResponse:
 
 def _drivers_environment(settings: Settings) -> dict[str, str]:
     """What every driver on the cluster must know of this installation."""
-    environment = {"MLFLOW_TRACKING_URI": settings.mlflow_url, "SEQAE_CACHE_DIR": str(settings.cache_dir)}
+    environment = {
+        "MLFLOW_TRACKING_URI": settings.mlflow_url,
+        "SEQAE_CACHE_DIR": str(settings.cache_dir),
+        FORMAT_VARIABLE: settings.log_format,
+    }
     if settings.data_dir is not None:
         environment["SEQAE_DATA_DIR"] = str(settings.data_dir)
     if settings.data_roots:

@@ -123,16 +123,16 @@ class WorkerStorage:
             self._exchanges.start()
 
     def fetch(self, path: Path) -> None:
-        """Waits until a checkpoint that rank 0 has on its machine is on this one.
+        """Waits until a checkpoint that rank 0 has on its machine, or a file of the driver, is on this one.
 
         Args:
-            path: its folder, which is named the same on every machine.
+            path: of the checkpoint's folder or of the file, which is named the same on every machine.
 
         Raises:
             WorkersLostError: it does not come.
         """
         deadline = time.monotonic() + _FETCH_SECONDS
-        while not path.is_dir():
+        while not path.exists():
             if time.monotonic() > deadline:
                 raise WorkersLostError(f"{path} does not come through the storage")
             time.sleep(_INTERVAL)

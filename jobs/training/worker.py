@@ -49,6 +49,8 @@ class TrainingTask:
     """Whether the best checkpoint is evaluated on the test images at the end; of a search only the winner is."""
     other_settings: bool = False
     """Whether it may go on from a model that was trained with other loss weights and another learning rate."""
+    start: Path | None = None
+    """Checkpoint whose weights it starts from while it has none of its own; it must not change. None: from the seed."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def train(
         task: the run.
         distributed: rank and device of this worker.
         on_evaluation: called on rank 0 after each evaluation, when its metrics and its checkpoint are in the folder.
-        fetch: brings a checkpoint that rank 0 has to this worker's machine, by its folder's path.
+        fetch: brings a checkpoint or a file that rank 0 or the driver has to this worker's machine, by its path.
 
     Returns:
         How it ended. On rank 0 with a checkpoint: the best of a run that came to its end, which is the model to
@@ -192,12 +194,16 @@ def _resume(
     task: TrainingTask,
     fetch: Callable[[Path], None],
 ) -> None:
-    """Loads the newest whole checkpoint, the same on every rank."""
+    """Loads the newest whole checkpoint, or else the weights to start from, the same on every rank."""
     chosen: list[Path | None] = [rank_zero.checkpoints.newest() if rank_zero else None]
     if distributed.world > 1:
         dist.broadcast_object_list(chosen, src=0, device=torch.device(distributed.device))
     path = chosen[0]
     if path is None:
+        if task.start is not None:
+            # Written after the weights.
+            fetch(task.start.with_name("start.json"))
+            trainer.start_from(task.start)
         return
     fetch(path)
     trainer.load(path, other_settings=task.other_settings)

@@ -67,7 +67,8 @@ class JobDownloader:
         parts: dict[str, list[tuple[Part, ObjectInfo]]] = {}
         results: list[str] = []
         checkpoints: list[str] = []
-        for name, info in listed.items():
+        # In the order of the uploader: a file may speak of a folder beside it.
+        for name, info in sorted(listed.items(), key=lambda item: -item[0].count("/")):
             part = parse_part(name)
             if part is not None:
                 parts.setdefault(part.path, []).append((part, info))

@@ -210,7 +210,7 @@ class JobUploader:
         return dict(sorted(found.items(), key=lambda item: item[1][1]))
 
     def _files(self, below: str = "") -> list[str]:
-        """The files that belong into the storage, relative to the job's folder, in order. Links are not followed."""
+        """The files that belong into the storage, relative to the job's folder, the deepest first; links are left out."""
         found: list[str] = []
         for folder, folders, names in os.walk(self._folder / below):
             relative = Path(folder).relative_to(self._folder).as_posix()
@@ -218,7 +218,9 @@ class JobUploader:
             folders[:] = [name for name in folders if kind_of(f"{start}{name}/x") is not FileKind.LOCAL]
             found += [f"{start}{name}" for name in names]
         kinds = (FileKind.LOCAL, FileKind.CONTROL)
-        return sorted(name for name in found if kind_of(name) not in kinds and is_safe_key(name) and self._owns(name))
+        chosen = (name for name in found if kind_of(name) not in kinds and is_safe_key(name) and self._owns(name))
+        # A file may speak of a folder beside it, as start.json does: what lies deeper comes first.
+        return sorted(chosen, key=lambda name: (-name.count("/"), name))
 
 
 def _version(path: Path) -> _Version | None:

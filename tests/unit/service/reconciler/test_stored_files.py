@@ -15,6 +15,7 @@ from jobs.storage.job_files import StoredJobFiles
 from jobs.storage.objects import ObjectInfo
 from seqae.checkpoints import manifest
 from service.db.models import WaitingFor
+from service.errors import SpecRefusedError
 from service.job_state import State
 from service.settings import ReconcilerSettings
 from tests.control_plane import ControlPlane
@@ -160,3 +161,10 @@ def test_a_retry_carries_its_checkpoints_through_the_storage(plane: ControlPlane
     names = {info.key.removeprefix(f"jobs/{again}/") for info in store.list(f"jobs/{again}")}
     assert "attempts/0/checkpoints/40/manifest.json" in names
     assert "attempts/0/metrics.jsonl.parts/000000000000" in names
+
+
+def test_a_search_by_eye_is_refused(plane: ControlPlane) -> None:
+    base = {"name": "base"}
+    search = {"kind": "tune", "name": "s", "base": base, "space": {"bottleneck": [4, 8]}, "trials": 2}
+    with pytest.raises(SpecRefusedError, match="folder that all machines see"):
+        plane.submit(search | {"objective": "human"})
