@@ -5,7 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobs.directory.records import Failure
-from jobs.errors import DiskFullError, ErrorClass, OutOfMemoryError, TrackingUnavailable, WorkersLostError
+from jobs.errors import (
+    DiskFullError,
+    ErrorClass,
+    OutOfMemoryError,
+    PreemptedError,
+    TrackingUnavailable,
+    WorkersLostError,
+)
 from seqae.errors import DataError, DivergedError
 
 __all__ = ["classify", "is_disk_full", "is_out_of_memory", "is_outage_of_disk", "out_of_memory_kills"]
@@ -38,7 +45,6 @@ _CONNECTION_TYPES = (
     "WorkerHealthCheckTimeoutError",
     "WorkerGroupStartupFailedError",
     "WorkerGroupStartupTimeoutError",
-    "PreemptionError",
     "ControllerError",
     "RaySystemError",
 )
@@ -97,6 +103,8 @@ def classify(error: BaseException) -> Failure:
 def _class_of(error: BaseException) -> ErrorClass:
     if isinstance(error, DataError):
         return ErrorClass.DATA
+    if isinstance(error, PreemptedError) or _is_named(error, ("PreemptionError",)):
+        return ErrorClass.PREEMPTED
     if isinstance(error, DivergedError):
         return ErrorClass.DIVERGED
     if is_disk_full(error):

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from jobs.backends.loopback import loopback_unproxied
 from jobs.directory.layout import JobFolder
@@ -11,7 +12,11 @@ from jobs.error_classes import classify, out_of_memory_kills
 from jobs.errors import ErrorClass, FencedError, OutOfMemoryError, WorkersLostError
 from jobs.specs import ScalingConfig, WorkerRange
 from jobs.training.log_lines import log_to_standard_error
+from jobs.training.notice import drain_notice, install_sigterm_handler, sigterm_notice
 from jobs.training.worker import DistributedContext, TrainingTask, train
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchConfig
 
 __all__ = ["fit"]
 
@@ -19,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 _MAX_RESTARTS = 3
 """So often the workers are started again without a new checkpoint in between."""
+
+_MAX_PIECES = 8
+"""A share of a batch is cut into so many pieces at most for want of main memory."""
 
 
 def fit(task: TrainingTask, scaling: ScalingConfig) -> Result:
@@ -37,6 +45,7 @@ def fit(task: TrainingTask, scaling: ScalingConfig) -> Result:
         Error: as `jobs.training.worker.train`.
         WorkersLostError: workers were lost too often.
         OutOfMemoryError: a worker was killed because the machine ran out of memory.
+        PreemptedError: a worker was told that its machine is about to be taken away.
     """
     attempt = JobFolder(task.folder, control=task.control).attempt(task.attempt)
     restarts = 0
@@ -46,7 +55,12 @@ def fit(task: TrainingTask, scaling: ScalingConfig) -> Result:
             return _fit_once(task, scaling)
         except WorkersLostError as error:
             if out_of_memory_kills() > kills:
-                raise OutOfMemoryError(f"the machine ran out of memory: {error}") from error
+                if task.pieces >= _MAX_PIECES:
+                    raise OutOfMemoryError(f"the machine ran out of memory: {error}") from error
+                # The kernel tells no worker beforehand, so that none could have cut its share by itself.
+                task = replace(task, pieces=2 * task.pieces)
+                text = f"the machine ran out of memory: each worker computes its share in {task.pieces} pieces"
+                attempt.add_note(NoteKind.OUT_OF_MEMORY, text)
             restarts = 0 if attempt.checkpoint_steps() != steps else restarts + 1
             logger.warning("%s", error)
             if restarts > _MAX_RESTARTS:
@@ -56,7 +70,7 @@ def fit(task: TrainingTask, scaling: ScalingConfig) -> Result:
 
 def _fit_once(task: TrainingTask, scaling: ScalingConfig) -> Result:
     from ray import train as ray_train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     storage = task.folder / "attempts" / str(task.attempt) / "train"
     workers = scaling.workers
@@ -68,7 +82,7 @@ def _fit_once(task: TrainingTask, scaling: ScalingConfig) -> Result:
             use_gpu=scaling.gpus_per_worker > 0,
             resources_per_worker={"CPU": scaling.cpus_per_worker, "GPU": scaling.gpus_per_worker},
         ),
-        torch_config=TorchConfig(backend="nccl" if scaling.gpus_per_worker > 0 else "gloo"),
+        torch_config=_process_group("nccl" if scaling.gpus_per_worker > 0 else "gloo"),
         run_config=ray_train.RunConfig(
             # A name that was used before would be taken up where it ended, which is not where our checkpoints are.
             name=f"workers-{len(list(storage.glob('*')))}-{os.getpid()}",
@@ -85,6 +99,29 @@ def _fit_once(task: TrainingTask, scaling: ScalingConfig) -> Result:
     return result.return_value
 
 
+def _process_group(backend: str) -> "TorchConfig":
+    """Ray's set-up of torch's process group, which also makes SIGTERM a notice in each worker.
+
+    A handler of signals can be set in a process's main thread only. The training function has a thread of its own; what
+    a backend executes on its workers runs in the main one.
+    """
+    from ray.train.torch import TorchConfig
+
+    usual = TorchConfig().backend_cls
+
+    class Backend(usual):  # type: ignore[valid-type, misc]  # Ray names the class only by the property
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            super().on_start(worker_group, backend_config)
+            worker_group.execute(install_sigterm_handler)
+
+    class Config(TorchConfig):  # type: ignore[misc]  # to mypy it is Any
+        @property
+        def backend_cls(self) -> type:
+            return Backend
+
+    return Config(backend=backend)
+
+
 def _train_on_worker(config: dict[str, Any]) -> Result:
     """What Ray Train calls in each worker."""
     from ray import train as ray_train
@@ -94,7 +131,8 @@ def _train_on_worker(config: dict[str, Any]) -> Result:
     os.environ.update(loopback_unproxied(os.environ))
     context = ray_train.get_context()
     device = str(get_device()) if config["gpus"] > 0 else "cpu"
-    return train(config["task"], DistributedContext(context.get_world_rank(), context.get_world_size(), device))
+    distributed = DistributedContext(context.get_world_rank(), context.get_world_size(), device)
+    return train(config["task"], distributed, notices=(sigterm_notice, drain_notice))
 
 
 def _cause_of(error: BaseException) -> BaseException:

@@ -44,6 +44,8 @@ def lose_attempt(context: ReconcilerContext, job: JobRow, failure: Failure) -> N
     }
     if failure.error_class.is_users:
         changes["retries"] = job.retries + 1
+    elif failure.error_class is ErrorClass.PREEMPTED:
+        changes["losses_in_row"] = 0  # it left in time: nothing is wrong with the job or with its machines
     else:
         changes["losses"] = job.losses + 1
     reason = failure.message.partition("\n")[0]

@@ -18,8 +18,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from seqae.checkpoints import checkpoint
 from seqae.compute.cpu_threads import set_threads
@@ -27,7 +25,8 @@ from seqae.config import TrainConfig
 from seqae.data.cache import Dataset, load_data
 from seqae.errors import DivergedError
 from seqae.evaluation.evaluate import Evaluation, evaluate
-from seqae.training import Progress, Trainer
+from seqae.optimization.progress import Progress
+from seqae.training import Trainer
 from tests.benchmarks import overfit, peers
 from tests.benchmarks.figures import cores
 from tests.benchmarks.record import HEADER, EvaluationPoint, Record
@@ -58,16 +57,13 @@ class Run:
         return self.out / f"{self.name}-{self.seed}"
 
 
-def wrap(module: nn.Module) -> nn.Module:
-    return DistributedDataParallel(module) if dist.is_initialized() else module
-
-
 def _world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def _trainer(run: Run, config: TrainConfig, data: Dataset) -> Trainer:
-    return Trainer(config, data, device=run.device, rank=run.rank, world=_world(), wrap=wrap)
+    all_reduce = dist.all_reduce if dist.is_initialized() else None
+    return Trainer(config, data, device=run.device, rank=run.rank, world=_world(), all_reduce=all_reduce)
 
 
 def iterations_for(run: Run, data: Dataset) -> int:

@@ -6,7 +6,7 @@ from ray.train import TrainingFailedError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
-from jobs.errors import DiskFullError, FencedError, WorkersLostError
+from jobs.errors import DiskFullError, FencedError, PreemptedError, WorkersLostError
 from jobs.training.ray_fit import _cause_of
 from seqae.errors import DivergedError
 
@@ -25,6 +25,7 @@ def _of_workers(*errors: Exception) -> TrainingFailedError:
         ((BROKEN, DiskFullError("full")), DiskFullError),
         ((BROKEN, FencedError("stale")), FencedError),
         ((DivergedError("nan"), FencedError("stale")), FencedError),
+        ((BROKEN, PreemptedError("SIGTERM")), PreemptedError),
         ((BROKEN,), WorkersLostError),
         ((RayActorError(), BROKEN), WorkersLostError),
     ],
