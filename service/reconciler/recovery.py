@@ -74,8 +74,12 @@ def fence_off(context: ReconcilerContext, job: JobRow) -> Delay:
 
 
 def queue_again(context: ReconcilerContext, job: JobRow) -> Delay:
-    """RETRY_WAIT whose back-off is over, or PAUSED where a resume came while the attempt was still leaving."""
-    context.store.transition(job, State.QUEUED, leased=True)
+    """RETRY_WAIT whose back-off is over, or PAUSED though it is to run.
+
+    The latter has made room for another job, or was resumed while the attempt was still leaving.
+    """
+    changes: JobChanges = {"queued_at": context.now()} if job.state is State.PAUSED else {}
+    context.store.transition(job, State.QUEUED, leased=True, **changes)
     return None
 
 

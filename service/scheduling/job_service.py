@@ -21,6 +21,7 @@ from service.scheduling import warm_starts
 from service.scheduling.dry_run import dry_run, refusals
 from service.scheduling.job_views import attempt_view, event_view, job_view
 from service.scheduling.log_reader import LogEnd, after, last_lines, tail
+from service.scheduling.queue_places import QueuePlaces
 from service.scheduling.trial_views import trial_page, trial_view
 from service.schemas.disk import DiskView
 from service.schemas.jobs import AttemptView, Event, JobView, Page, ProblemView, Validation
@@ -81,6 +82,7 @@ class JobService:
         self._cluster = cluster
         self._jobs_dir = jobs_dir
         self._limits = limits or ReconcilerSettings()
+        self._queue_places = QueuePlaces(store, cluster, self._limits)
         self._model_name = model_name
         self._cache_dir = cache_dir or jobs_dir.parent / "data"
         self._data_dir = data_dir
@@ -138,7 +140,7 @@ class JobService:
 
     def get(self, job_id: str) -> JobView:
         """A job as it is now."""
-        return job_view(self._store.job(job_id))
+        return self._view(self._store.job(job_id))
 
     def list(
         self,
@@ -149,7 +151,10 @@ class JobService:
     ) -> Page:
         """Jobs, newest first. Raises: CursorError."""
         rows, following = self._store.page(states, owner, cursor, limit)
-        return Page(items=tuple(job_view(row) for row in rows), next_cursor=following)
+        return Page(items=tuple(self._view(row) for row in rows), next_cursor=following)
+
+    def _view(self, row: JobRow) -> JobView:
+        return job_view(row, self._queue_places.waiting(row))
 
     def attempts(self, job_id: str) -> tuple[AttemptView, ...]:
         """Oldest first."""
