@@ -323,8 +323,8 @@ class Code(NamedTuple):
 class Coder(Protocol):
     """The region coder: Eq. 4 and 5."""
 
-    def encode(self, patch: Tensor) -> Code:
-        """Eq. 4: the code of patches [B, C, N, N]."""
+    def encode(self, patch: Tensor, noise: Tensor | None = None) -> Code:
+        """Eq. 4: the code of patches [B, C, N, N]; `noise` [B, Z] is for a coder that is variational."""
 
     def decode(self, z: Tensor) -> Tensor:
         """Eq. 5: codes [B, Z] -> patches [B, C, N, N]."""
@@ -347,7 +347,7 @@ class AutoEncoder(nn.Module):
 
     N = 32 gives the sizes of the table.
 
-    With `variational` the encoder gives a mean and a log variance, and training samples z from them.
+    With `variational` the encoder gives a mean and a log variance, and training samples z by them.
     """
 
     def __init__(self, kernel_size: int, channels: int, config: CoderConfig) -> None:
@@ -378,8 +378,13 @@ class AutoEncoder(nn.Module):
         # Writes start at 0: as noise they would answer each other, and at T 48 the first gradient would be infinite.
         nn.init.zeros_(self.decoder[-2].get_parameter("weight"))
 
-    def encode(self, patch: Tensor) -> Code:
-        """Eq. 4: [B, C, N, N] -> z [B, Z]."""
+    def encode(self, patch: Tensor, noise: Tensor | None = None) -> Code:
+        """Eq. 4: [B, C, N, N] -> z [B, Z].
+
+        Args:
+            patch: as it was read.
+            noise: normal numbers [B, Z], by which a variational coder samples z; without them z is the mean.
+        """
         # Channels last, as the convolutions leave them: no copy. ReLU comes after that, as in `Seeker.score_anchors`.
         out = self.to_code(F.relu(self.encoder(patch).permute(0, 2, 3, 1).flatten(1)))
         if not self.variational:
@@ -387,7 +392,7 @@ class AutoEncoder(nn.Module):
         mean, log_variance = out.float().chunk(2, dim=1)
         log_variance = log_variance.clamp(-12, 12)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
-        z = mean + torch.randn_like(mean) * (0.5 * log_variance).exp() if self.training else mean
+        z = mean if noise is None else mean + noise * (0.5 * log_variance).exp()
         return Code(z, divergence)
 
     def decode(self, z: Tensor) -> Tensor:

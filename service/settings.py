@@ -62,6 +62,12 @@ class ReconcilerSettings(BaseModel):
     max_jobs: int = Field(20_000, ge=1)
     """Jobs of all owners that have not ended; more are refused."""
 
+    backfill_for: float = Field(600.0, ge=0)
+    """Small jobs may pass one that waits for room, until it has waited for so long."""
+
+    preemption: bool = False
+    """A job that has no room makes running jobs of lower priority leave, with a checkpoint and back into the queue."""
+
     scheduling_deadline: float = Field(7 * 24 * 3600.0, gt=0)
     """A job that has waited in the queue for so long fails."""
 

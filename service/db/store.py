@@ -16,9 +16,9 @@ from service.db.audit import record
 from service.db.changes import AttemptChanges, JobChanges
 from service.db.engine import Database
 from service.db.models import AttemptRow, DeliveryRow, EventRow, JobRow
-from service.db.queries import Queries, find_job, find_known, is_known
+from service.db.queries import MOST_QUEUED, Queries, find_job, find_known, read_placed_and_queued
 from service.errors import ConflictError, StaleRowError
-from service.job_state import ACTIVE, ENDED, AttemptOutcome, EventType, State, reason_for
+from service.job_state import ENDED, AttemptOutcome, EventType, State, reason_for
 
 __all__ = ["NewEvent", "Store", "new_job_id"]
 
@@ -168,7 +168,7 @@ class Store(Queries):
     def admit(
         self,
         choose: Callable[[list[JobRow], list[JobRow]], list[JobRow]],
-        most: int = 200,
+        most: int = MOST_QUEUED,
         on_broken: Callable[[JobRow, str], object] = lambda _row, _why: None,
     ) -> list[JobRow]:
         """Lets jobs out of the queue, and writes their next attempts before any cluster is asked.
@@ -179,14 +179,10 @@ class Store(Queries):
             most: length of the head of the queue. Jobs of another release are not in it.
             on_broken: told of a job whose rows contradict each other, and why; the others are admitted.
         """
-        holding = ACTIVE - {State.FINALIZING}
         with self.database.write() as session:
-            queued = select(JobRow).where(JobRow.state == State.QUEUED, is_known())
-            order = (JobRow.priority.desc(), JobRow.number)
-            queue = list(session.scalars(queued.order_by(*order).limit(most)))
+            placed, queue = read_placed_and_queued(session, most)
             if not queue:
                 return []
-            placed = list(session.scalars(select(JobRow).where(JobRow.state.in_(holding))))
             admitted = []
             for job in choose(placed, queue):
                 try:

@@ -32,7 +32,7 @@ from service.metrics.instruments import Metrics
 from service.reconciler import finalization, recovery, running, stopping, submission
 from service.reconciler.context import Delay, ReconcilerContext, wait_for
 from service.reconciler.garbage_collector import GarbageCollector
-from service.scheduling.admission import choose
+from service.scheduling.admission import Plan, Preemption, plan
 from service.settings import ReconcilerSettings
 from service.upstream.cluster_monitor import ClusterMonitor
 
@@ -248,12 +248,15 @@ class Reconciler:
             return
         unreadable: list[tuple[JobRow, str]] = []
         broken: list[tuple[JobRow, str]] = []
-        admitted = self._store.admit(
-            lambda placed, queue: choose(
-                placed, queue, capacity, self._settings, lambda job, why: unreadable.append((job, why))
-            ),
-            on_broken=lambda job, why: broken.append((job, why)),
-        )
+        found = Plan()
+
+        def choose(placed: list[JobRow], queue: list[JobRow]) -> list[JobRow]:
+            nonlocal found
+            now = self._store.now()
+            found = plan(placed, queue, capacity, self._settings, now, lambda job, why: unreadable.append((job, why)))
+            return found.admitted
+
+        admitted = self._store.admit(choose, on_broken=lambda job, why: broken.append((job, why)))
         for job in admitted:
             waited_for = (self._store.now() - job.queued_at).total_seconds()
             self.metrics.queue_seconds.observe(max(0.0, waited_for))
@@ -261,6 +264,17 @@ class Reconciler:
             self._fail_queued(job, ErrorClass.SPEC_UNREADABLE, why)
         for job, why in broken:
             self._fail_queued(job, ErrorClass.INTERNAL, why)
+        for preemption in found.preemptions:
+            self._preempt(preemption)
+
+    def _preempt(self, preemption: Preemption) -> None:
+        """Asks a job to leave for another one; it is still wanted, so that it is queued again once it has left."""
+        job, by = preemption.job, preemption.by
+        reason = f"makes room for job {by.id} of priority {by.priority}"
+        try:
+            self._store.transition(job, State.PAUSING, reason)
+        except StaleRowError:
+            log.debug("job %s has moved on before it could make room", job.id)
 
     def sweep_disk(self) -> None:
         """Keeps what grows on the disk within its quotas, unless another process is at it."""

@@ -29,6 +29,7 @@ from service.scheduling import model_selectors
 from service.scheduling.dry_run import dry_run, refusals
 from service.scheduling.job_views import attempt_view, event_view, job_view
 from service.scheduling.log_reader import LogEnd, after, last_lines, tail
+from service.scheduling.queue_places import QueuePlaces
 from service.scheduling.search import warm_starts
 from service.scheduling.search.pair_views import answer_pair, pair_page
 from service.scheduling.search.trial_models import TrialModel, trial_model
@@ -96,6 +97,7 @@ class JobService:
         self._cluster = cluster
         self._jobs_dir = jobs_dir
         self._limits = limits or ReconcilerSettings()
+        self._queue_places = QueuePlaces(store, cluster, self._limits)
         self._model_name = model_name
         self._cache_dir = cache_dir or jobs_dir.parent / "data"
         self._data_dir = data_dir
@@ -170,7 +172,7 @@ class JobService:
 
     def get(self, job_id: str) -> JobView:
         """A job as it is now."""
-        return job_view(self._store.job(job_id))
+        return self._view(self._store.job(job_id))
 
     def list(
         self,
@@ -181,7 +183,10 @@ class JobService:
     ) -> Page:
         """Jobs, newest first. Raises: CursorError."""
         rows, following = self._store.page(states, owner, cursor, limit)
-        return Page(items=tuple(job_view(row) for row in rows), next_cursor=following)
+        return Page(items=tuple(self._view(row) for row in rows), next_cursor=following)
+
+    def _view(self, row: JobRow) -> JobView:
+        return job_view(row, self._queue_places.waiting(row))
 
     def attempts(self, job_id: str) -> tuple[AttemptView, ...]:
         """Oldest first."""

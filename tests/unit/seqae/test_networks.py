@@ -199,11 +199,12 @@ def test_log_variances_are_bounded_at_twelve(variational: AutoEncoder) -> None:
         assert divergence.item() == pytest.approx(6 * 0.5 * (math.exp(kept) - 1 - kept), rel=1e-5)
 
 
-def test_codes_are_drawn_in_training_only(variational: AutoEncoder) -> None:
+def test_codes_are_drawn_by_noise_alone(variational: AutoEncoder) -> None:
     patch = torch.rand(1, 1, 12, 12)
     mean, deviation = moments(variational, patch)
     torch.testing.assert_close(variational.eval().encode(patch).z, mean)
-    many = variational.train().encode(patch.expand(4000, -1, -1, -1)).z
+    torch.testing.assert_close(variational.train().encode(patch).z, mean)
+    many = variational.encode(patch.expand(4000, -1, -1, -1), torch.randn(4000, 6)).z
     torch.testing.assert_close(many.mean(dim=0), mean[0], atol=0.1 * deviation.max().item(), rtol=0)
     torch.testing.assert_close(many.std(dim=0), deviation[0], atol=0, rtol=0.1)
 

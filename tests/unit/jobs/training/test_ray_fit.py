@@ -11,7 +11,7 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from jobs.directory.layout import JobFolder
 from jobs.directory.stored_specs import spec_to_json
-from jobs.errors import DiskFullError, FencedError, FolderError, WorkersLostError
+from jobs.errors import DiskFullError, FencedError, FolderError, PreemptedError, WorkersLostError
 from jobs.specs import TrainSpec
 from jobs.storage.attempt_claim import AttemptClaim
 from jobs.storage.driver_storage import DriverStorage
@@ -35,6 +35,7 @@ def _of_workers(*errors: Exception) -> TrainingFailedError:
         ((BROKEN, DiskFullError("full")), DiskFullError),
         ((BROKEN, FencedError("stale")), FencedError),
         ((DivergedError("nan"), FencedError("stale")), FencedError),
+        ((BROKEN, PreemptedError("SIGTERM")), PreemptedError),
         ((BROKEN,), WorkersLostError),
         ((RayActorError(), BROKEN), WorkersLostError),
     ],
