@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from service.settings import Settings
+from tests.kustomize import Manifest, render
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("seqae", "jobs", "service")
@@ -192,11 +193,8 @@ def test_pre_commit_runs_what_make_lint_runs(project: MadeProject) -> None:
 # --- image, compose, Kubernetes
 
 
-def _kubernetes() -> list[dict[str, Any]]:
-    folder = ROOT / "deploy/kubernetes"
-    names = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
-    assert {folder / name for name in names} == set(folder.glob("*.yaml")) - {folder / "kustomization.yaml"}
-    return [document for name in names for document in yaml.safe_load_all((folder / name).read_text())]
+def _kubernetes() -> list[Manifest]:
+    return render(ROOT / "deploy/kubernetes")
 
 
 def _deployments() -> dict[str, dict[str, Any]]:
@@ -248,12 +246,3 @@ def test_no_port_is_published_beyond_this_machine() -> None:
     published = [port for service in _compose().values() for port in service.get("ports", ())]
     assert len(published) == 3
     assert all(port.startswith("127.0.0.1:") for port in published)
-
-
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
-def test_kustomize_takes_it() -> None:
-    done = subprocess.run(
-        ["kubectl", "kustomize", ROOT / "deploy/kubernetes"], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(list(yaml.safe_load_all(done.stdout))) == len(_kubernetes())
