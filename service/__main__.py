@@ -7,15 +7,19 @@ import sys
 
 from starlette.applications import Starlette
 
+from jobs.backends.kubernetes.launcher import KubernetesLauncher
+from jobs.backends.kubernetes.objects import KubernetesCredentials
+from jobs.backends.kubernetes.template import ClusterTemplate
 from jobs.backends.loopback import loopback_unproxied
 from jobs.backends.mlflow import MlflowTracking
 from jobs.backends.ray import RayLauncher
+from jobs.interfaces import Launcher
 from seqae.errors import Error
 from service.app import create_app
 from service.db.access.tokens import Tokens
 from service.db.store import Store
 from service.server import Server, ServerConfig
-from service.settings import Settings, is_loopback
+from service.settings import LauncherKind, Settings, is_loopback
 
 __all__ = ["build", "collect_seldom", "main", "run"]
 
@@ -34,7 +38,7 @@ def build(settings: Settings) -> Starlette:
     store = Store(settings.database, webhook_urls=settings.webhook_urls)
     store.migrate()
     _refuse_to_be_locked(settings, store)
-    launcher = RayLauncher(settings.ray_url, token_file=settings.ray_token_file, timeout=settings.ray_timeout)
+    launcher = _launcher(settings)
     tracking = MlflowTracking(
         settings.mlflow_url,
         settings.home / "models",
@@ -43,6 +47,20 @@ def build(settings: Settings) -> Starlette:
         default_model=settings.default_model,
     )
     return create_app(settings, launcher, store, tracking)
+
+
+def _launcher(settings: Settings) -> Launcher:
+    """What runs attempts. Raises: Error: its settings can't be used."""
+    if settings.launcher is LauncherKind.RAY:
+        return RayLauncher(settings.ray_url, token_file=settings.ray_token_file, timeout=settings.ray_timeout)
+    if settings.kubernetes_template is None:
+        raise Error("SEQAE_LAUNCHER=kubernetes needs SEQAE_KUBERNETES_TEMPLATE, a file with a RayCluster manifest")
+    return KubernetesLauncher(
+        ClusterTemplate.load(settings.kubernetes_template),
+        KubernetesCredentials(settings.kubernetes_url, settings.kubernetes_credentials, settings.kubernetes_namespace),
+        settings.kubernetes_labels,
+        timeout=settings.ray_timeout,
+    )
 
 
 def _refuse_to_be_locked(settings: Settings, store: Store) -> None:
