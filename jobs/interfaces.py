@@ -334,16 +334,18 @@ class Tracking(Protocol):
         checkpoint_dir: Path,
         metrics: Mapping[str, float],
         report: EvaluationReport | None,
+        decided: Promotion | None = None,
     ) -> Registration:
-        """Makes a version of a registered model, once a job, and its champion if the promotion rule says so.
+        """Makes a version of a registered model, once a run, and its champion if the promotion rule says so.
 
         Args:
-            job_id: of the job that made it; a second call for it changes nothing, and gives the same answer.
-            run_id: of the job.
+            job_id: of the job that made it.
+            run_id: of the job or of a trial; a second call for it changes nothing, and gives the same answer.
             model: name of the registered model; it is made if need be.
             checkpoint_dir: the model's files.
             metrics: what is shown beside the version.
             report: the evaluation on the test images; None where an older release ended the job.
+            decided: what is written down in place of the rule's decision; then no alias is moved.
         """
 
     def resolve(self, selector: str) -> ModelVersion:

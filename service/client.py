@@ -21,7 +21,7 @@ from service.schemas.disk import DiskView
 from service.schemas.health import Readiness
 from service.schemas.jobs import END_OF_EVENTS, AttemptView, Event, FrameList, JobView, Page, Validation
 from service.schemas.models import Invert, MediaType, ModelStatus, ReconstructionView, RegisteredModelView
-from service.schemas.trials import TrialPage, TrialView
+from service.schemas.trials import PairPage, TrialPage, TrialView
 from service.scopes import Scope
 
 __all__ = ["Client"]
@@ -138,6 +138,23 @@ class Client:
     def trial(self, job_id: str, number: int) -> TrialView:
         """One trial of a search, with its film strips."""
         return parse_answer(self._connection.call("GET", f"{_path(job_id)}/trials/{number}"), TrialView)
+
+    def pairs(self, job_id: str, limit: int = 1) -> PairPage:
+        """Pairs of a search by eye that people may compare now, those first that say most."""
+        return parse_answer(self._connection.call("GET", f"{_path(job_id)}/pairs", params={"limit": limit}), PairPage)
+
+    def answer_pair(self, job_id: str, pair: int, better: int | None, *, owner: str = "") -> PairPage:
+        """Says which trial of a pair is better, and gives the next pair.
+
+        Args:
+            job_id: of the search.
+            pair: its number.
+            better: number of the better trial; None: they are equally good.
+            owner: who says so.
+        """
+        body = {"better": "equal" if better is None else better}
+        answer = self._connection.call("POST", f"{_path(job_id)}/pairs/{pair}", json=body, headers=_owner(owner))
+        return parse_answer(answer, PairPage)
 
     def set_priority(self, job_id: str, priority: int) -> JobView:
         """Moves a job in the queue; higher goes first."""
@@ -265,6 +282,20 @@ class Client:
             owner: who asks.
         """
         path = f"/models/{path_segment(name)}/versions/{path_segment(version)}:promote"
+        return parse_answer(
+            self._connection.call("POST", path, json={"why": why}, headers=_owner(owner)), RegisteredModelView
+        )
+
+    def promote_trial(self, job_id: str, number: int, *, why: str = "", owner: str = "") -> RegisteredModelView:
+        """Makes the model of a search's trial a version and the champion.
+
+        Args:
+            job_id: of the search, which has ended.
+            number: of the trial.
+            why: for whoever reads the history.
+            owner: who asks.
+        """
+        path = f"{_path(job_id)}/trials/{number}:promote"
         return parse_answer(
             self._connection.call("POST", path, json={"why": why}, headers=_owner(owner)), RegisteredModelView
         )

@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from jobs.telemetry.log_records import LogFormat
 from seqae.errors import Error
 from service.scopes import Scope
 
@@ -244,6 +245,12 @@ class Settings(ReconcilerSettings, BaseSettings):
 
     reconcile: bool = True
     """Off: this process starts and watches no jobs; others do."""
+
+    # --- logs
+
+    log_format: LogFormat = LogFormat.TEXT
+    """How this process, the other parts that `seqae up` starts, drivers and workers write their logs: `text`, lines for
+    people, or `json`, an object a line. With `json` each request leaves a line, too."""
 
     # --- webhooks
 

@@ -219,12 +219,13 @@ class FakeTracking:
         checkpoint_dir: Path,
         metrics: Mapping[str, float],
         report: EvaluationReport | None,
+        decided: Promotion | None = None,
     ) -> Registration:
         """See `jobs.interfaces.Tracking.register`."""
         self._answer()
         self._run(run_id)
         for version in self.versions:
-            if version.job_id == job_id:
+            if version.run_id == run_id:
                 return Registration(version, self.promotions[version.key])
         number = str(1 + sum(version.name == model for version in self.versions))
         made = ModelVersion(
@@ -241,8 +242,10 @@ class FakeTracking:
         self.versions.append(made)
         if report is not None:
             self.reports[made.key] = report
-        promotion = decide(report, self._champion_of(model))
+        promotion = decided or decide(report, self._champion_of(model))
         self.promotions[made.key] = promotion
+        if decided is not None:
+            return Registration(self._with_flag(made), promotion)
         if promotion.promoted:
             self._move_champion(model, number, "", promotion.reason)
         else:

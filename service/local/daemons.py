@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ import httpx
 from pydantic import ValidationError
 
 from jobs.backends.loopback import loopback_unproxied
+from jobs.telemetry.log_records import FORMAT_VARIABLE, LogFormat, format_named
 from service.errors import StackError
 from service.local.home import DaemonName, HomeLayout
 from service.local.node_addresses import join_address
@@ -38,6 +40,8 @@ NODE_OPTIONS = (
 )
 """Options of `ray start` on every machine of a cluster."""
 _TRIAL_DRIVERS = 16
+_MLFLOW_LOGGING = Path(__file__).parent / "mlflow_logging.json"
+"""Configuration of the loggers of MLflow's server for logs in JSON."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def executable(name: str) -> str:
 def _mlflow(layout: HomeLayout, ports: Mapping[PortName, int]) -> Daemon:
     """The tracking server, on SQLite, with its artifacts below the home folder."""
     url = http_url(ports[PortName.MLFLOW])
+    in_json = format_named(os.environ.get(FORMAT_VARIABLE)) is LogFormat.JSON
     return Daemon(
         name=DaemonName.MLFLOW,
         title="MLflow",
@@ -100,8 +105,14 @@ def _mlflow(layout: HomeLayout, ports: Mapping[PortName, int]) -> Daemon:
             # Relative to its working directory: MLflow reads these as URLs, in which a path may hold no ?, # or %.
             *("--backend-store-uri", f"sqlite:///{layout.mlflow_database.name}"),
             *("--serve-artifacts", "--artifacts-destination", "artifacts"),
+            *(("--uvicorn-opts", f"--log-config {shlex.quote(str(_MLFLOW_LOGGING))}") if in_json else ()),
         ),
-        environment={**loopback_unproxied(os.environ), **_mlflow_environment()},
+        environment={
+            **loopback_unproxied(os.environ),
+            **_mlflow_environment(),
+            # Its own loggers then print as the server's do.
+            **({"MLFLOW_CONFIGURE_LOGGING": "false"} if in_json else {}),
+        },
         url=url,
         ready_url=f"{url}/health",
         cwd=layout.mlflow,

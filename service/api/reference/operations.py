@@ -57,6 +57,19 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
         "GET /jobs/{job_id}/trials": Operation("list_trials", "List a search's trials", ("trials", "trials_none")),
         "GET /jobs/{job_id}/trials/{number}": Operation("get_trial", "Show a trial", ("trial", "trial_stopped")),
         "GET /jobs/{job_id}/trials/{number}/frames/{step}": Operation("get_trial_frame", "Get a trial's film strip"),
+        "POST /jobs/{job_id}/trials/{number}:promote": Operation(
+            "promote_trial",
+            "Make a trial's model the champion",
+            ("model_digits",),
+            ("why_better", "why_test", "why_none"),
+        ),
+        "GET /jobs/{job_id}/pairs": Operation("list_pairs", "List pairs of trials to compare", ("pairs", "pairs_none")),
+        "POST /jobs/{job_id}/pairs/{pair}": Operation(
+            "answer_pair",
+            "Say which of two trials is better",
+            ("pairs",),
+            ("better_first", "better_second", "better_equal"),
+        ),
         "GET /jobs/{job_id}/events": Operation("stream_events", "Follow a job's events", ("events", "events_end")),
         "POST /reconstruct": Operation(
             "reconstruct_image",

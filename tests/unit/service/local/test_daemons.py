@@ -1,5 +1,8 @@
 """How MLflow, Ray and the control plane are started."""
 
+import shlex
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from itertools import pairwise
@@ -8,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from jobs.telemetry.log_records import LogRecordLine
 from service.local.daemons import Daemon, build_daemons
 from service.local.home import DaemonName, HomeLayout
 from service.local.ports import PortName
@@ -35,6 +39,26 @@ def _daemons(home: Path) -> dict[DaemonName, Daemon]:
     layout.prepare()
     ports = {name: number for number, name in enumerate(PortName, start=1)}
     return {daemon.name: daemon for daemon in build_daemons(layout, ports, None)}
+
+
+def test_mlflows_server_writes_its_log_as_the_others_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEQAE_LOG_FORMAT", raising=False)
+    assert "--uvicorn-opts" not in _daemons(tmp_path)[DaemonName.MLFLOW].command
+    monkeypatch.setenv("SEQAE_LOG_FORMAT", "json")
+    daemon = _daemons(tmp_path)[DaemonName.MLFLOW]
+    options = daemon.command[daemon.command.index("--uvicorn-opts") + 1]
+    assert daemon.environment["MLFLOW_CONFIGURE_LOGGING"] == "false"
+    name, path = shlex.split(options)
+    assert name == "--log-config"
+    program = (
+        "import json, logging, logging.config, sys\n"
+        "logging.config.dictConfig(json.load(open(sys.argv[1])))\n"
+        "logging.getLogger('uvicorn.error').info('begins')\n"
+        "logging.getLogger('mlflow.store').warning('%s', 'odd')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, timeout=60)
+    lines = [LogRecordLine.model_validate_json(line) for line in done.stderr.splitlines()]
+    assert [(line.logger, line.message) for line in lines] == [("uvicorn.error", "begins"), ("mlflow.store", "odd")]
 
 
 def test_a_head_for_other_machines_listens_at_its_address_with_its_ray_alone(tmp_path: Path) -> None:
