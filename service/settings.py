@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import quote, urlsplit
@@ -24,11 +25,18 @@ from jobs.telemetry.log_records import LogFormat
 from seqae.errors import Error
 from service.scopes import Scope
 
-__all__ = ["ReconcilerSettings", "Settings", "is_loopback"]
+__all__ = ["LauncherKind", "ReconcilerSettings", "Settings", "is_loopback"]
 
 
 JwtAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Algorithms with a public key alone: with a shared key, or none, whoever can check a token can make one."""
+
+
+class LauncherKind(StrEnum):
+    """What runs attempts."""
+
+    RAY = "ray"
+    KUBERNETES = "kubernetes"
 
 
 class ReconcilerSettings(BaseModel):
@@ -226,6 +234,27 @@ class Settings(ReconcilerSettings, BaseSettings):
 
     ray_timeout: float = Field(5.0, gt=0)
     """Longest wait for an answer of Ray; without a limit a dead head costs a minute a call."""
+
+    # --- where attempts run
+
+    launcher: LauncherKind = LauncherKind.RAY
+    """What runs attempts: `ray`, the cluster at `ray_url`; or `kubernetes`, a RayJob of KubeRay for each attempt, with
+    a Ray cluster of its own, which a queue such as Kueue may hold back."""
+
+    kubernetes_template: Path | None = None
+    """File with a RayCluster manifest (YAML), which each RayJob's cluster is made from; needed with `kubernetes`."""
+
+    kubernetes_labels: dict[str, str] = {}
+    """Labels of each RayJob (JSON object in the environment), such as {"kueue.x-k8s.io/queue-name": "gpus"}."""
+
+    kubernetes_namespace: str = ""
+    """Where RayJobs are made; empty: the namespace of this pod."""
+
+    kubernetes_url: str = "https://kubernetes.default.svc"
+    """Address of the API server."""
+
+    kubernetes_credentials: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+    """Folder with the service account's `token`, `ca.crt` and `namespace`."""
 
     # --- what this process does besides answering
 

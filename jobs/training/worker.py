@@ -128,7 +128,7 @@ def train(
         try:
             want = _follow(trainer, rank_zero, distributed, task, on_evaluation, notices)
         except DivergedError as error:
-            trainer = _go_back(error, trainer, rank_zero, distributed, task)
+            trainer = _go_back(error, trainer, rank_zero, distributed, task, fetch)
         else:
             return rank_zero.result(want, trainer) if rank_zero else Result(outcome=Outcome.SUCCEEDED)
 
@@ -176,6 +176,7 @@ def _go_back(
     rank_zero: "_RankZero | None",
     distributed: DistributedContext,
     task: TrainingTask,
+    fetch: Callable[[Path], None],
 ) -> Trainer:
     """Makes a diverged run go on from before the rise of its loss, with half the learning rate.
 
@@ -189,7 +190,7 @@ def _go_back(
         what = f"{error}, though it went back and halved the learning rate {MOST_HALVINGS} times"
         raise DivergedError(what) from error
     healed = _make_trainer(trainer.config, trainer.data, distributed, task)
-    _load_shared(healed, rank_zero.before_rise() if rank_zero else None, distributed, task)
+    _load_shared(healed, rank_zero.before_rise() if rank_zero else None, distributed, task, fetch)
     while healed.halvings < halvings:
         healed.halve_learning_rate()
     if rank_zero:

@@ -9,7 +9,7 @@ from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control
 from jobs.directory.stored_specs import parse_spec
 from jobs.errors import ErrorClass, SpecUnreadable, SubmissionRefused
-from jobs.interfaces import Submission
+from jobs.interfaces import Submission, WorkerDemand
 from jobs.specs import AnySpec
 from jobs.telemetry.log_records import JOB_VARIABLE
 from service.db.models import JobRow
@@ -18,6 +18,7 @@ from service.reconciler.context import Delay, ReconcilerContext
 from service.reconciler.finalization import end_job
 from service.reconciler.recovery import infrastructure_failure, lose_attempt
 from service.reconciler.tracking_run import ensure_run
+from service.scheduling.resources import demand
 
 __all__ = ["submit"]
 
@@ -78,6 +79,7 @@ def _is_of_this_cluster(context: ReconcilerContext, job: JobRow) -> bool:
 
 def _start_driver(context: ReconcilerContext, job: JobRow, spec: AnySpec) -> None:
     """Asks the cluster, unless an earlier call got through without an answer. Raises: SubmissionRefused."""
+    needed = demand(spec)
     submission = Submission(
         job_id=job.id,
         attempt=job.attempt,
@@ -89,6 +91,7 @@ def _start_driver(context: ReconcilerContext, job: JobRow, spec: AnySpec) -> Non
             "SEQAE_RUN_ID": job.mlflow_run_id or "",
             JOB_VARIABLE: job.id,
         },
+        demand=WorkerDemand(needed.workers, needed.cpus, needed.gpus),
     )
     # An attempt that has left files has run, whatever the cluster remembers.
     has_run = context.attempt_folder(job).path.exists()
