@@ -23,7 +23,7 @@ from seqae.compute.compilation import allow_compilations, has_compiler
 from seqae.compute.cpu_threads import flush_denormals
 from seqae.compute.generators import generator_of
 from seqae.compute.variant import Precision, Variant, choose_compilation, choose_precision, given_variant
-from seqae.config import LossConfig, TrainConfig
+from seqae.config import ImagesConfig, LossConfig, TrainConfig
 from seqae.copy_paste import copy_paste_losses
 from seqae.data.cache import Dataset
 from seqae.errors import CheckpointError, DivergedError
@@ -31,7 +31,7 @@ from seqae.evaluation.evaluate import Evaluation, evaluate
 from seqae.evaluation.names import modern, with_split
 from seqae.losses import Losses, total_loss
 from seqae.model import Output, SequentialAutoEncoder
-from seqae.tensors import intensities
+from seqae.tensors import intensities, random_views
 
 __all__ = ["Progress", "Trainer", "TrainingLoss", "with_synchronized_batch_norm"]
 
@@ -180,7 +180,9 @@ class Trainer:
         self.module = wrap(self.loss)
         # What a step draws, it draws on its own device. torch.manual_seed sets all there are, which takes 100 us.
         self._generator = generator_of(self.device)
-        self._is_random = config.loss.pastes or config.model.coder.kind == "variational"
+        given = config.data
+        self._crop, self._flip = (given.crop, given.flip) if isinstance(given, ImagesConfig) else (0.0, False)
+        self._is_random = config.loss.pastes or config.model.coder.kind == "variational" or self._crop > 0 or self._flip
         self.images = torch.from_numpy(np.ascontiguousarray(data.train.images)).to(self.device)  # uint8 [M, C, H, W]
         self._order = _BatchSampler(config.seed, len(self.images), self.device)
         self.iterations = config.schedule.iterations(len(self.images))
@@ -291,6 +293,7 @@ class Trainer:
         image = intensities(self.images[share if len(share) else batch[:1]])
         if self._is_random:
             self._generator.manual_seed(hash((self.config.seed, self.iteration, self.rank)) & 0x7FFFFFFF)
+        image = random_views(image, self._crop, self._flip)
         if not self.model.training:  # setting it on all modules takes 60 us
             self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
