@@ -22,7 +22,6 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from seqae.checkpoints import checkpoint
 from seqae.compute.cpu_threads import set_threads
 from seqae.compute.machine import cores
 from seqae.config import TrainConfig
@@ -104,7 +103,7 @@ def train(run: Run, cache_dir: Path, data_dir: Path | None) -> Record | None:
     config = config_of(run.row, run.seed, run.over, iterations, len(data.train.images))
     trainer = _trainer(run, config, replace(data, val=data.train, test=data.train) if run.row.overfit else data)
     if run.start is not None:
-        trainer.model.load_state_dict(checkpoint.load_model(run.start).state_dict())
+        trainer.start_from(run.start)
     record = Record(run.row.about, run.seed, config.model_dump(mode="json"), data.source)
     record.budget_minutes = None if run.iterations else run.minutes
     try:

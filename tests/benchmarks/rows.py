@@ -46,6 +46,14 @@ ROWS: dict[str, Row] = {
         },
         30,
     ),
+    "scales-support": Row(
+        "scales 0.5 to 1.5, three sizes, windows from the support as well",
+        {
+            "data": MNIST | {"min_scale": 0.5, "max_scale": 1.5},
+            "model": {"localizer": {"sizes": [12, 20, 28], "support": True}, "attention": {"write_gain": "unit"}},
+        },
+        30,
+    ),
     "scales-window": Row(
         "scales 0.5 to 1.5, one size, window of up to 1.5 digits",
         {
