@@ -58,6 +58,8 @@ EXPECTED: dict[str, Scope | str] = {
     "POST /models/{name}:rollback": Scope.PROMOTE,
     "POST /models:rollback": Scope.PROMOTE,
     "GET /disk": Scope.READ,
+    "GET /retention": Scope.ADMIN,
+    "POST /retention:apply": Scope.ADMIN,
     "GET /metrics": Scope.READ,
     "POST /tokens": Scope.ADMIN,
     "GET /tokens": Scope.ADMIN,
