@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from seqae.checkpoints import checkpoint
+from seqae.checkpoints.architecture import architecture_difference
 from seqae.checkpoints.manifest import Manifest, verify
 from seqae.compute.compilation import allow_compilations, has_compiler
 from seqae.compute.cpu_threads import flush_denormals
@@ -356,6 +357,26 @@ class Trainer:
             trainer_state=state,
             before_commit=before_commit,
         )
+
+    def start_from(self, path: Path) -> int:
+        """Takes over the weights of another run's checkpoint; the optimizer and the schedule begin anew.
+
+        Args:
+            path: the checkpoint's folder, of a model with the same architecture. It needs no trainer's state.
+
+        Returns:
+            How many iterations the weights have seen.
+
+        Raises:
+            CheckpointError: it is damaged, or of a model with another architecture.
+        """
+        manifest = verify(path)
+        difference = architecture_difference(checkpoint.read_config(path).model, self.config.model)
+        if difference is not None:
+            field, theirs, own = difference
+            raise CheckpointError(f"{path}: of a model with another model.{field} ({theirs}; this run's is {own})")
+        self.model.load_state_dict(checkpoint.load_model(path, self.device).state_dict())
+        return manifest.iteration
 
     def load(self, path: Path, *, other_settings: bool = False) -> None:
         """Goes on from a checkpoint that `save` wrote, with the same results as a run that never stopped.

@@ -10,9 +10,11 @@ from seqae.errors import Error
 
 __all__ = [
     "PROBLEM_TYPES",
+    "AnswerError",
     "ApiError",
     "BackupError",
     "BodyTooLargeError",
+    "ClusterClosedError",
     "ConflictError",
     "CursorError",
     "FieldProblem",
@@ -64,12 +66,20 @@ class ConflictError(Error):
     """The job's state, or an earlier use of the same idempotency key, forbids what was asked."""
 
 
+class ClusterClosedError(Error):
+    """No machine can join this cluster: its head listens for none, or nobody has said where it does."""
+
+
 class SpecRefusedError(Error):
     """A valid spec that can't be run here, such as one that asks for more than the cluster has."""
 
     def __init__(self, problems: tuple[FieldProblem, ...]) -> None:
         super().__init__("; ".join(problem.detail for problem in problems))
         self.problems = problems
+
+
+class AnswerError(Error):
+    """An answer to a pair of trials that names neither of them."""
 
 
 class QuotaError(Error):
@@ -246,6 +256,7 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
         ConflictError: ProblemType(
             409, "conflict", "The job's state, or an earlier use of the same idempotency key, forbids what was asked"
         ),
+        ClusterClosedError: ProblemType(409, "cluster-closed", "No machine can join this cluster"),
         BodyTooLargeError: ProblemType(413, "body-too-large", "A body larger than this service takes"),
         MediaTypeError: ProblemType(415, "media-type", "A body of a type that this address does not take"),
         ForeignHostError: ProblemType(421, "foreign-host", "A request to a name that is none of this service's"),
@@ -254,6 +265,7 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
             "spec-refused",
             "A valid spec that can't be run here, such as one that asks for more than the cluster has",
         ),
+        AnswerError: ProblemType(422, "answer", "An answer to a pair of trials that names neither of them"),
         UploadError: ProblemType(422, "upload", "A well-formed request whose image can't be used"),
         seqae.ImageError: ProblemType(
             422, "image", "An image given for reconstruction can't be used: not an image, truncated, or too large"

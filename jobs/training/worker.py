@@ -49,6 +49,8 @@ class TrainingTask:
     """Whether the best checkpoint is evaluated on the test images at the end; of a search only the winner is."""
     other_settings: bool = False
     """Whether it may go on from a model that was trained with other loss weights and another learning rate."""
+    start: Path | None = None
+    """Checkpoint whose weights it starts from while it has none of its own; it must not change. None: from the seed."""
 
 
 @dataclass(frozen=True)
@@ -182,12 +184,14 @@ def _data_parallel(distributed: DistributedContext) -> Callable[[nn.Module], nn.
 
 
 def _resume(trainer: Trainer, rank_zero: _RankZero | None, distributed: DistributedContext, task: TrainingTask) -> None:
-    """Loads the newest whole checkpoint, the same on every rank."""
+    """Loads the newest whole checkpoint, or else the weights to start from, the same on every rank."""
     chosen: list[Path | None] = [rank_zero.checkpoints.newest() if rank_zero else None]
     if distributed.world > 1:
         dist.broadcast_object_list(chosen, src=0, device=torch.device(distributed.device))
     path = chosen[0]
     if path is None:
+        if task.start is not None:
+            trainer.start_from(task.start)
         return
     trainer.load(path, other_settings=task.other_settings)
     if rank_zero:

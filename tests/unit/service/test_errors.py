@@ -30,6 +30,7 @@ ANSWERS: dict[type[Error], tuple[int, str, str]] = {
         "conflict",
         "The job's state, or an earlier use of the same idempotency key, forbids what was asked",
     ),
+    service.errors.ClusterClosedError: (409, "cluster-closed", "No machine can join this cluster"),
     service.errors.BodyTooLargeError: (413, "body-too-large", "A body larger than this service takes"),
     service.errors.MediaTypeError: (415, "media-type", "A body of a type that this address does not take"),
     service.errors.ForeignHostError: (421, "foreign-host", "A request to a name that is none of this service's"),
@@ -38,6 +39,7 @@ ANSWERS: dict[type[Error], tuple[int, str, str]] = {
         "foreign-origin",
         "A request that changes something, made by a web page of another origin",
     ),
+    service.errors.AnswerError: (422, "answer", "An answer to a pair of trials that names neither of them"),
     service.errors.SpecRefusedError: (
         422,
         "spec-refused",

@@ -12,12 +12,13 @@ _LABELS = {"name", "register_as", "scaling"}
 """Fields of a base that change no trial's result."""
 
 
-def check(spec: AnySpec, store: Store) -> tuple[FieldProblem, ...]:
+def check(spec: AnySpec, store: Store, sees_only: str | None = None) -> tuple[FieldProblem, ...]:
     """Why a search can't begin with the trials of another one; empty where it can, or does not ask for that.
 
     Args:
         spec: with its defaults filled in.
         store: the job database.
+        sees_only: owner whose jobs alone the asking one may name; None: all.
 
     Raises:
         StoreUnavailableError: the database does not answer.
@@ -26,6 +27,8 @@ def check(spec: AnySpec, store: Store) -> tuple[FieldProblem, ...]:
         return ()
     try:
         row = store.job(spec.warm_start)
+        if sees_only is not None and row.owner != sees_only:
+            return (FieldProblem("#/warm_start", "there is no such job here"),)
         earlier = parse_spec(row.spec, row.spec_version)
     except JobNotFoundError:
         return (FieldProblem("#/warm_start", "there is no such job here"),)
