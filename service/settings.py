@@ -154,6 +154,21 @@ class ReconcilerSettings(BaseModel):
     max_events: int = Field(20_000, ge=100)
     """A job keeps no more events besides its transitions, the newest ones."""
 
+    ended_job_days: float = Field(0.0, ge=0, le=36_500)
+    """An ended job is removed after so many days, unless its model has an alias, such as champion; 0: no limit."""
+
+    max_ended_jobs: int = Field(0, ge=0)
+    """No more ended jobs are kept; those without a model go first, then the longest ended. 0: no limit."""
+
+    max_ended_jobs_per_owner: int = Field(0, ge=0)
+    """Likewise, of one owner; 0: no limit."""
+
+    ended_job_bytes: int = Field(0, ge=0)
+    """Folders of ended jobs take no more; checkpoints beside the best go first, then whole jobs. 0: no limit."""
+
+    ended_job_bytes_per_owner: int = Field(0, ge=0)
+    """Likewise, of one owner; 0: no limit."""
+
     deleted_events_days: float = Field(90.0, gt=0, le=36_500)
     """Events of a deleted job are kept for so many days."""
 

@@ -316,7 +316,8 @@ def _views(small_config: Make, seed: int = 0, start: int = 0, **how: Any) -> lis
     alone = small_config(seed=seed, loss={"alpha_separation": 0, "alpha_location": 0})
     config = alone.model_copy(update={"data": ImagesConfig(path="photos", **how)})
     images = np.broadcast_to(np.arange(100, 128, dtype=np.uint8), (30, 1, 24, 28))
-    trainer = Trainer(config, Dataset(Scenes(images), Scenes(images), Scenes(images), "ramps", "", ""), wrap=Spy)
+    trainer = Trainer(config, Dataset(Scenes(images), Scenes(images), Scenes(images), "ramps", "", ""))
+    trainer.module = Spy(trainer.module)
     trainer.iteration = start
     losses(trainer)
     return spy(trainer).batches
