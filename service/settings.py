@@ -22,6 +22,7 @@ from pydantic_settings.exceptions import SettingsError
 
 from jobs.storage.locations import check_location, default_node_dir
 from jobs.telemetry.log_records import LogFormat
+from jobs.telemetry.tracing import CONSOLE
 from seqae.errors import Error
 from service.scopes import Scope
 
@@ -276,11 +277,15 @@ class Settings(ReconcilerSettings, BaseSettings):
     reconcile: bool = True
     """Off: this process starts and watches no jobs; others do."""
 
-    # --- logs
+    # --- logs and traces
 
     log_format: LogFormat = LogFormat.TEXT
     """How this process, the other parts that `seqae up` starts, drivers and workers write their logs: `text`, lines for
     people, or `json`, an object a line. With `json` each request leaves a line, too."""
+
+    traces: str = ""
+    """Where OpenTelemetry spans of this process, of drivers and of workers go: the http address of a receiver of OTLP,
+    such as "http://collector:4318", or `console`; empty: nowhere. Needs the packages of `seqae[traces]`."""
 
     # --- webhooks
 
@@ -453,6 +458,17 @@ class Settings(ReconcilerSettings, BaseSettings):
         if home == "":
             raise ValueError("is empty: name a folder")
         return home
+
+    @field_validator("traces")
+    @classmethod
+    def _receiver_of_spans(cls, target: str) -> str:
+        url = urlsplit(target)
+        if target not in ("", CONSOLE) and (url.scheme not in ("http", "https") or not url.hostname):
+            raise ValueError(f"is neither an http address nor `{CONSOLE}`")
+        if url.username is not None or url.password is not None:
+            # Jobs get it in their environment, which Ray shows.
+            raise ValueError("has a name or a password in it: give them in OTEL_EXPORTER_OTLP_HEADERS")
+        return target
 
     @field_validator("allowed_hosts")
     @classmethod

@@ -15,6 +15,8 @@ from jobs.error_classes import classify, out_of_memory_kills
 from jobs.errors import ErrorClass, FencedError, FolderError, OutOfMemoryError, WorkersLostError
 from jobs.specs import ScalingConfig, WorkerRange
 from jobs.storage.worker_storage import WorkerStorage
+from jobs.telemetry.log_records import current_traceparent
+from jobs.telemetry.tracing import Tracing, tracing_of_job
 from jobs.training.log_lines import log_to_standard_error
 from jobs.training.notice import NoticeSource, drain_notice, install_sigterm_handler, sigterm_notice
 from jobs.training.worker import DistributedContext, TrainingTask, train
@@ -23,7 +25,7 @@ from seqae.errors import Error
 if TYPE_CHECKING:
     from ray.train.torch import TorchConfig
 
-__all__ = ["fit", "run_worker"]
+__all__ = ["fit", "run_worker", "train_traced"]
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +86,11 @@ def _fit_once(task: TrainingTask, scaling: ScalingConfig) -> Result:
     workers = scaling.workers
     trainer = TorchTrainer(
         _train_on_worker,
-        train_loop_config={"task": task, "gpus": scaling.gpus_per_worker},
+        train_loop_config={
+            "task": task,
+            "gpus": scaling.gpus_per_worker,
+            "traceparent": current_traceparent.get(),
+        },
         scaling_config=ray_train.ScalingConfig(
             num_workers=(workers.min, workers.max) if isinstance(workers, WorkerRange) else workers,
             use_gpu=scaling.gpus_per_worker > 0,
@@ -141,7 +147,27 @@ def _train_on_worker(config: dict[str, Any]) -> Result:
     device = str(get_device()) if config["gpus"] > 0 else "cpu"
     _write_placement(config["task"], context.get_world_rank())
     distributed = DistributedContext(context.get_world_rank(), context.get_world_size(), device)
-    return run_worker(config["task"], distributed, notices=(sigterm_notice, drain_notice))
+    return train_traced(config["task"], distributed, config["traceparent"], (sigterm_notice, drain_notice))
+
+
+def train_traced(
+    task: TrainingTask, workers: DistributedContext, traceparent: str | None, notices: Sequence[NoticeSource] = ()
+) -> Result:
+    """Trains as a worker, with a span around it.
+
+    Args:
+        task: the run.
+        workers: which one of how many this is.
+        traceparent: the driver's span; None: it makes none, and neither does this.
+        notices: sources of the notice that this worker must go.
+    """
+    tracing = Tracing() if traceparent is None else tracing_of_job("worker")
+    attributes = {"seqae.attempt": task.attempt, "seqae.rank": workers.rank, "seqae.workers": workers.world}
+    try:
+        with tracing.span("training", attributes, parent=traceparent):
+            return run_worker(task, workers, notices)
+    finally:
+        tracing.stop()
 
 
 def run_worker(task: TrainingTask, distributed: DistributedContext, notices: Sequence[NoticeSource] = ()) -> Result:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from jobs.interfaces import submission_id
+from jobs.telemetry.log_records import current_traceparent
 from service.clock import CLOCK_SKEW, Clock, utc_now
 from service.db.audit import record
 from service.db.changes import AttemptChanges, JobChanges
@@ -291,6 +292,9 @@ class Store(Queries):
 
     def _write_event(self, session: Session, job: JobRow, before: State | None, to: State, reason: str) -> None:
         data: dict[str, Any] = {"from": before, "to": to.value, "reason": reason, "attempt": job.attempt}
+        if before is None and (traceparent := current_traceparent.get()) is not None:
+            # What the job's driver is to be traced below.
+            data["traceparent"] = traceparent
         if to in (State.FAILED, State.LOST) and job.error_class is not None:
             data["error"] = {"class": job.error_class, "message": job.error_message}
         now = self.now()

@@ -19,6 +19,7 @@ from jobs.interfaces import Tracking
 from jobs.periodic_thread import PeriodicThread
 from jobs.storage.job_files import JobFiles, SharedJobFiles
 from jobs.telemetry.log_records import current_job
+from jobs.telemetry.tracing import Tracing
 from seqae.errors import Error
 from service.backoff import exponential_backoff
 from service.db.changes import JobChanges
@@ -78,6 +79,7 @@ class Reconciler:
         name: names this process among those that share the database; None: a random name.
         metrics: instruments of this process; None: new ones.
         files: where jobs' files are; None: in `jobs_dir`, which drivers share.
+        tracing: spans of this process; None: none.
     """
 
     def __init__(
@@ -91,11 +93,13 @@ class Reconciler:
         name: str | None = None,
         metrics: Metrics | None = None,
         files: JobFiles | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._store = store
         self._cluster = cluster
         self._settings = settings or ReconcilerSettings()
         self.metrics = metrics or Metrics()
+        self._tracing = tracing or Tracing()
         self._context = ReconcilerContext(
             store,
             cluster,
@@ -105,6 +109,7 @@ class Reconciler:
             environment or {},
             files or SharedJobFiles(jobs_dir),
             self.metrics,
+            self._tracing,
         )
         self._garbage_collector = GarbageCollector(self._context)
         self._leases = Leases(store, name or token_hex(8), self._settings.longest_wait)
@@ -130,10 +135,14 @@ class Reconciler:
         PeriodicThread.stop_all(self._threads, timeout)
 
     def _run_every(self, seconds: float, act: Callable[[], object], name: str, part: str = "") -> None:
-        timed = partial(self.metrics.timed_round, part or name, act)
-        thread = PeriodicThread(f"reconciler-{name}", seconds, timed, expected_errors=_OUTAGES)
+        measured = partial(self._measured_round, part or name, act)
+        thread = PeriodicThread(f"reconciler-{name}", seconds, measured, expected_errors=_OUTAGES)
         self._threads.append(thread)
         thread.start()
+
+    def _measured_round(self, part: str, act: Callable[[], object]) -> object:
+        with self._tracing.span("reconcile", {"seqae.part": part}):
+            return self.metrics.timed_round(part, act)
 
     def _work(self) -> None:
         """Looks after one job after the other until none is due."""

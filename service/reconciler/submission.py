@@ -12,6 +12,7 @@ from jobs.errors import ErrorClass, SpecUnreadable, SubmissionRefused
 from jobs.interfaces import Submission, WorkerDemand
 from jobs.specs import AnySpec
 from jobs.telemetry.log_records import JOB_VARIABLE
+from jobs.telemetry.tracing import TRACEPARENT_VARIABLE
 from service.db.models import JobRow
 from service.job_state import AttemptOutcome, State
 from service.reconciler.context import Delay, ReconcilerContext
@@ -79,21 +80,38 @@ def _is_of_this_cluster(context: ReconcilerContext, job: JobRow) -> bool:
 
 def _start_driver(context: ReconcilerContext, job: JobRow, spec: AnySpec) -> None:
     """Asks the cluster, unless an earlier call got through without an answer. Raises: SubmissionRefused."""
-    needed = demand(spec)
-    submission = Submission(
-        job_id=job.id,
-        attempt=job.attempt,
-        kind=spec.kind,
-        job_dir=context.files.driver_folder(job.id, job.attempt),
-        environment={
+    attributes: dict[str, str | int] = {
+        "seqae.job.id": job.id,
+        "seqae.attempt": job.attempt,
+        "seqae.job.kind": spec.kind,
+    }
+    with context.tracing.span("submit attempt", attributes, parent=_traceparent(context, job)) as span:
+        environment = {
             **context.environment,
             **context.files.environment,
             "SEQAE_RUN_ID": job.mlflow_run_id or "",
             JOB_VARIABLE: job.id,
-        },
-        demand=WorkerDemand(needed.workers, needed.cpus, needed.gpus),
-    )
-    # An attempt that has left files has run, whatever the cluster remembers.
-    has_run = context.attempt_folder(job).path.exists()
-    if not has_run and context.cluster.state(submission.submission_id) is None:
-        context.cluster.submit(submission)
+        }
+        if span.traceparent is not None:
+            environment[TRACEPARENT_VARIABLE] = span.traceparent
+        needed = demand(spec)
+        submission = Submission(
+            job_id=job.id,
+            attempt=job.attempt,
+            kind=spec.kind,
+            job_dir=context.files.driver_folder(job.id, job.attempt),
+            environment=environment,
+            demand=WorkerDemand(needed.workers, needed.cpus, needed.gpus),
+        )
+        # An attempt that has left files has run, whatever the cluster remembers.
+        has_run = context.attempt_folder(job).path.exists()
+        if not has_run and context.cluster.state(submission.submission_id) is None:
+            context.cluster.submit(submission)
+
+
+def _traceparent(context: ReconcilerContext, job: JobRow) -> str | None:
+    """The span of the request that submitted the job, by its first event; None where there was none."""
+    if not context.tracing.is_on:
+        return None
+    found = [event.data.get("traceparent") for event in context.store.events(job_id=job.id, limit=1)]
+    return found[0] if found and isinstance(found[0], str) else None
