@@ -17,6 +17,7 @@ from jobs.backends.mlflow_client import import_mlflow
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import DatasetRecord, MetricRow, NoteKind, Shipped, TrialRow
 from jobs.errors import FolderError
+from jobs.search.settings import HUMAN_SCORE
 
 if TYPE_CHECKING:
     import mlflow
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 TRIALS_TABLE = "trials.json"
 """Artifact with the table of a search's trials, as MLflow's page shows tables."""
 
-_TABLE_SCORES = tuple(f"val/{name}" for name in ("objective", "mse", "fg_ari", "count_accuracy"))
+_TABLE_SCORES = (HUMAN_SCORE, *(f"val/{name}" for name in ("objective", "mse", "fg_ari", "count_accuracy")))
 
 _DATASET_TAG = "seqae.dataset"
 _START_TAG = "seqae.start_from"

@@ -7,6 +7,7 @@ The control plane and an attempt on the cluster communicate by these files, whic
     shipped.json             how far the metrics have been copied to the tracking server
     start/, start.json       weights of another model that training starts from, and which model that was
     optuna.journal           of a search: its trials, as Optuna knows them
+    comparisons.jsonl        of a search by eye: what people said of pairs of trials, written by the control plane
     trials/<k>/              a trial of a search: a folder of the same shape, without a control.json of its own
     trials/<k>/seeds/<s>/    the same training with a further seed
     retrained/               the winner's settings, trained once more
@@ -170,6 +171,7 @@ class JobFolder:
 
     def __init__(self, path: Path, control: Path | None = None) -> None:
         self.path = path
+        self.answers = path / "comparisons.jsonl"
         self._control = (path if control is None else control) / "control.json"
         self.start = path / "start"
 

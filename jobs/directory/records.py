@@ -167,6 +167,8 @@ class Progress(_Record):
     """The trial that would win a search now."""
     best_metrics: dict[str, float] | None = None
     """What that trial has of the metrics that the search improves."""
+    comparisons_missing: int | None = Field(None, ge=0, le=_MOST)
+    """Answers of people that a search by eye waits for before it goes on; None while it trains, and of other jobs."""
 
 
 class Failure(_Record):
@@ -286,6 +288,8 @@ class EvaluationReport(_Record):
     that of releases which did not write it down."""
     against: CrossEvaluation | None = None
     """None where there was no champion, or the registry did not answer."""
+    chosen_by: str | None = None
+    """Who chose the model among others, in words; None where metrics did."""
 
     def is_comparable(self, other: "EvaluationReport") -> bool:
         """Whether both were made on the same test images, by the same rule."""

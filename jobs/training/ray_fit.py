@@ -6,6 +6,7 @@ from typing import Any
 
 from jobs.backends.loopback import loopback_unproxied
 from jobs.directory.layout import JobFolder
+from jobs.directory.placements import Placement, write_placement
 from jobs.directory.records import NoteKind, Result
 from jobs.error_classes import classify, out_of_memory_kills
 from jobs.errors import ErrorClass, FencedError, OutOfMemoryError, WorkersLostError
@@ -94,7 +95,20 @@ def _train_on_worker(config: dict[str, Any]) -> Result:
     os.environ.update(loopback_unproxied(os.environ))
     context = ray_train.get_context()
     device = str(get_device()) if config["gpus"] > 0 else "cpu"
+    _write_placement(config["task"], context.get_world_rank())
     return train(config["task"], DistributedContext(context.get_world_rank(), context.get_world_size(), device))
+
+
+def _write_placement(task: TrainingTask, rank: int) -> None:
+    """Writes down which process of the cluster this rank is; without it training goes on, and is only not shown."""
+    import ray
+
+    process = ray.get_runtime_context()
+    placement = Placement(rank=rank, process_id=process.get_actor_id() or "", node_id=process.get_node_id())
+    try:
+        write_placement(JobFolder(task.folder).attempt(task.attempt), placement)
+    except OSError as error:
+        logger.warning("where rank %d runs could not be written down: %s", rank, error)
 
 
 def _cause_of(error: BaseException) -> BaseException:

@@ -50,6 +50,8 @@ class WaitingFor(StrEnum):
 
     WORKERS = "workers"
     """A place on the cluster for its workers."""
+    COMPARISONS = "comparisons"
+    """People, who compare trials of a search by eye."""
     CLUSTER = "cluster"
     """An answer of the cluster."""
     MLFLOW = "mlflow"

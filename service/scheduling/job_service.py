@@ -24,14 +24,17 @@ from service.errors import (
     StaleRowError,
 )
 from service.job_state import Desired, State
-from service.scheduling import model_selectors, warm_starts
+from service.scheduling import model_selectors
 from service.scheduling.dry_run import dry_run, refusals
 from service.scheduling.job_views import attempt_view, event_view, job_view
 from service.scheduling.log_reader import LogEnd, after, last_lines, tail
-from service.scheduling.trial_views import trial_page, trial_view
+from service.scheduling.search import warm_starts
+from service.scheduling.search.pair_views import answer_pair, pair_page
+from service.scheduling.search.trial_models import TrialModel, trial_model
+from service.scheduling.search.trial_views import trial_page, trial_view
 from service.schemas.disk import DiskView
 from service.schemas.jobs import AttemptView, Event, JobView, Page, ProblemView, Validation
-from service.schemas.trials import TrialPage, TrialView
+from service.schemas.trials import PairPage, TrialPage, TrialView
 from service.settings import ReconcilerSettings
 from service.upstream.cluster_monitor import ClusterMonitor
 
@@ -216,6 +219,24 @@ class JobService:
     def trial(self, job_id: str, number: int) -> TrialView:
         """One trial of a search. Raises: TrialNotFoundError."""
         return trial_view(self._store.job(job_id), self.folder(job_id), number)
+
+    def trial_model(self, job_id: str, number: int) -> TrialModel:
+        """The model of a trial of a search that has ended. Raises: TrialNotFoundError, ConflictError."""
+        return trial_model(self._store.job(job_id), self.folder(job_id), number)
+
+    def pairs(self, job_id: str, limit: int = 1) -> PairPage:
+        """Pairs of a search by eye that people may compare now. Raises: TrialNotFoundError."""
+        return pair_page(self._store.job(job_id), self.folder(job_id), limit)
+
+    def answer(self, job_id: str, pair: int, better: int | None, who: str) -> None:
+        """Keeps which trial of a pair somebody finds better; None: both are equally good.
+
+        Raises:
+            TrialNotFoundError: the job is no search by eye, or has no such pair.
+            AnswerError: the trial is not one of the pair.
+            ConflictError: the pair is not open.
+        """
+        answer_pair(self._store.job(job_id), self.folder(job_id), pair, better, who)
 
     def folder(self, job_id: str) -> JobFolder:
         """Where a job's files are; it may not exist yet."""

@@ -23,7 +23,7 @@ class Row:
     overfit: bool = False
     """Evaluated on the training images, and compared with the background network alone."""
     peer: bool = False
-    """Not this library's model: see tests.benchmarks.peers."""
+    """Not this library's model: see seqae.peers."""
     options: dict[str, Any] = field(default_factory=dict)
     """Of the peer."""
 

@@ -13,8 +13,9 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from seqae.compute.cpu_threads import set_threads
+from seqae.compute.machine import cores
 from seqae.training import Trainer
-from tests.benchmarks.figures import Figure, cores
+from tests.benchmarks.figures import Figure
 from tests.benchmarks.step import config_of, data_of, drain
 
 _WARM = 5  # steps before the clock starts

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from seqae.errors import Error
+from service.job_state import State
 from service.schemas.models import ModelRef, ModelStatus, MoveView, RegisteredModelView, VersionView
 from tests.unit.service.cli.conftest import AT, FakeService, Run, as_json, make_job, succeeded
 
@@ -96,6 +97,15 @@ def test_the_champion_is_moved_with_who_and_why(
     assert json.loads(service.requests[-1].content) == {"why": "it looks better"}
     assert service.requests[-1].headers["seqae-owner"] == "bob"
     assert json.loads(run(verb, target, "--owner", "ann", "--json").stdout)["champion"] == "2"
+    assert service.requests[-1].headers["seqae-owner"] == "ann"
+
+
+def test_a_trial_of_a_search_is_promoted(run: Run, service: FakeService) -> None:
+    service.jobs = [make_job(1, State.SUCCEEDED, kind="tune")]
+    service.answers[f"POST /jobs/{service.jobs[0].id}/trials/7:promote"] = lambda _: as_json(_model())
+    done = run("promote", "1", "--trial", "7", "--why", "fewer seconds", "--owner", "ann")
+    assert done.stdout == "seqae-mnist_scenes/2 is the champion; before it was 1\n"
+    assert json.loads(service.requests[-1].content) == {"why": "fewer seconds"}
     assert service.requests[-1].headers["seqae-owner"] == "ann"
 
 

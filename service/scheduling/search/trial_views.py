@@ -8,13 +8,14 @@ from jobs.directory.layout import JobFolder
 from jobs.directory.records import SearchReport, TrialRow, TrialState
 from jobs.directory.stored_specs import parse_spec
 from jobs.errors import FolderError, SpecUnreadable
+from jobs.preferences.scores import scored
 from jobs.specs import TuneSpec
 from jobs.tuning.trials import front, is_feasible, knee
 from service.db.models import JobRow
 from service.errors import TrialNotFoundError
 from service.schemas.trials import SearchView, TrialPage, TrialView
 
-__all__ = ["trial_page", "trial_view"]
+__all__ = ["search_report", "search_spec", "trial_page", "trial_view"]
 
 
 def trial_page(row: JobRow, folder: JobFolder, after: int, limit: int) -> TrialPage:
@@ -29,11 +30,12 @@ def trial_page(row: JobRow, folder: JobFolder, after: int, limit: int) -> TrialP
     Raises:
         TrialNotFoundError: the job is no search, or its spec can't be read.
     """
-    spec, rows = _spec(row), folder.trials()
+    spec = search_spec(row)
+    rows = scored(spec, folder, folder.trials())
     chosen = [number for number in rows if number > after]
     items = tuple(_view(spec, rows[number]) for number in chosen[:limit])
     following = items[-1].number if len(chosen) > limit else None
-    return TrialPage(items=items, next_after=following, search=_search_view(spec, rows, _report(folder)))
+    return TrialPage(items=items, next_after=following, search=_search_view(spec, rows, search_report(folder)))
 
 
 def trial_view(row: JobRow, folder: JobFolder, number: int) -> TrialView:
@@ -47,14 +49,16 @@ def trial_view(row: JobRow, folder: JobFolder, number: int) -> TrialView:
     Raises:
         TrialNotFoundError: the job is no search, or has no such trial yet.
     """
-    spec, rows = _spec(row), folder.trials()
+    spec = search_spec(row)
+    rows = scored(spec, folder, folder.trials())
     if number not in rows:
         raise TrialNotFoundError(f"job {row.id} has no trial {number} (yet)")
     steps = {step for attempt in folder.trial(number).attempts() for step in attempt.frame_steps()}
     return _view(spec, rows[number]).model_copy(update={"frames": tuple(sorted(steps))})
 
 
-def _spec(row: JobRow) -> TuneSpec:
+def search_spec(row: JobRow) -> TuneSpec:
+    """The spec of a search. Raises: TrialNotFoundError: the job is none, or its spec can't be read."""
     try:
         spec = parse_spec(row.spec, row.spec_version)
     except SpecUnreadable as error:
@@ -94,8 +98,8 @@ def _search_view(spec: TuneSpec, rows: Mapping[int, TrialRow], report: SearchRep
     )
 
 
-def _report(folder: JobFolder) -> SearchReport | None:
-    """Of the newest attempt that has one; a damaged one counts as none."""
+def search_report(folder: JobFolder) -> SearchReport | None:
+    """The report of a search, of the newest attempt that has one; a damaged one counts as none."""
     for attempt in reversed(folder.attempts()):
         try:
             report = attempt.read_search_report()
