@@ -169,7 +169,7 @@ class LocalizerConfig(Config):
 
     support: bool = False
     """Whether a seeker also considers the square around the error that hangs together with its peak, from 0.75 of the
-    smallest of `sizes` to 1.25 of the largest, and takes it where it is better isolated than the square of its own."""
+    smallest of `sizes` to 1.15 of the largest, and takes it where it explains more than the square of its own."""
 
     @model_validator(mode="after")
     def _sizes_are_ordered(self) -> Self:
