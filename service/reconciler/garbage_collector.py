@@ -89,7 +89,8 @@ class GarbageCollector:
     def retain_jobs(self) -> None:
         """Removes ended jobs that are over a limit, where one is set. Raises: TrackingUnavailable."""
         context = self._context
-        JobRetention(context.store, context.jobs_dir, context.cache_dir, context.tracking, context.settings).apply()
+        folders = (context.files, context.jobs_dir, context.cache_dir)
+        JobRetention(context.store, *folders, context.tracking, context.settings).apply()
 
     def prune_rows(self) -> None:
         """Removes rows that nobody will ask for again: old progress events, and deliveries that are done."""
