@@ -16,6 +16,8 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from jobs.interfaces import Launcher, Tracking
+from jobs.storage.job_files import JobFiles, SharedJobFiles, StoredJobFiles
+from jobs.storage.locations import open_storage
 from jobs.telemetry.log_records import FORMAT_VARIABLE
 from jobs.telemetry.tracing import TRACES_VARIABLE, Tracing, make_tracing
 from seqae.data.paths import ROOTS_VARIABLE
@@ -104,6 +106,7 @@ def create_app(
     server = TrackingServer(tracking, store.now, rest=settings.tracking_retry / 2)
     if inference is None and settings.inference:
         inference = ModelPool(server, settings)
+    files = _job_files(settings)
     service = JobService(
         store,
         cluster,
@@ -112,6 +115,7 @@ def create_app(
         settings.model_name,
         cache_dir=settings.cache_dir,
         data_dir=settings.data_dir,
+        files=files,
         registry=server,
     )
     decoders = DecoderPool(settings.max_image_pixels, settings.decode_seconds)
@@ -142,7 +146,7 @@ def create_app(
         title="seqae",
         version=version("seqae"),
         description=_DESCRIPTION,
-        lifespan=_lifespan(context, _workers(context)),
+        lifespan=_lifespan(context, _workers(context, files)),
         telemetry=_NO_TELEMETRY,
     )
     app.state.context = context
@@ -228,7 +232,15 @@ def _drivers_environment(settings: Settings) -> dict[str, str]:
     return environment
 
 
-def _workers(context: AppContext) -> list[Reconciler | WebhookSender]:
+def _job_files(settings: Settings) -> JobFiles:
+    """Jobs' files: in the home, which all machines see, or in a storage. It is not asked yet."""
+    if not settings.storage:
+        return SharedJobFiles(settings.jobs_dir)
+    store = open_storage(settings.storage)
+    return StoredJobFiles(settings.jobs_dir, store, settings.storage, settings.copies_dir)
+
+
+def _workers(context: AppContext, files: JobFiles) -> list[Reconciler | WebhookSender]:
     """What works on the job database in threads of its own."""
     settings, store = context.settings, context.store
     workers: list[Reconciler | WebhookSender] = []
@@ -243,6 +255,7 @@ def _workers(context: AppContext) -> list[Reconciler | WebhookSender]:
                 settings,
                 environment,
                 metrics=context.metrics,
+                files=files,
                 tracing=context.tracing,
             )
         )

@@ -17,9 +17,9 @@ from service.db.audit import record
 from service.db.changes import AttemptChanges, JobChanges
 from service.db.engine import Database
 from service.db.models import AttemptRow, DeliveryRow, EventRow, JobRow
-from service.db.queries import Queries, find_job, find_known, head_of_queue
+from service.db.queries import MOST_QUEUED, Queries, find_job, find_known, read_placed_and_queued
 from service.errors import ConflictError, StaleRowError
-from service.job_state import ACTIVE, ENDED, AttemptOutcome, EventType, State, reason_for
+from service.job_state import ENDED, AttemptOutcome, EventType, State, reason_for
 
 __all__ = ["NewEvent", "Store", "new_job_id"]
 
@@ -169,9 +169,8 @@ class Store(Queries):
     def admit(
         self,
         choose: Callable[[list[JobRow], list[JobRow]], list[JobRow]],
-        most: int = 200,
+        most: int = MOST_QUEUED,
         on_broken: Callable[[JobRow, str], object] = lambda _row, _why: None,
-        most_placed: int | None = None,
     ) -> list[JobRow]:
         """Lets jobs out of the queue, and writes their next attempts before any cluster is asked.
 
@@ -181,14 +180,9 @@ class Store(Queries):
             most: length of the head of the queue: by priority, then the first job of each owner, the second of each,
                 and so on, so that no owner's jobs keep those of another out of it. Jobs of another release are not.
             on_broken: told of a job whose rows contradict each other, and why; the others are admitted.
-            most_placed: while so many jobs hold a place, the queue is not looked at; None: it always is.
         """
-        holding = ACTIVE - {State.FINALIZING}
         with self.database.write() as session:
-            placed = list(session.scalars(select(JobRow).where(JobRow.state.in_(holding))))
-            if most_placed is not None and len(placed) >= most_placed:
-                return []
-            queue = list(session.scalars(head_of_queue(most)))
+            placed, queue = read_placed_and_queued(session, most)
             if not queue:
                 return []
             admitted = []

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jobs.directory.layout import AttemptFolder, JobFolder
 from jobs.interfaces import Tracking
+from jobs.storage.job_files import JobFiles
 from jobs.telemetry.tracing import Tracing
 from service.db.models import JobRow, Waiting
 from service.db.store import NewEvent, Store
@@ -33,6 +34,8 @@ class ReconcilerContext:
     settings: ReconcilerSettings
     environment: Mapping[str, str]
     """For every driver: where MLflow is, where data is."""
+    files: JobFiles
+    """Jobs' files, as this process and drivers find them."""
     metrics: Metrics = field(default_factory=Metrics)
     """Instruments for queue time and lost attempts."""
     tracing: Tracing = field(default_factory=Tracing)

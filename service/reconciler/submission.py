@@ -5,12 +5,11 @@ TrackingUnavailable or StaleRowError. Then nothing was decided, and the reconcil
 """
 
 from jobs.directory.carry_over import inherit_run, inherit_search
-from jobs.directory.fencing import issue_control
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control
 from jobs.directory.stored_specs import parse_spec
 from jobs.errors import ErrorClass, SpecUnreadable, SubmissionRefused
-from jobs.interfaces import Submission
+from jobs.interfaces import Submission, WorkerDemand
 from jobs.specs import AnySpec
 from jobs.telemetry.log_records import JOB_VARIABLE
 from jobs.telemetry.tracing import TRACEPARENT_VARIABLE
@@ -20,6 +19,7 @@ from service.reconciler.context import Delay, ReconcilerContext
 from service.reconciler.finalization import end_job
 from service.reconciler.recovery import infrastructure_failure, lose_attempt
 from service.reconciler.tracking_run import ensure_run
+from service.scheduling.resources import demand
 
 __all__ = ["submit"]
 
@@ -56,14 +56,17 @@ def _write_folder(context: ReconcilerContext, job: JobRow, spec: AnySpec) -> Non
     """The files that the driver reads; those of the job that this one repeats are carried over as attempt 0."""
     folder = context.folder(job)
     folder.write_spec(spec)
-    issue_control(folder, Control(attempt=job.attempt))
-    if job.retry_of is None:
-        return
-    before = JobFolder(context.jobs_dir / job.retry_of)
-    if spec.kind == "train":
-        inherit_run(before, folder)
-    elif spec.kind == "tune":
-        inherit_search(before, folder)
+    context.files.issue_control(job.id, Control(attempt=job.attempt))
+    carries_over = job.retry_of is not None and job.attempt == 1
+    if job.retry_of is not None:
+        if carries_over:
+            context.files.fetch_whole(job.retry_of)
+        before = JobFolder(context.jobs_dir / job.retry_of)
+        if spec.kind == "train":
+            inherit_run(before, folder)
+        elif spec.kind == "tune":
+            inherit_search(before, folder)
+    context.files.publish(job.id, carried_over=carries_over)
 
 
 def _is_of_this_cluster(context: ReconcilerContext, job: JobRow) -> bool:
@@ -83,15 +86,22 @@ def _start_driver(context: ReconcilerContext, job: JobRow, spec: AnySpec) -> Non
         "seqae.job.kind": spec.kind,
     }
     with context.tracing.span("submit attempt", attributes, parent=_traceparent(context, job)) as span:
-        environment = {**context.environment, "SEQAE_RUN_ID": job.mlflow_run_id or "", JOB_VARIABLE: job.id}
+        environment = {
+            **context.environment,
+            **context.files.environment,
+            "SEQAE_RUN_ID": job.mlflow_run_id or "",
+            JOB_VARIABLE: job.id,
+        }
         if span.traceparent is not None:
             environment[TRACEPARENT_VARIABLE] = span.traceparent
+        needed = demand(spec)
         submission = Submission(
             job_id=job.id,
             attempt=job.attempt,
             kind=spec.kind,
-            job_dir=context.folder(job).path,
+            job_dir=context.files.driver_folder(job.id, job.attempt),
             environment=environment,
+            demand=WorkerDemand(needed.workers, needed.cpus, needed.gpus),
         )
         # An attempt that has left files has run, whatever the cluster remembers.
         has_run = context.attempt_folder(job).path.exists()
