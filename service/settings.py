@@ -162,13 +162,13 @@ class ReconcilerSettings(BaseModel):
     """No more ended jobs are kept; those without a model go first, then the longest ended. 0: no limit."""
 
     max_ended_jobs_per_owner: int = Field(0, ge=0)
-    """Likewise, of one owner; 0: no limit."""
+    """No more ended jobs of one owner are kept; 0: no limit."""
 
     ended_job_bytes: int = Field(0, ge=0)
     """Folders of ended jobs take no more; checkpoints beside the best go first, then whole jobs. 0: no limit."""
 
     ended_job_bytes_per_owner: int = Field(0, ge=0)
-    """Likewise, of one owner; 0: no limit."""
+    """Folders of one owner's ended jobs take no more; 0: no limit."""
 
     deleted_events_days: float = Field(90.0, gt=0, le=36_500)
     """Events of a deleted job are kept for so many days."""
