@@ -20,8 +20,11 @@ class BackupRequest(Schema):
     """What `python -m service.backup` is asked, as JSON on standard input."""
 
     operation: BackupOperation
+    """What is to be done."""
     archive: Path
+    """The file that is written, or restored from."""
     home: Path
+    """The folder that is backed up, or restored into."""
     by: str = ""
     """Who asks, for the audit log."""
     data_dir: Path | None = None
@@ -43,8 +46,11 @@ class BackupSummary(Schema):
     """What was done; the last line of standard output."""
 
     archive: str
+    """Path of the file."""
     home: str
+    """Path of the folder that was backed up, or restored into."""
     files: int
+    """How many are in it."""
     bytes: int
     """Of the archive's members."""
     jobs: int
