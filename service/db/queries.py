@@ -13,9 +13,12 @@ from service.clock import Clock
 from service.db.engine import Database
 from service.db.models import AttemptRow, EventRow, JobRow
 from service.errors import ConflictError, CursorError, JobNotFoundError, StaleRowError
-from service.job_state import ENDED, Desired, EventType, State
+from service.job_state import ACTIVE, ENDED, Desired, EventType, State
 
-__all__ = ["Queries", "find_job", "find_known", "is_known"]
+__all__ = ["MOST_QUEUED", "Queries", "find_job", "find_known", "is_known", "read_placed_and_queued"]
+
+MOST_QUEUED = 200
+"""Length of the head of the queue that is looked at."""
 
 
 _SPECS_AT_ONCE = 500
@@ -83,6 +86,11 @@ class Queries:
             rows = list(session.scalars(query))
         more = len(rows) > limit
         return rows[:limit], _encode(rows[limit - 1].number) if more else None
+
+    def placed_and_queued(self) -> tuple[list[JobRow], list[JobRow]]:
+        """The jobs that hold a place on the cluster, and the head of the queue, best first."""
+        with self.database.read() as session:
+            return read_placed_and_queued(session, MOST_QUEUED)
 
     def counts(self) -> dict[State, int]:
         """How many jobs are in each state."""
@@ -231,3 +239,17 @@ def _decode(cursor: str) -> int:
         return found
     except ValueError as error:
         raise CursorError(f"not a cursor of this service: {cursor[:100]!r}") from error
+
+
+def read_placed_and_queued(session: Session, most: int) -> tuple[list[JobRow], list[JobRow]]:
+    """As `Queries.placed_and_queued`, within a transaction; where nothing is queued, both are empty.
+
+    Args:
+        session: to read by.
+        most: length of the head of the queue. Jobs of another release are not in it.
+    """
+    queued = select(JobRow).where(JobRow.state == State.QUEUED, is_known())
+    queue = list(session.scalars(queued.order_by(JobRow.priority.desc(), JobRow.number).limit(most)))
+    if not queue:
+        return [], []
+    return list(session.scalars(select(JobRow).where(JobRow.state.in_(ACTIVE - {State.FINALIZING})))), queue

@@ -44,4 +44,5 @@ def apply_retention(context: ContextDep) -> RetentionView:
 
 def _retention(context: AppContext) -> JobRetention:
     settings = context.settings
-    return JobRetention(context.store, settings.jobs_dir, settings.cache_dir, context.tracking, settings)
+    folders = (context.job_service.files, settings.jobs_dir, settings.cache_dir)
+    return JobRetention(context.store, *folders, context.tracking, settings)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from jobs.directory.layout import JobFolder
 from jobs.errors import FolderError
 from jobs.interfaces import Tracking
+from jobs.storage.job_files import JobFiles
 from service.db.audit import Actor, current_actor
 from service.db.models import EventRow, JobRow
 from service.db.store import NewEvent, Store
@@ -52,6 +53,7 @@ class JobRetention:
 
     Args:
         store: the job database.
+        files: where drivers' files of jobs are.
         jobs_dir: folder with a folder for each job.
         cache_dir: built data sets; those that only a removed job used go with it.
         tracking: asked which versions have an alias.
@@ -59,9 +61,16 @@ class JobRetention:
     """
 
     def __init__(
-        self, store: Store, jobs_dir: Path, cache_dir: Path, tracking: Tracking, settings: ReconcilerSettings
+        self,
+        store: Store,
+        files: JobFiles,
+        jobs_dir: Path,
+        cache_dir: Path,
+        tracking: Tracking,
+        settings: ReconcilerSettings,
     ) -> None:
         self._store = store
+        self._files = files
         self._jobs_dir = jobs_dir
         self._cache_dir = cache_dir
         self._tracking = tracking
@@ -87,6 +96,7 @@ class JobRetention:
 
         Raises:
             TrackingUnavailable: as `plan`; nothing was removed.
+        StorageUnavailable, StorageRefused: files of a job are in a storage that does not answer; it is not removed.
             StoreUnavailableError: the database does not answer.
         """
         done: list[Removal] = []
@@ -151,7 +161,7 @@ class JobRetention:
             if not (row.state.is_terminal and row.cleaned_up):
                 return False
             if removal.action is Action.JOB:
-                remove_job(self._store, self._jobs_dir, self._cache_dir, row)
+                remove_job(self._store, self._files, self._jobs_dir, self._cache_dir, row)
             else:
                 for path in _spare_checkpoints(JobFolder(self._jobs_dir / job_id), row.state):
                     shutil.rmtree(path, ignore_errors=True)

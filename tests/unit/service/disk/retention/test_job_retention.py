@@ -21,7 +21,8 @@ from tests.control_plane import ControlPlane
 
 def retention(plane: ControlPlane, **limits: float) -> JobRetention:
     settings = ReconcilerSettings.model_validate(limits)
-    return JobRetention(plane.store, plane.jobs_dir, plane.jobs_dir.parent / "data", plane.tracking, settings)
+    folders = (plane.service.files, plane.jobs_dir, plane.jobs_dir.parent / "data")
+    return JobRetention(plane.store, *folders, plane.tracking, settings)
 
 
 def succeeded(plane: ControlPlane, mse: float, *, owner: str = "", checkpoints: tuple[int, ...] = ()) -> str:
