@@ -120,6 +120,12 @@ ModelName = Annotated[
 """Name of a registered model."""
 
 
+Selector = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(?:@[a-z]+|/[0-9]+)?$")
+]
+"""What names a job's model or one of the registry."""
+
+
 class TrainSpec(TrainConfig):
     """A job that trains one model."""
 
@@ -135,6 +141,11 @@ class TrainSpec(TrainConfig):
 
     scaling: ScalingConfig = ScalingConfig()
     """Workers, and what each of them asks of the cluster."""
+
+    start_from: Selector | None = None
+    """Model whose weights training starts from: the id of a job that has succeeded, NAME, NAME@champion, NAME@previous
+    or NAME/VERSION of the registry; of the default model also "champion" or a version. Its architecture must be this
+    run's; T, the window's bounds and the data may be others. Left out, weights are drawn from `seed`."""
 
     @model_validator(mode="after")
     def _every_worker_has_an_image(self) -> Self:
@@ -257,6 +268,12 @@ class TuneSpec(Config):
 
     seed: int = Field(0, ge=0, le=2**31 - 1)
     """Of what the sampler draws; the trials themselves train with `base.seed`."""
+
+    @model_validator(mode="after")
+    def _trials_start_from_their_seeds(self) -> Self:
+        if self.base.start_from is not None:
+            raise field_error("base/start_from", "the trials of a search start from their seeds: leave it out")
+        return self
 
     @model_validator(mode="after")
     def _space_is_valid(self) -> Self:

@@ -38,6 +38,7 @@ __all__ = [
     "TetrominoesConfig",
     "TrainConfig",
     "field_error",
+    "image_settings",
 ]
 
 
@@ -153,6 +154,10 @@ class LocalizerConfig(Config):
     kind: Literal["seeker", "small", "improved"] = "seeker"
     """"seeker": a peak of the error map with a softmax around it. "small": Figure 2. "improved": Table 3."""
 
+    centre: Literal["tanh", "clamp"] = "tanh"
+    """How "small" and "improved" keep a window's centre on the image. "tanh": squashed. "clamp": cut off at the edge,
+    where it has no gradient. The seeker's is a place on the image."""
+
     sizes: tuple[Annotated[int, Field(ge=4, le=252)], ...] = Field((20,), min_length=1, max_length=8)
     """Sides of the squares that objects may fill, in pixels: odd multiples of 4, growing. The window's stride is scaled
     by the size found / 20, so its bounds are those of an object of 20 pixels, as MNIST's digits are. Only the seeker
@@ -161,6 +166,10 @@ class LocalizerConfig(Config):
     scale: Literal["expected", "chosen"] = "expected"
     """What a seeker of several sizes scales its window by. "expected": the mean of the sizes near the peak, weighted as
     places are. "chosen": the size of the peak, with the gradient of the mean."""
+
+    support: bool = False
+    """Whether a seeker also considers the square around the error that hangs together with its peak, from 0.75 of the
+    smallest of `sizes` to 1.15 of the largest, and takes it where it explains more than the square of its own."""
 
     @model_validator(mode="after")
     def _sizes_are_ordered(self) -> Self:
@@ -372,6 +381,21 @@ class ImagesConfig(Config):
     test_images: int = Field(4_000, ge=1, le=1_000_000)
     """At most so many images, of the final scores; nothing is chosen on them."""
 
+    crop: float = Field(0.0, ge=0, le=0.9)
+    """Largest share of a training image's sides that is cut off, another part each time it is seen; what is left is
+    enlarged to the model's size. 0 leaves images whole."""
+
+    flip: bool = False
+    """Whether training mirrors every second image, left to right, by chance each time it is seen."""
+
+
+def image_settings(data: "DataConfig") -> dict[str, Any]:
+    """The settings that decide which images there are, as plain values: all but how training varies them.
+
+    Caches of data are known by these.
+    """
+    return data.model_dump(mode="json", exclude={"crop", "flip"})
+
 
 def _data_kind(given: Any) -> str:
     kind = given.get("kind", "mnist_scenes") if isinstance(given, dict) else getattr(given, "kind", None)
@@ -402,7 +426,13 @@ class LossConfig(Config):
     then rewarded for looking where there is nothing to write."""
 
     alpha_mseot: float = Field(10.0, ge=0, le=1e6)
-    """Weight of MSEOT. Its (t-1)^2 weights are divided by their sum, so that T does not change the loss's scale."""
+    """Weight of MSEOT (Eq. 14)."""
+
+    mseot_weights: Literal["t-1", "t"] = "t-1"
+    """What the weight of the canvas after t writes is the square of. "t-1": Eq. 14, where the first write has none."""
+
+    mseot_normalized: bool = True
+    """Whether MSEOT's weights are divided by their sum, so that T does not change the loss's scale; Eq. 14 does not."""
 
     alpha_separation: float = Field(8.0, ge=0, le=1e6)
     """Weight of writing an object as if the one that was pasted beside it were not there (not in the paper)."""
@@ -419,8 +449,8 @@ class LossConfig(Config):
     its error that the writes have taken away."""
 
     beta: float = Field(1e-4, ge=0, le=1e6)
-    """Weight of the divergence of a write's code from the unit Gaussian, in nats; the mean over the writes is weighted
-    by how present they are. Only the variational coder has one."""
+    """Weight of the divergence of a write's code from the unit Gaussian, in nats; the mean over an image's writes is
+    weighted by how present they are. Only the variational coder has one."""
 
     @property
     def pastes(self) -> bool:
@@ -467,8 +497,8 @@ class ScheduleConfig(Config):
     compile: Literal["off", "default", "reduce-overhead", "auto"] = "off"
     """torch.compile of the model and its loss, by its mode; "reduce-overhead" makes CUDA graphs on a GPU. The first
     iteration, and the first at each T, takes a minute longer; on a CPU it needs a C++ compiler. Results are the same
-    to rounding, but for what is drawn: a variational coder's noise, and which objects are pasted where. "auto": one
-    worker compiles if what is left of the run, by the measured time of its steps, repays it; several do not."""
+    to rounding. "auto": one worker compiles if what is left of the run, by the measured time of its steps, repays it;
+    several do not."""
 
     checkpoint_activations: bool = False
     """Keep only each step's canvas and records for the backward pass, which makes the rest again: memory grows slower

@@ -16,7 +16,8 @@ from seqae.config import Config
 from service.connection import Connection, find_token, header_value, parse_answer, path_segment
 from service.errors import ApiError
 from service.schemas.access import AuditPage, TokenCreated, TokenView
-from service.schemas.disk import DiskView
+from service.schemas.cluster import JoinInformation, NodeList
+from service.schemas.disk import DiskView, RetentionView
 from service.schemas.health import Readiness
 from service.schemas.jobs import END_OF_EVENTS, AttemptView, Event, FrameList, JobView, Page, Validation
 from service.schemas.models import Invert, MediaType, ModelStatus, ReconstructionView, RegisteredModelView
@@ -400,6 +401,23 @@ class Client:
     def disk(self) -> DiskView:
         """What the service keeps on its disk, by kind, owner and job."""
         return parse_answer(self._connection.call("GET", "/disk"), DiskView)
+
+    def retention(self, *, apply: bool = False) -> RetentionView:
+        """Which ended jobs are over a limit now.
+
+        Args:
+            apply: remove them; the answer says which were.
+        """
+        method, path = ("POST", "/retention:apply") if apply else ("GET", "/retention")
+        return parse_answer(self._connection.call(method, path), RetentionView)
+
+    def nodes(self) -> NodeList:
+        """The machines of the cluster and what runs on them."""
+        return parse_answer(self._connection.call("GET", "/nodes"), NodeList)
+
+    def join_information(self) -> JoinInformation:
+        """What a machine must know and have to join the cluster; needs a token of an admin where tokens are on."""
+        return parse_answer(self._connection.call("GET", "/cluster/join"), JoinInformation)
 
 
 def _body(spec: AnySpec | Mapping[str, Any]) -> Any:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from jobs.cluster.nodes import ClusterNode
 from jobs.directory.records import EvaluationReport
 from jobs.errors import LauncherUnavailable, NoModel, NoRun, SubmissionRefused, TrackingUnavailable
 from jobs.interfaces import (
@@ -49,6 +50,8 @@ class FakeLauncher:
         """Ids in the order in which they were really started; one that existed already is not repeated."""
         self.stopped: list[str] = []
         """Ids in the order in which stop was called."""
+        self.machines: tuple[ClusterNode, ...] = ()
+        """What `nodes` answers."""
         self._capacity = capacity or Capacity((NodeCapacity(cpus=2, gpus=0, memory_bytes=8e9),))
         self._states: dict[str, ProcessState] = {}
         self._logs: dict[str, str] = {}
@@ -91,6 +94,11 @@ class FakeLauncher:
         """See `jobs.interfaces.Launcher.capacity`."""
         self._answer()
         return self._capacity
+
+    def nodes(self) -> tuple[ClusterNode, ...]:
+        """See `jobs.interfaces.Launcher.nodes`."""
+        self._answer()
+        return self.machines
 
     def cluster_id(self) -> str:
         """See `jobs.interfaces.Launcher.cluster_id`."""

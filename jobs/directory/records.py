@@ -209,6 +209,16 @@ class NoteKind(StrEnum):
     """Which data the attempt trains on, in words."""
     FIGURE_LEFT_OUT = "figure_left_out"
     """A figure can't be made of the model that is evaluated, or of a search's trials."""
+    STARTED_FROM = "started_from"
+    """Training starts from another model's weights."""
+    PREEMPTED = "preempted"
+    """A worker was told that its machine is about to be taken away."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """Memory ran out, and batches are computed in smaller pieces."""
+    DIVERGED = "diverged"
+    """Training diverged, and goes on from before that with half the learning rate."""
+    SLOW_WORKER = "slow_worker"
+    """A worker is much slower than the others."""
     RETRAINING = "retraining"
     """A search trains its best trial's settings once more."""
 
@@ -232,6 +242,15 @@ class DatasetRecord(_Record):
     """How many images the choices are made on."""
     test: int
     """How many images the results are of."""
+
+
+class StartRecord(_Record):
+    """start.json: the model whose weights a run starts from."""
+
+    model: str
+    """NAME/VERSION or a job's id: what the spec's selector was when the weights were copied."""
+    iteration: int
+    """How many optimizer steps they had seen."""
 
 
 class PerImageScores(_Record):
@@ -361,5 +380,7 @@ class Shipped(_Record):
     """The data set in words, as it was set for a tag."""
     data: str | None = None
     """Checksum of the data set that was named as the run's."""
+    start_from: str | None = None
+    """The model that training started from, as it was set for a tag."""
     closed_below: str | None = None
     """Of a trial that is over: the run of the search below which its own run has been closed."""

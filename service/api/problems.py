@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
 
+from jobs.telemetry.log_records import current_request
 from seqae.errors import Error
 from service.api.json_pointers import MOST_PROBLEMS, body_problems
 from service.errors import AnswerError, FieldProblem, MalformedBodyError, SpecRefusedError, UploadError, problem_type
@@ -21,6 +22,7 @@ from service.schemas.problems import FieldError, Problem
 
 __all__ = [
     "MEDIA_TYPE",
+    "REQUEST_ID_HEADER",
     "SECURITY_HEADERS",
     "describe",
     "install",
@@ -49,6 +51,7 @@ SECURITY_HEADERS = {
 """By these, browsers do nothing with an answer but show it."""
 
 MEDIA_TYPE = "application/problem+json"
+REQUEST_ID_HEADER = "X-Request-ID"
 RETRY_SECONDS = 2
 """What `Retry-After` says where trying again helps."""
 
@@ -212,7 +215,10 @@ async def _on_disconnect(request: Request, _error: Exception) -> Response:
 async def _on_unexpected(request: Request, _error: Exception) -> Response:
     # Starlette raises the exception again after this answer, and the server logs it with its traceback. It is made
     # outside of all middleware.
-    return render(_internal(request.url.path), dict(SECURITY_HEADERS))
+    headers = dict(SECURITY_HEADERS)
+    if (request_id := current_request.get()) is not None:
+        headers[REQUEST_ID_HEADER] = request_id
+    return render(_internal(request.url.path), headers)
 
 
 def _internal(path: str) -> Problem:

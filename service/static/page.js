@@ -22,12 +22,22 @@ async function call(address, options) {
   const answer = await fetch(address, options);
   if (answer.status === 401) $("enter").hidden = false;
   const body = answer.status === 204 ? null : await answer.json();
-  if (!answer.ok && answer.headers.get("content-type").includes("problem")) throw new Error(body.detail);
+  if (!answer.ok && answer.headers.get("content-type").includes("problem"))
+    throw Object.assign(new Error(body.detail), { isAnswer: true });
   return body;
 }
 
+// What went wrong: in the service's own words, where it has said any.
+const describe = error => error.isAnswer ? error.message : `the service does not answer: ${error.message}`;
+
 // Through this service's door, where it has one: MLflow itself can't be reached from elsewhere.
 const runPage = address => hasDoor ? `/mlflow/${new URL(address, location.href).hash}` : address;
+
+function waits(waiting) {
+  if (waiting.position == null) return `waits for ${waiting.for}: ${waiting.missing}`;
+  const when = waiting.starts_in_seconds == null ? "" : `, perhaps in ${duration(waiting.starts_in_seconds)}`;
+  return `place ${waiting.position}${when}: waits for ${waiting.missing}`;
+}
 
 function row(job) {
   const tr = make("tr"), p = job.progress;
@@ -38,7 +48,7 @@ function row(job) {
   const state = tr.appendChild(make("td", job.state, job.state === "FAILED" ? { class: "bad" } : {}));
   if (job.attempt > 1) state.append(make("span", ` attempt ${job.attempt}`, { class: "dim" }));
   if (job.error) state.append(make("div", job.error.message, { class: "dim" }));
-  else if (job.waiting) state.append(make("div", `waits for ${job.waiting.for}: ${job.waiting.missing}`, { class: "dim" }));
+  else if (job.waiting) state.append(make("div", waits(job.waiting), { class: "dim" }));
   const progress = tr.appendChild(make("td", undefined, { class: "number" }));
   if (p && p.iterations) {
     progress.append(make("progress", undefined, { value: p.iteration, max: p.iterations }));
@@ -90,7 +100,7 @@ async function refresh() {
     $("jobs").replaceChildren(...items.map(row));
     $("none").hidden = items.length > 0;
     await showStrip(items);
-  } catch (error) { $("ready").textContent = `the service does not answer: ${error.message}`; }
+  } catch (error) { $("ready").textContent = describe(error); }
 }
 
 async function readiness() {
@@ -100,7 +110,7 @@ async function readiness() {
     $("ready").textContent = ready ? "ready" : `not ready: ${missing.join("; ").slice(0, 300)}`;
     $("ready").className = ready ? "dim" : "bad";
     $("model").textContent = parts.model.detail.slice(0, 200);
-  } catch (error) { $("ready").textContent = `the service does not answer: ${error.message}`; }
+  } catch (error) { $("ready").textContent = describe(error); }
 }
 
 const tell = error => { $("told").textContent = error ? error.message : ""; };

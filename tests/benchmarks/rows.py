@@ -23,7 +23,7 @@ class Row:
     overfit: bool = False
     """Evaluated on the training images, and compared with the background network alone."""
     peer: bool = False
-    """Not this library's model: see tests.benchmarks.peers."""
+    """Not this library's model: see seqae.peers."""
     options: dict[str, Any] = field(default_factory=dict)
     """Of the peer."""
 
@@ -43,6 +43,14 @@ ROWS: dict[str, Row] = {
         {
             "data": MNIST | {"min_scale": 0.5, "max_scale": 1.5},
             "model": {"localizer": {"sizes": [12, 20, 28]}, "attention": {"write_gain": "unit"}},
+        },
+        30,
+    ),
+    "scales-support": Row(
+        "scales 0.5 to 1.5, three sizes, windows from the support as well",
+        {
+            "data": MNIST | {"min_scale": 0.5, "max_scale": 1.5},
+            "model": {"localizer": {"sizes": [12, 20, 28], "support": True}, "attention": {"write_gain": "unit"}},
         },
         30,
     ),
@@ -99,9 +107,16 @@ ROWS: dict[str, Row] = {
     "bundled": Row("bundled digits", {"data": {"digits": "bundled"}}),
     "variational": Row("variational coder", {"data": MNIST, "model": {"coder": {"kind": "variational"}}}),
     "coco16": Row(
-        "16 COCO images, colour, background network, N 32, T grows 1 to 8",
+        "16 COCO images rebuilt by windows nearly as large as they are, background network, N 32, T grows 1 to 8",
         {
-            "data": {"kind": "images", "path": "coco128", "train_images": 16, "val_images": 8, "test_images": 8},
+            "data": {
+                "kind": "images",
+                "path": "coco128",
+                "annotations": "coco128/annotations/instances_train2017.json",
+                "train_images": 16,
+                "val_images": 8,
+                "test_images": 8,
+            },
             "model": {
                 "channels": 3,
                 "steps": 8,

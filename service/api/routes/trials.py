@@ -13,7 +13,7 @@ from service.api.problems import problem_responses
 from service.api.routes.jobs import frame_paths, frame_response, only_json
 from service.api.routes.models import OwnerHeader, ask, moved
 from service.errors import ConflictError
-from service.scheduling import trial_models
+from service.scheduling.search import trial_models
 from service.schemas.models import MoveRequest, RegisteredModelView
 from service.schemas.trials import Comparison, PairPage, TrialPage, TrialView
 from service.scopes import Scope

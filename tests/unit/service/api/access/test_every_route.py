@@ -63,6 +63,10 @@ EXPECTED: dict[str, Scope | str] = {
     "POST /models/{name}:rollback": Scope.PROMOTE,
     "POST /models:rollback": Scope.PROMOTE,
     "GET /disk": Scope.READ,
+    "GET /retention": Scope.ADMIN,
+    "POST /retention:apply": Scope.ADMIN,
+    "GET /nodes": Scope.READ,
+    "GET /cluster/join": Scope.ADMIN,
     "GET /metrics": Scope.READ,
     "POST /tokens": Scope.ADMIN,
     "GET /tokens": Scope.ADMIN,
@@ -115,6 +119,30 @@ def routes_of(app: FastAPI) -> dict[str, Scope | None]:
 
 def test_every_route_is_in_the_table(door: Door) -> None:
     assert routes_of(door.app).keys() == EXPECTED.keys()
+
+
+@pytest.mark.parametrize("needs_tokens", [True, False])
+def test_the_reference_says_what_each_operation_needs(tmp_path: Path, needs_tokens: bool) -> None:
+    made, store = make_door(tmp_path, tokens=needs_tokens)
+    store.close()
+    document = made.app.openapi()
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    operations = {
+        f"{method.upper()} {path}": operation
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    }
+    assert len(operations) > 30
+    assert "security" not in document, "each operation says it for itself"
+    for name, operation in operations.items():
+        wanted = EXPECTED[name]
+        if wanted == PUBLIC:
+            assert operation["security"] == []
+            assert operation["description"].endswith("Needs no token.")
+        else:
+            assert operation["security"] == [{"token": [str(wanted)]}, *([] if needs_tokens else [{}])], name
+            assert operation["description"].endswith(f"Needs a token with the scope `{wanted}`.")
+            assert {"401", "403"} <= operation["responses"].keys()
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -1,13 +1,22 @@
-"""`top` and `disk`, against a service that is a function."""
+"""`top`, `disk` and `retention`, against a service that is a function."""
 
 import json
 
 import pytest
 
-from service.cli.commands.overview import _show_live, _size
+from service.cli.commands.overview import _show_live
 from service.client import Client
 from service.job_state import State
-from service.schemas.disk import DiskPart, DiskView, JobDisk, OwnerDisk
+from service.schemas.disk import (
+    DiskPart,
+    DiskView,
+    JobDisk,
+    OwnerDisk,
+    RetentionLimits,
+    RetentionRemoval,
+    RetentionReport,
+    RetentionView,
+)
 from service.schemas.health import PartStatus, Readiness
 from service.schemas.jobs import JobView, ProgressView
 from tests.unit.service.cli.conftest import AT, FakeService, Run, as_json, make_job, unknown, waiting
@@ -98,12 +107,27 @@ def test_who_uses_the_disk(run: Run, service: FakeService) -> None:
     assert json.loads(run("disk", "--json").stdout)["owners"][0]["owner"] == "ann"
 
 
-def test_sizes() -> None:
-    assert [_size(number) for number in (0, 999, 1000, 2_500_000, 3 * 10**9, 4 * 10**12)] == [
-        "0 B",
-        "999 B",
-        "1.0 kB",
-        "2.5 MB",
-        "3.0 GB",
-        "4.0 TB",
-    ]
+def test_what_is_over_a_limit(run: Run, service: FakeService) -> None:
+    limits = RetentionLimits(days=0, jobs=0, jobs_per_owner=5, bytes=10**9, bytes_per_owner=0)
+    removal = RetentionRemoval(job=make_job(1).id, owner="ann", removed="job", bytes=2_000_000, why="over the limit: x")
+    report = RetentionReport(at=AT, jobs=3, bytes=5, removals=())
+    view = RetentionView(limits=limits, removals=(removal,), jobs=1, bytes=2_000_000, reports=(report,))
+    service.answers["GET /retention"] = lambda _: as_json(view)
+    printed = run("retention").stdout
+    assert "limits on ended jobs: 5 jobs of an owner, 1.0 GB in all" in printed
+    assert "last removed at" in printed
+    assert "would be removed: 1 jobs, 2.0 MB" in printed
+    assert "over the limit: x" in printed
+    assert json.loads(run("retention", "--json").stdout)["removals"][0]["owner"] == "ann"
+    service.answers["GET /retention"] = unknown
+    service.answers["POST /retention:apply"] = lambda _: as_json(view)
+    assert "\nremoved: 1 jobs" in run("retention", "--apply").stdout
+
+
+def test_without_limits_it_is_said_how_to_set_some(run: Run, service: FakeService) -> None:
+    none = RetentionLimits(days=0, jobs=0, jobs_per_owner=0, bytes=0, bytes_per_owner=0)
+    view = RetentionView(limits=none, removals=(), jobs=0, bytes=0, reports=())
+    service.answers["GET /retention"] = lambda _: as_json(view)
+    printed = run("retention").stdout
+    assert "none; SEQAE_MAX_ENDED_JOBS" in printed
+    assert "nothing is over a limit" in printed
