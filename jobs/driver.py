@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -24,6 +24,8 @@ from jobs.storage.driver_storage import DriverStorage
 from jobs.storage.locations import STORAGE_VARIABLE, open_storage
 from jobs.telemetry.json_output import print_as_json
 from jobs.telemetry.log_records import FORMAT_VARIABLE, JOB_VARIABLE, LogFormat, configure_logging, format_named
+from jobs.telemetry.tracing import TRACEPARENT_VARIABLE, Tracing, tracing_of_job
+from seqae.errors import Error
 
 __all__ = ["DriverContext", "connect", "drive"]
 
@@ -60,6 +62,8 @@ class DriverContext:
     """Of the job, on the tracking server."""
     storage: DriverStorage | None = None
     """Object storage behind the folder; None: the control plane sees the folder itself."""
+    tracing: Tracing = field(default_factory=Tracing)
+    """Spans of this process."""
 
     def fetch_job(self, job_id: str) -> None:
         """Copies another job's folder to beside this job's, where it is not there already.
@@ -87,7 +91,7 @@ def drive(work: Callable[[DriverContext], Result], argv: Sequence[str] | None = 
     """
     _set_up_logging()
     os.environ.update(loopback_unproxied(os.environ))
-    context = _parse_context(argv)
+    context = replace(_parse_context(argv), tracing=_make_tracing())
     _handle_sigterm()
     if context.storage is None:
         _drive(context, work)
@@ -108,7 +112,7 @@ def _drive(context: DriverContext, work: Callable[[DriverContext], Result]) -> f
     background = _BackgroundTasks(context)
     background.start()
     try:
-        result = work(context)
+        result = _traced(work, context)
     except FencedError as error:
         background.stop(ship=False)
         logger.warning("%s", error)
@@ -126,10 +130,33 @@ def _drive(context: DriverContext, work: Callable[[DriverContext], Result]) -> f
         result = Result(outcome=Outcome.FAILED, error=classify(error))
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        context.tracing.stop()
     background.stop(ship=True)
     _write_result(context, result)
     logger.info("attempt %d: %s", context.attempt.number, result.outcome.value)
     return _FLUSH_SECONDS
+
+
+def _traced(work: Callable[[DriverContext], Result], context: DriverContext) -> Result:
+    """The attempt's result, with a span around the work."""
+    attributes: dict[str, str | int] = {
+        "seqae.job.id": context.folder.path.name,
+        "seqae.attempt": context.attempt.number,
+    }
+    parent = os.environ.get(TRACEPARENT_VARIABLE)
+    with context.tracing.span("attempt", attributes, parent=parent) as span:
+        result = work(context)
+        span.set("seqae.outcome", result.outcome.value)
+        return result
+
+
+def _make_tracing() -> Tracing:
+    try:
+        return tracing_of_job("driver")
+    except Error as error:
+        # The service has its packages, this machine has not: no reason to lose the attempt.
+        logger.warning("no traces: %s", error)
+        return Tracing()
 
 
 def _set_up_logging() -> None:

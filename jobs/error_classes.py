@@ -9,6 +9,7 @@ from jobs.errors import (
     DiskFullError,
     ErrorClass,
     OutOfMemoryError,
+    PreemptedError,
     StorageRefused,
     StorageUnavailable,
     TrackingUnavailable,
@@ -47,7 +48,6 @@ _CONNECTION_TYPES = (
     "WorkerHealthCheckTimeoutError",
     "WorkerGroupStartupFailedError",
     "WorkerGroupStartupTimeoutError",
-    "PreemptionError",
     "ControllerError",
     "RaySystemError",
 )
@@ -106,6 +106,8 @@ def classify(error: BaseException) -> Failure:
 def _class_of(error: BaseException) -> ErrorClass:
     if isinstance(error, DataError):
         return ErrorClass.DATA
+    if isinstance(error, PreemptedError) or _is_named(error, ("PreemptionError",)):
+        return ErrorClass.PREEMPTED
     if isinstance(error, DivergedError):
         return ErrorClass.DIVERGED
     if is_disk_full(error):

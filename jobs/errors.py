@@ -13,6 +13,7 @@ __all__ = [
     "NoModel",
     "NoRun",
     "OutOfMemoryError",
+    "PreemptedError",
     "SpecUnreadable",
     "StorageRefused",
     "StorageUnavailable",
@@ -89,6 +90,10 @@ class WorkersLostError(Error):
     """A worker, its node, or the connection between workers was lost."""
 
 
+class PreemptedError(Error):
+    """A worker was told that its machine is about to be taken away; a checkpoint was written. The text says by what."""
+
+
 class OutOfMemoryError(Error):
     """The main memory or the GPU's memory did not suffice."""
 
@@ -112,6 +117,9 @@ class ErrorClass(StrEnum):
     """Anything unforeseen in the training code."""
     INFRASTRUCTURE = "infrastructure"
     """A worker, node, head or driver was lost; the next attempt resumes, and the user's retries are not spent."""
+    PREEMPTED = "preempted"
+    """A machine was about to be taken away, and the attempt left in time; the next one goes on where it ended. Neither
+    the user's retries nor the losses that a job may have are spent."""
 
     # Given by the control plane, never by an attempt.
     CHECKPOINT = "checkpoint"
@@ -128,4 +136,4 @@ class ErrorClass(StrEnum):
     @property
     def is_users(self) -> bool:
         """Whether the job itself is at fault: a retry would spend one of the user's retries."""
-        return self not in (ErrorClass.INFRASTRUCTURE, ErrorClass.CHECKPOINT)
+        return self not in (ErrorClass.INFRASTRUCTURE, ErrorClass.PREEMPTED, ErrorClass.CHECKPOINT)

@@ -7,10 +7,14 @@ import sys
 
 from starlette.applications import Starlette
 
+from jobs.backends.kubernetes.launcher import KubernetesLauncher
+from jobs.backends.kubernetes.objects import KubernetesCredentials
+from jobs.backends.kubernetes.template import ClusterTemplate
 from jobs.backends.loopback import loopback_unproxied
 from jobs.backends.mlflow import MlflowTracking
 from jobs.backends.ray import RayLauncher
 from jobs.errors import StorageRefused, StorageUnavailable
+from jobs.interfaces import Launcher
 from jobs.storage.locations import check_storage, open_storage
 from jobs.telemetry.log_records import FORMAT_VARIABLE, configure_logging, format_named
 from seqae.errors import Error
@@ -18,7 +22,7 @@ from service.app import create_app
 from service.db.access.tokens import Tokens
 from service.db.store import Store
 from service.server import Server, ServerConfig
-from service.settings import Settings, is_loopback
+from service.settings import LauncherKind, Settings, is_loopback
 
 __all__ = ["build", "collect_seldom", "main", "run"]
 
@@ -38,7 +42,7 @@ def build(settings: Settings) -> Starlette:
     store = Store(settings.database, webhook_urls=settings.webhook_urls)
     store.migrate()
     _refuse_to_be_locked(settings, store)
-    launcher = RayLauncher(settings.ray_url, token_file=settings.ray_token_file, timeout=settings.ray_timeout)
+    launcher = _launcher(settings)
     tracking = MlflowTracking(
         settings.mlflow_url,
         settings.home / "models",
@@ -62,6 +66,20 @@ def _check_storage(settings: Settings) -> None:
             logging.getLogger(__name__).warning("SEQAE_STORAGE: %s; jobs wait for it", error)
         except StorageRefused as error:
             raise Error(f"SEQAE_STORAGE: {error}") from error
+
+
+def _launcher(settings: Settings) -> Launcher:
+    """What runs attempts. Raises: Error: its settings can't be used."""
+    if settings.launcher is LauncherKind.RAY:
+        return RayLauncher(settings.ray_url, token_file=settings.ray_token_file, timeout=settings.ray_timeout)
+    if settings.kubernetes_template is None:
+        raise Error("SEQAE_LAUNCHER=kubernetes needs SEQAE_KUBERNETES_TEMPLATE, a file with a RayCluster manifest")
+    return KubernetesLauncher(
+        ClusterTemplate.load(settings.kubernetes_template),
+        KubernetesCredentials(settings.kubernetes_url, settings.kubernetes_credentials, settings.kubernetes_namespace),
+        settings.kubernetes_labels,
+        timeout=settings.ray_timeout,
+    )
 
 
 def _refuse_to_be_locked(settings: Settings, store: Store) -> None:

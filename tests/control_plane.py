@@ -30,6 +30,7 @@ class SettingChanges(TypedDict, total=False):
     """Fields of ReconcilerSettings that tests change."""
 
     max_concurrent_jobs: int
+    preemption: bool
     max_losses: int
     max_retries: int
     retry_wait: float

@@ -18,7 +18,15 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from seqae.config import DataConfig, ImagesConfig, MnistScenesConfig, ModelConfig, SpritesConfig, TetrominoesConfig
+from seqae.config import (
+    DataConfig,
+    ImagesConfig,
+    MnistScenesConfig,
+    ModelConfig,
+    SpritesConfig,
+    TetrominoesConfig,
+    image_settings,
+)
 from seqae.data import image_folder as images
 from seqae.data.digits import load_digits
 from seqae.data.generated.sprites import make_sprites
@@ -104,7 +112,7 @@ def load_data(
     """
     settings: dict[str, Any] = {
         "format": FORMAT_VERSION,
-        "data": data.model_dump(mode="json"),
+        "data": image_settings(data),
         "height": model.height,
         "width": model.width,
         "channels": model.channels,

@@ -48,6 +48,8 @@ class EventCursor(BaseModel):
 class WaitingFor(StrEnum):
     """What a job that does not get further waits for."""
 
+    PLACE = "place"
+    """Its turn in the queue. Worked out when it is asked for, and never stored."""
     WORKERS = "workers"
     """A place on the cluster for its workers."""
     COMPARISONS = "comparisons"

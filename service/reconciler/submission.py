@@ -9,15 +9,17 @@ from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control
 from jobs.directory.stored_specs import parse_spec
 from jobs.errors import ErrorClass, SpecUnreadable, SubmissionRefused
-from jobs.interfaces import Submission
+from jobs.interfaces import Submission, WorkerDemand
 from jobs.specs import AnySpec
 from jobs.telemetry.log_records import JOB_VARIABLE
+from jobs.telemetry.tracing import TRACEPARENT_VARIABLE
 from service.db.models import JobRow
 from service.job_state import AttemptOutcome, State
 from service.reconciler.context import Delay, ReconcilerContext
 from service.reconciler.finalization import end_job
 from service.reconciler.recovery import infrastructure_failure, lose_attempt
 from service.reconciler.tracking_run import ensure_run
+from service.scheduling.resources import demand
 
 __all__ = ["submit"]
 
@@ -78,19 +80,38 @@ def _is_of_this_cluster(context: ReconcilerContext, job: JobRow) -> bool:
 
 def _start_driver(context: ReconcilerContext, job: JobRow, spec: AnySpec) -> None:
     """Asks the cluster, unless an earlier call got through without an answer. Raises: SubmissionRefused."""
-    submission = Submission(
-        job_id=job.id,
-        attempt=job.attempt,
-        kind=spec.kind,
-        job_dir=context.files.driver_folder(job.id, job.attempt),
-        environment={
+    attributes: dict[str, str | int] = {
+        "seqae.job.id": job.id,
+        "seqae.attempt": job.attempt,
+        "seqae.job.kind": spec.kind,
+    }
+    with context.tracing.span("submit attempt", attributes, parent=_traceparent(context, job)) as span:
+        environment = {
             **context.environment,
             **context.files.environment,
             "SEQAE_RUN_ID": job.mlflow_run_id or "",
             JOB_VARIABLE: job.id,
-        },
-    )
-    # An attempt that has left files has run, whatever the cluster remembers.
-    has_run = context.attempt_folder(job).path.exists()
-    if not has_run and context.cluster.state(submission.submission_id) is None:
-        context.cluster.submit(submission)
+        }
+        if span.traceparent is not None:
+            environment[TRACEPARENT_VARIABLE] = span.traceparent
+        needed = demand(spec)
+        submission = Submission(
+            job_id=job.id,
+            attempt=job.attempt,
+            kind=spec.kind,
+            job_dir=context.files.driver_folder(job.id, job.attempt),
+            environment=environment,
+            demand=WorkerDemand(needed.workers, needed.cpus, needed.gpus),
+        )
+        # An attempt that has left files has run, whatever the cluster remembers.
+        has_run = context.attempt_folder(job).path.exists()
+        if not has_run and context.cluster.state(submission.submission_id) is None:
+            context.cluster.submit(submission)
+
+
+def _traceparent(context: ReconcilerContext, job: JobRow) -> str | None:
+    """The span of the request that submitted the job, by its first event; None where there was none."""
+    if not context.tracing.is_on:
+        return None
+    found = [event.data.get("traceparent") for event in context.store.events(job_id=job.id, limit=1)]
+    return found[0] if found and isinstance(found[0], str) else None

@@ -102,7 +102,9 @@ def plane(tmp_path: Path, launcher: _ProcessLauncher, store: ObjectStore) -> Con
     return ControlPlane(tmp_path / "control", url, settings, launcher=launcher, files=files)
 
 
-def _until(plane: ControlPlane, launcher: _ProcessLauncher, condition: Callable[[], bool], seconds: float = 240) -> None:
+def _until(
+    plane: ControlPlane, launcher: _ProcessLauncher, condition: Callable[[], bool], seconds: float = 240
+) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it takes too long"

@@ -1,22 +1,30 @@
-"""Which of several workers' errors counts. That workers are started, lost and replaced is tested on a real cluster."""
+"""Which of several workers' errors counts, and the span of a worker.
+
+That workers are started, lost and replaced is tested on a real cluster.
+"""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from ray.exceptions import RayActorError
 from ray.train import TrainingFailedError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from jobs.directory.layout import JobFolder
+from jobs.directory.records import Outcome, Result
 from jobs.directory.stored_specs import spec_to_json
-from jobs.errors import DiskFullError, FencedError, FolderError, WorkersLostError
+from jobs.errors import DiskFullError, FencedError, FolderError, PreemptedError, WorkersLostError
 from jobs.specs import TrainSpec
 from jobs.storage.attempt_claim import AttemptClaim
 from jobs.storage.driver_storage import DriverStorage
 from jobs.storage.folder import FolderStore
-from jobs.training.ray_fit import _cause_of, run_worker
+from jobs.telemetry.tracing import Tracing
+from jobs.training.ray_fit import _cause_of, run_worker, train_traced
 from jobs.training.worker import DistributedContext, TrainingTask
 from seqae.errors import DataError, DivergedError
 
@@ -35,6 +43,7 @@ def _of_workers(*errors: Exception) -> TrainingFailedError:
         ((BROKEN, DiskFullError("full")), DiskFullError),
         ((BROKEN, FencedError("stale")), FencedError),
         ((DivergedError("nan"), FencedError("stale")), FencedError),
+        ((BROKEN, PreemptedError("SIGTERM")), PreemptedError),
         ((BROKEN,), WorkersLostError),
         ((RayActorError(), BROKEN), WorkersLostError),
     ],
@@ -92,3 +101,22 @@ def test_rank_0_beside_the_driver_writes_into_its_folder(elsewhere: TrainingTask
     storage.take_over()
     storage.finish(10)
     assert store.get(f"jobs/job_1/{result.checkpoint}/manifest.json") is not None
+
+
+def test_a_worker_trains_below_the_drivers_span(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter, provider, result = InMemorySpanExporter(), TracerProvider(), Result(outcome=Outcome.SUCCEEDED)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr("jobs.training.ray_fit.tracing_of_job", lambda _part: Tracing(provider))
+    monkeypatch.setattr("jobs.training.ray_fit.run_worker", lambda _task, _workers, _notices: result)
+    task = TrainingTask(folder=tmp_path, control=tmp_path, attempt=3, cache_dir=tmp_path, data_dir=None)
+    assert train_traced(task, DistributedContext(1, 2, "cpu"), None) is result
+    assert exporter.get_finished_spans() == (), "the driver makes none either"
+    assert train_traced(task, DistributedContext(1, 2, "cpu"), f"00-{'ab' * 16}-{'cd' * 8}-01") is result
+    (span,) = exporter.get_finished_spans()
+    assert span.parent is not None
+    assert (span.name, span.context.trace_id, span.parent.span_id) == (
+        "training",
+        int("ab" * 16, 16),
+        int("cd" * 8, 16),
+    )
+    assert dict(span.attributes or {}) == {"seqae.attempt": 3, "seqae.rank": 1, "seqae.workers": 2}
