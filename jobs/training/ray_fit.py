@@ -30,7 +30,7 @@ __all__ = ["fit", "run_worker", "train_traced"]
 logger = logging.getLogger(__name__)
 
 _LAST_SECONDS = 30.0
-"""So long a storage is asked to take what a worker has written that fails, or whose machine is about to be taken away."""
+"""So long a storage is asked to take what a worker has written that fails, or whose machine is taken away."""
 
 _MAX_RESTARTS = 3
 """So often the workers are started again without a new checkpoint in between."""
