@@ -29,8 +29,8 @@ __all__ = ["fit", "run_worker", "train_traced"]
 
 logger = logging.getLogger(__name__)
 
-_LAST_SECONDS = 5.0
-"""So long a storage is asked to take what a worker has written that fails."""
+_LAST_SECONDS = 30.0
+"""So long a storage is asked to take what a worker has written that fails, or whose machine is taken away."""
 
 _MAX_RESTARTS = 3
 """So often the workers are started again without a new checkpoint in between."""
