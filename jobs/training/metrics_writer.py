@@ -18,7 +18,7 @@ from seqae.optimization import progress as reports
 from seqae.reconstructor import Reconstructor
 from seqae.training import Trainer
 
-__all__ = ["MetricsWriter"]
+__all__ = ["MetricsWriter", "training_row"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class MetricsWriter:
         """
         stride = max(1, report.iterations // (_MAX_ROWS * log_every)) * log_every
         if report.iteration % stride == 0 or report.iteration == report.iterations:
-            self._add_row(report.iteration, _training_row(report) | _system_row(self._device))
+            self._add_row(report.iteration, training_row(report) | _system_row(self._device))
             logger.info("%s%s", self._label, describe_report(report))
         if self._epoch is not None and int(report.epoch) > self._epoch:
             self._close_epoch(self._epoch)
@@ -158,7 +158,8 @@ class MetricsWriter:
         self._written_at = time.monotonic()
 
 
-def _training_row(report: reports.Progress) -> dict[str, float]:
+def training_row(report: reports.Progress) -> dict[str, float]:
+    """A report's numbers by the names of metrics."""
     return {
         "train/loss": report.loss,
         "train/region_loss": report.region,

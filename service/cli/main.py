@@ -31,7 +31,10 @@ _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
         *(jobs.attempts, jobs.cancel, jobs.pause, jobs.resume, jobs.retry, jobs.priority, jobs.delete),
     ),
     "Access": (access.token, access.audit),
-    "Models": (*(models.models, models.promote, models.rollback, models.reconstruct, models.evaluate, figure.figure),),
+    "Models": (
+        *(models.models, models.promote, models.rollback, models.reconstruct, models.evaluate, models.verify),
+        figure.figure,
+    ),
 }
 """The verbs, in the order in which help lists them."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from jobs.specs import AnySpec, EvaluateSpec, FigureSpec, TuneSpec
+from jobs.specs import AnySpec, EvaluateSpec, FigureSpec, TuneSpec, VerifySpec
 from service.disk.sizes import Size, size_of
 
 __all__ = ["CacheKey", "DataCache", "belongs_to", "data_caches", "key_of", "remove_cache"]
@@ -60,6 +60,8 @@ def key_of(spec: AnySpec) -> CacheKey | None:
     """The cache that a job uses; None: that depends on the model that it is about."""
     if isinstance(spec, FigureSpec | EvaluateSpec):
         return None if spec.data is None else CacheKey(_canonical(spec.data.model_dump(mode="json")), None)
+    if isinstance(spec, VerifySpec):
+        return None
     train = spec.base if isinstance(spec, TuneSpec) else spec
     model = train.model
     return CacheKey(_canonical(train.data.model_dump(mode="json")), (model.height, model.width, model.channels))
