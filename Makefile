@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit slow chaos fuzz bench docs constraints clean
+.PHONY: help demo test lint unit slow chaos fuzz bench docs constraints audit sbom clean
 
 # The first interpreter that is new enough; `make PYTHON=/path/to/python demo` picks another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -68,6 +68,12 @@ constraints: $(INSTALLED_DEV)  ## write the versions that are installed now into
 	@{ grep '^#' deploy/constraints.txt; $(BIN)/pip freeze --all --exclude-editable | grep -E '^[A-Za-z0-9_.-]+==' | grep -v '^pip=='; } > .venv/constraints
 	@mv .venv/constraints deploy/constraints.txt
 
+audit: $(INSTALLED_DEV)  ## look up known holes of what is installed; fails for a hole alone, and says where it could not look
+	$(BIN)/python -m tests.dependency_audit
+
+sbom: $(INSTALLED_DEV)  ## write sbom.json: what is installed, as CycloneDX, checked against its schema
+	$(BIN)/cyclonedx-py environment --validate --output-reproducible --pyproject pyproject.toml -o sbom.json $(BIN)/python
+
 clean:  ## remove what was made, except .venv and the data of a stack (.seqae)
-	rm -rf build dist demo bench.json *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	rm -rf build dist demo bench.json sbom.json *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	find seqae jobs service tests -name __pycache__ -type d -prune -exec rm -rf {} +

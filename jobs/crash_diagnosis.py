@@ -4,6 +4,7 @@ import re
 
 from jobs.directory.records import Failure
 from jobs.errors import ErrorClass
+from jobs.telemetry.log_text import as_text
 
 __all__ = ["explain"]
 
@@ -23,12 +24,12 @@ def explain(text: str) -> Failure:
     """The most likely error of a driver that died without a result.
 
     Args:
-        text: the driver's output; empty when there is none.
+        text: the driver's output, lines of text or JSON; empty when there is none.
 
     Returns:
         Its class and its message; of the class INFRASTRUCTURE when the output says nothing.
     """
-    lines = [line.strip() for line in text.splitlines()[-_LAST_LINES:] if line.strip()]
+    lines = [line.strip() for line in as_text(text).splitlines()[-_LAST_LINES:] if line.strip()]
     for error_class, signs in _SIGNS:
         telling = [line for line in lines if any(sign in line for sign in signs)]
         if telling:

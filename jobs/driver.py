@@ -20,14 +20,12 @@ from jobs.error_classes import classify
 from jobs.errors import ErrorClass, FencedError, FolderError, NoRun, TrackingRefused, TrackingUnavailable
 from jobs.interfaces import Tracking
 from jobs.periodic_thread import PeriodicThread
+from jobs.telemetry.json_output import print_as_json
+from jobs.telemetry.log_records import FORMAT_VARIABLE, JOB_VARIABLE, LogFormat, configure_logging, format_named
 
-__all__ = ["LOG_FORMAT", "LOG_TIME", "DriverContext", "connect", "drive"]
+__all__ = ["DriverContext", "connect", "drive"]
 
 logger = logging.getLogger(__name__)
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
-"""Times with their zone."""
 
 _BEAT_INTERVAL = 1.0
 _BEAT_STALE_AFTER = 3.0
@@ -68,7 +66,7 @@ def drive(work: Callable[[DriverContext], Result], argv: Sequence[str] | None = 
     Returns:
         The exit status: 0 whenever the result file tells the rest.
     """
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, datefmt=LOG_TIME)
+    _set_up_logging()
     os.environ.update(loopback_unproxied(os.environ))
     context = _parse_context(argv)
     _handle_sigterm()
@@ -97,6 +95,13 @@ def drive(work: Callable[[DriverContext], Result], argv: Sequence[str] | None = 
     _write_result(context, result)
     logger.info("attempt %d: %s", context.attempt.number, result.outcome.value)
     return 0
+
+
+def _set_up_logging() -> None:
+    log_format, job_id = format_named(os.environ.get(FORMAT_VARIABLE)), os.environ.get(JOB_VARIABLE)
+    configure_logging(log_format, job_id)
+    if log_format is LogFormat.JSON:
+        print_as_json(job_id)
 
 
 def connect() -> None:

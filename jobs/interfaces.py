@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
+from jobs.cluster.nodes import ClusterNode
 from jobs.directory.records import EvaluationReport
 from jobs.promotion import Promotion
 
@@ -150,6 +151,9 @@ class Launcher(Protocol):
 
     def capacity(self) -> Capacity:
         """What the machines of the cluster have."""
+
+    def nodes(self) -> tuple[ClusterNode, ...]:
+        """The machines of the cluster and what runs on them, the head first; those that died lately, too."""
 
     def cluster_id(self) -> str:
         """Changes when the cluster was replaced, and with it everything that it ran."""
@@ -315,16 +319,18 @@ class Tracking(Protocol):
         checkpoint_dir: Path,
         metrics: Mapping[str, float],
         report: EvaluationReport | None,
+        decided: Promotion | None = None,
     ) -> Registration:
-        """Makes a version of a registered model, once a job, and its champion if the promotion rule says so.
+        """Makes a version of a registered model, once a run, and its champion if the promotion rule says so.
 
         Args:
-            job_id: of the job that made it; a second call for it changes nothing, and gives the same answer.
-            run_id: of the job.
+            job_id: of the job that made it.
+            run_id: of the job or of a trial; a second call for it changes nothing, and gives the same answer.
             model: name of the registered model; it is made if need be.
             checkpoint_dir: the model's files.
             metrics: what is shown beside the version.
             report: the evaluation on the test images; None where an older release ended the job.
+            decided: what is written down in place of the rule's decision; then no alias is moved.
         """
 
     def resolve(self, selector: str) -> ModelVersion:

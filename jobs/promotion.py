@@ -54,12 +54,19 @@ class Promotion(Config):
 
 
 def decide(challenger: EvaluationReport | None, champion: Champion | None) -> Promotion:
-    """Applies the rule.
+    """Applies the rule, also where people chose the challenger among others; then the reason says so.
 
     Args:
         challenger: the report of the run that ends; None where an older release ended it.
         champion: the version that has the alias now; None where there is none, or none of ours.
     """
+    decision = _decide(challenger, champion)
+    if challenger is None or challenger.chosen_by is None:
+        return decision
+    return decision.model_copy(update={"reason": f"{decision.reason}; chosen among trials by {challenger.chosen_by}"})
+
+
+def _decide(challenger: EvaluationReport | None, champion: Champion | None) -> Promotion:
     if challenger is None:
         if champion is None:
             return Promotion(promoted=True, reason=_FIRST)

@@ -8,7 +8,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, model_validator
 
-from jobs.search.settings import Constraint, Goal, Objective, Retrain, Sampler, Scheduler, goal_of, parse_constraint
+from jobs.search.settings import (
+    HUMAN_SCORE,
+    Constraint,
+    Goal,
+    Judge,
+    Objective,
+    Retrain,
+    Sampler,
+    Scheduler,
+    goal_of,
+    parse_constraint,
+)
 from jobs.search.space import SearchSpace, domains_of, grid
 from jobs.search.space_checks import check_space
 from seqae.config import NO_NULL, Config, DataConfig, ImagesConfig, TrainConfig, field_error
@@ -110,6 +121,12 @@ ModelName = Annotated[
 """Name of a registered model."""
 
 
+Selector = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(?:@[a-z]+|/[0-9]+)?$")
+]
+"""What names a job's model or one of the registry."""
+
+
 class TrainSpec(TrainConfig):
     """A job that trains one model."""
 
@@ -125,6 +142,11 @@ class TrainSpec(TrainConfig):
 
     scaling: ScalingConfig = ScalingConfig()
     """Workers, and what each of them asks of the cluster."""
+
+    start_from: Selector | None = None
+    """Model whose weights training starts from: the id of a job that has succeeded, NAME, NAME@champion, NAME@previous
+    or NAME/VERSION of the registry; of the default model also "champion" or a version. Its architecture must be this
+    run's; T, the window's bounds and the data may be others. Left out, weights are drawn from `seed`."""
 
     @model_validator(mode="after")
     def _every_worker_has_an_image(self) -> Self:
@@ -204,6 +226,14 @@ class TuneSpec(Config):
     """Metrics that the search improves in place of `metric`, which then only chooses checkpoints. With several the
     search ends with their Pareto front, and its result is the front's knee."""
 
+    objective: Judge = Judge.METRICS
+    """`human` lets people say which of two trials is better, by their film strips; `metric` then only chooses
+    checkpoints."""
+
+    comparisons: int | None = Field(None, ge=1, le=100_000)
+    """Pairs of trials that people compare before a search by eye ends, at most all there are; twice as many as trials
+    when left out."""
+
     constraints: tuple[Constraint, ...] = Field((), max_length=8)
     """Bounds that the result must meet, such as `val/count_accuracy >= 0.95`; a trial that breaks one loses against any
     that does not."""
@@ -241,6 +271,12 @@ class TuneSpec(Config):
     """Of what the sampler draws; the trials themselves train with `base.seed`."""
 
     @model_validator(mode="after")
+    def _trials_start_from_their_seeds(self) -> Self:
+        if self.base.start_from is not None:
+            raise field_error("base/start_from", "the trials of a search start from their seeds: leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _space_is_valid(self) -> Self:
         check_space(self.space, self.base, TrainSpec.model_validate)
         return self
@@ -256,7 +292,29 @@ class TuneSpec(Config):
             raise field_error("sampler", "cma-es improves one objective; nsga-ii and tpe take several")
         if self.stops_by is Scheduler.PBT:
             self._check_population()
+        self._check_judge()
         return self
+
+    def _check_judge(self) -> None:
+        if not self.is_by_eye:
+            if self.comparisons is not None:
+                raise field_error("comparisons", "people compare trials where the objective is human")
+            return
+        if self.most_trials < 2:
+            raise field_error("trials", "people compare two trials: at least 2")
+        refused = {
+            "objectives": (bool(self.objectives), "people are the objective: leave it out"),
+            "scheduler": (self.stops_by is not Scheduler.NONE, "people see trials that have ended: none stops early"),
+            "sampler": (
+                self.sampler in (Sampler.CMA_ES, Sampler.NSGA_II),
+                "tpe, random and grid take people's answers",
+            ),
+            "seeds": (self.seeds > 1, "people see one model of a trial"),
+            "warm_start": (self.warm_start is not None, "scores of another search's comparisons don't compare"),
+        }
+        for name, (is_set, message) in refused.items():
+            if is_set:
+                raise field_error(name, message)
 
     def _check_population(self) -> None:
         for path in domains_of(self.space):
@@ -269,11 +327,26 @@ class TuneSpec(Config):
     @property
     def stops_by(self) -> Scheduler:
         """The scheduler, with its default."""
-        return self.scheduler or (Scheduler.NONE if len(self.objectives) > 1 else Scheduler.ASHA)
+        stops_none = len(self.objectives) > 1 or self.is_by_eye
+        return self.scheduler or (Scheduler.NONE if stops_none else Scheduler.ASHA)
+
+    @property
+    def is_by_eye(self) -> bool:
+        """Whether people say how good the trials are."""
+        return self.objective is Judge.HUMAN
+
+    @property
+    def most_comparisons(self) -> int:
+        """How many pairs people compare: no more than there are, and none where the metrics decide."""
+        trials = self.most_trials
+        wanted = 2 * trials if self.comparisons is None else self.comparisons
+        return min(wanted, trials * (trials - 1) // 2) if self.is_by_eye else 0
 
     @property
     def goals(self) -> dict[str, bool]:
         """Metrics that the search improves, as rows name them, and whether each is better high."""
+        if self.is_by_eye:
+            return {HUMAN_SCORE: True}
         return {name: goal_of(name) is Goal.MAXIMIZE for name in self.objectives or (self.metric.row_name,)}
 
     @property

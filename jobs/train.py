@@ -7,6 +7,7 @@ from jobs.driver import DriverContext, connect, drive
 from jobs.specs import TrainSpec
 from jobs.training.champion_comparison import compare_with_champion
 from jobs.training.ray_fit import fit
+from jobs.training.start_model import copy_start_model
 from jobs.training.worker import TrainingTask
 
 __all__ = ["main"]
@@ -28,6 +29,7 @@ def _run(context: DriverContext) -> Result:
         attempt=context.attempt.number,
         cache_dir=context.cache_dir,
         data_dir=context.data_dir,
+        start=copy_start_model(context, spec),
     )
     result = fit(task, spec.scaling)
     compare_with_champion(context, result, spec.scaling)

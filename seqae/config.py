@@ -153,6 +153,10 @@ class LocalizerConfig(Config):
     kind: Literal["seeker", "small", "improved"] = "seeker"
     """"seeker": a peak of the error map with a softmax around it. "small": Figure 2. "improved": Table 3."""
 
+    centre: Literal["tanh", "clamp"] = "tanh"
+    """How "small" and "improved" keep a window's centre on the image. "tanh": squashed. "clamp": cut off at the edge,
+    where it has no gradient. The seeker's is a place on the image."""
+
     sizes: tuple[Annotated[int, Field(ge=4, le=252)], ...] = Field((20,), min_length=1, max_length=8)
     """Sides of the squares that objects may fill, in pixels: odd multiples of 4, growing. The window's stride is scaled
     by the size found / 20, so its bounds are those of an object of 20 pixels, as MNIST's digits are. Only the seeker
@@ -161,6 +165,10 @@ class LocalizerConfig(Config):
     scale: Literal["expected", "chosen"] = "expected"
     """What a seeker of several sizes scales its window by. "expected": the mean of the sizes near the peak, weighted as
     places are. "chosen": the size of the peak, with the gradient of the mean."""
+
+    support: bool = False
+    """Whether a seeker also considers the square around the error that hangs together with its peak, from 0.75 of the
+    smallest of `sizes` to 1.25 of the largest, and takes it where it is better isolated than the square of its own."""
 
     @model_validator(mode="after")
     def _sizes_are_ordered(self) -> Self:
@@ -402,7 +410,13 @@ class LossConfig(Config):
     then rewarded for looking where there is nothing to write."""
 
     alpha_mseot: float = Field(10.0, ge=0, le=1e6)
-    """Weight of MSEOT. Its (t-1)^2 weights are divided by their sum, so that T does not change the loss's scale."""
+    """Weight of MSEOT (Eq. 14)."""
+
+    mseot_weights: Literal["t-1", "t"] = "t-1"
+    """What the weight of the canvas after t writes is the square of. "t-1": Eq. 14, where the first write has none."""
+
+    mseot_normalized: bool = True
+    """Whether MSEOT's weights are divided by their sum, so that T does not change the loss's scale; Eq. 14 does not."""
 
     alpha_separation: float = Field(8.0, ge=0, le=1e6)
     """Weight of writing an object as if the one that was pasted beside it were not there (not in the paper)."""

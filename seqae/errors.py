@@ -25,5 +25,9 @@ class CheckpointError(Error):
     """A checkpoint can't be used: a file is missing or truncated, a hash is wrong, the format is of another version."""
 
 
+class NewerCheckpointError(CheckpointError):
+    """A newer release wrote the checkpoint: it is not damaged, and that release can use it."""
+
+
 class DivergedError(Error):
     """Training produced a loss that is not finite. The text names the iteration."""

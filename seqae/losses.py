@@ -32,12 +32,25 @@ def step_errors(image: Tensor, output: Output) -> Tensor:
     return (image - output.canvases).square().mean(dim=(2, 3, 4))
 
 
-def mseot_weights(steps: int, device: torch.device | None = None) -> Tensor:
-    """(t-1)^2 for t = 1..T, divided by their sum: [T]. One step alone has weight 1, since Eq. 14 would give it none."""
+def mseot_weights(
+    steps: int,
+    device: torch.device | None = None,
+    *,
+    base: Literal["t-1", "t"] = "t-1",
+    normalized: bool = True,
+) -> Tensor:
+    """The weights of MSEOT (Eq. 14): [T], the squares of t - 1 for t = 1..T, divided by their sum.
+
+    Args:
+        steps: T; one step alone has weight 1, since Eq. 14 would give it none.
+        device: of the result.
+        base: "t" for the squares of t.
+        normalized: False leaves out the division.
+    """
     if steps == 1:
         return torch.ones(1, device=device)
-    weights = torch.arange(steps, device=device, dtype=torch.float32).square()
-    return weights / weights.sum()
+    weights = (torch.arange(steps, device=device, dtype=torch.float32) + (base == "t")).square()
+    return weights / weights.sum() if normalized else weights
 
 
 def _region_loss(image: Tensor, output: Output, target: Literal["error", "image"], *, moves_window: bool) -> Tensor:
@@ -71,7 +84,10 @@ def total_loss(image: Tensor, output: Output, config: LossConfig, pasted: CopyPa
     """
     of_images = step_errors(image, output)  # [T+1, B]
     errors = of_images.mean(dim=1)
-    mseot = errors[1:] @ mseot_weights(len(output.steps), image.device)  # Eq. 14, c_t after t writes
+    by_step = mseot_weights(
+        len(output.steps), image.device, base=config.mseot_weights, normalized=config.mseot_normalized
+    )
+    mseot = errors[1:] @ by_step  # Eq. 14, c_t after t writes
     region = _region_loss(image, output, config.region_target, moves_window=config.region_moves_window)
     # The price makes small writes, which patch up others' strokes, give way to better first ones; large ones feel none.
     # An image that is not rebuilt yet pays none: writing nothing at all would be a way out.

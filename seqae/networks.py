@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from seqae.attention import Window
 from seqae.config import AttentionConfig, BackgroundConfig, CoderConfig, ModelConfig
+from seqae.localization.support import Square, bounding_square, connected_support, square_isolation
 
 __all__ = ["Background", "Code", "Coder", "Localization", "Localizer", "make_coder", "make_localizer"]
 
@@ -90,8 +91,10 @@ class _Regressor(nn.Module):
         if self.embed is not None:
             embedding = F.leaky_relu(self.embed(embedding), 0.01)
         raw = self.head(embedding).float()
-        x = (self.config.width - 1) / 2 * (1 + torch.tanh(raw[:, 0]))
-        y = (self.config.height - 1) / 2 * (1 + torch.tanh(raw[:, 1]))
+        is_clamped = self.config.localizer.centre == "clamp"
+        place = raw[:, :2].clamp(-1, 1) if is_clamped else torch.tanh(raw[:, :2])  # -1 to 1 over the image
+        x = (self.config.width - 1) / 2 * (1 + place[:, 0])
+        y = (self.config.height - 1) / 2 * (1 + place[:, 1])
         return Localization(Window(x, y, *_window_shape(raw[:, 2:], self.config.attention)), embedding)
 
 
@@ -130,6 +133,22 @@ class AnchorScores(NamedTuple):
     logits: Tensor  # [B, S * rows * columns]
 
 
+class Candidate(NamedTuple):
+    """The square around the connected support of the error at a seeker's peak, and where it is the better one."""
+
+    square: Square
+    is_better: Tensor  # [B] of bool
+
+
+class Place(NamedTuple):
+    """Where a seeker's anchors say that an object is."""
+
+    weights: Tensor  # [B, anchors], of the anchors near the peak, summing to 1
+    x: Tensor  # [B], pixels
+    y: Tensor  # [B], pixels
+    log_scale: Tensor  # [B], logarithm of the object's side / 20 pixels
+
+
 class Seeker(nn.Module):
     """Localization network: scores anchors by centre-surround contrast, reads the window off the features of the best.
 
@@ -138,6 +157,9 @@ class Seeker(nn.Module):
     square holds, so that a square which cuts an object loses), plus a learned part that starts at 0. A softmax over the
     anchors near the peak gives centre and size as expectations, so both are differentiable, and the centre never lies
     between two objects; the same weights pool the features for the rest. The size may be the peak's instead.
+
+    With `support` there is a second candidate: the square around the error that hangs together with what is at the
+    peak. Its isolation is compared with that of the anchors' square, and the better one is taken.
     """
 
     STRIDE = 4
@@ -145,6 +167,7 @@ class Seeker(nn.Module):
     SURROUND_WEIGHT = 4.0  # weight of the error in the frame of one cell around the square
     # A square twice as large must hold 2 ** 1.5 times the error: more than two objects have, less than one as large.
     SIZE_EXPONENT = 1.5
+    SUPPORT_SIDES = (0.75, 1.25)  # a support is an object from this share of the smallest size to this of the largest
     OFFSET = 4.0  # pixels: how far the head may move the centre
     SHARPNESS = 10.0
 
@@ -208,11 +231,11 @@ class Seeker(nn.Module):
         return AnchorScores(features.view(len(isolation), -1, 32), learned + self.SHARPNESS * isolation)
 
     def forward(self, error: Tensor) -> Localization:
-        return self.locate(self.score_anchors(error))
+        scores = self.score_anchors(error)
+        return self.locate(scores, self.candidate(error, scores.logits))
 
-    def locate(self, scores: AnchorScores) -> Localization:
-        """The window at the best anchor and those around it."""
-        features, logits = scores
+    def place(self, logits: Tensor) -> Place:
+        """Centre and size, as expectations over the best anchor and those around it, out of logits [B, anchors]."""
         peak = logits.detach().argmax(dim=1, keepdim=True)
         reach = (self.RADIUS + 0.5) * self.STRIDE
         near = ((self.cell_x - self.cell_x[peak]).abs() < reach) & ((self.cell_y - self.cell_y[peak]).abs() < reach)
@@ -220,6 +243,53 @@ class Seeker(nn.Module):
         # Sums of products, which autocast leaves in float32: matrix products in bfloat16 would snap the centre to a
         # quarter of a pixel.
         x, y = (weights * self.cell_x).sum(dim=1), (weights * self.cell_y).sum(dim=1)
+        log_scale = (weights * self.log_scale).sum(dim=1)
+        if self.config.localizer.scale == "chosen":  # a mean of two sizes may fit neither
+            log_scale = self.log_scale[peak.squeeze(1)] + (log_scale - log_scale.detach())
+        return Place(weights, x, y, log_scale)
+
+    @torch.no_grad()
+    def candidate(self, error: Tensor, logits: Tensor) -> Candidate | None:
+        """The support's square for error images [B, C, H, W], given their logits; None where the config asks for none.
+
+        It is better where its isolation is larger, it is no smaller or larger than objects are, and the peak is in it.
+        """
+        if not self.config.localizer.support:
+            return None
+        strength = error.float().abs().mean(dim=1)
+        place = self.place(logits)
+        own = Square(place.x, place.y, REFERENCE_SIZE * place.log_scale.exp())
+        square = bounding_square(connected_support(strength, place.x, place.y))
+        sizes = self.config.localizer.sizes
+        least, most = self.SUPPORT_SIDES[0] * sizes[0], self.SUPPORT_SIDES[1] * sizes[-1]
+        away = torch.maximum((square.x - place.x).abs(), (square.y - place.y).abs())
+        fits = (square.side >= least) & (square.side <= most) & (away <= square.side / 2)
+        gains = [
+            square_isolation(
+                strength,
+                given,
+                frame=self.STRIDE,
+                surround_weight=self.SURROUND_WEIGHT,
+                size_exponent=self.SIZE_EXPONENT,
+            )
+            for given in (square, own)
+        ]
+        return Candidate(square, fits & (gains[0] > gains[1]))
+
+    def locate(self, scores: AnchorScores, candidate: Candidate | None = None) -> Localization:
+        """The window at the best anchor and those around it, or at the candidate where that is better.
+
+        A candidate's values take the place of the expectations', whose gradients stay.
+        """
+        features, logits = scores
+        weights, x, y, log_scale = self.place(logits)
+        if candidate is not None:
+            square, is_better = candidate
+            sizes = (square.side.clamp(min=1) / REFERENCE_SIZE).log()
+            x, y, log_scale = (
+                torch.where(is_better, given + (own - own.detach()), own)
+                for own, given in ((x, square.x), (y, square.y), (log_scale, sizes))
+            )
         of_cells = weights.view(len(weights), len(self.sides), -1).sum(dim=1)
         pooled = (of_cells.to(features.dtype).unsqueeze(1) @ features).squeeze(1)
         place = torch.stack((2 * x / self.config.width - 1, 2 * y / self.config.height - 1), dim=1)
@@ -228,9 +298,6 @@ class Seeker(nn.Module):
         offset = self.OFFSET * torch.tanh(raw[:, :2])
         x = (x + offset[:, 0]).clamp(0, self.config.width - 1)
         y = (y + offset[:, 1]).clamp(0, self.config.height - 1)
-        log_scale = (weights * self.log_scale).sum(dim=1)
-        if self.config.localizer.scale == "chosen":  # a mean of two sizes may fit neither
-            log_scale = self.log_scale[peak.squeeze(1)] + (log_scale - log_scale.detach())
         scale = log_scale.exp()
         return Localization(Window(x, y, *_window_shape(raw[:, 2:], self.config.attention, scale)), embedding)
 

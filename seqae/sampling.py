@@ -18,13 +18,12 @@ from seqae.attention import Window, make_filters, write
 from seqae.compute.cpu_threads import flush_denormals
 from seqae.errors import SamplingError
 from seqae.model import Output, SequentialAutoEncoder
+from seqae.segmentation.ownership import active_writes
 from seqae.tensors import intensities
 
 __all__ = ["Layouts", "Samples", "fit_layouts", "sample_scenes"]
 
 _BATCH = 50
-_ACTIVE = 0.25
-"""A write is active if its energy is more than this part of an even share: 1 / (4 T) of all that its scene got."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Layouts:
     """[L, T, 5]: x, y, delta, sigma, gamma of each write; lengths in pixels."""
 
     active: NDArray[np.bool_]
-    """[L, T]: writes that carry a share of the scene, unlike the last touches."""
+    """[L, T]: writes that may own pixels (`seqae.segmentation.ownership`), unlike the last touches."""
 
     starts: NDArray[np.float32]
     """[L, C, H, W]: the canvas before the first write: zeros, or the background network's."""
@@ -80,9 +79,7 @@ def fit_layouts(model: SequentialAutoEncoder, images: NDArray[np.uint8]) -> Layo
         given = intensities(images[first : first + _BATCH])
         with torch.inference_mode():
             output: Output = model.eval()(given)
-        energy = output.writes.square().sum(dim=(2, 3, 4)).T  # [b, T]
-        share = energy / energy.sum(dim=1, keepdim=True).clamp(min=1e-12)
-        busy = (share > _ACTIVE / len(output.steps)).numpy()
+        busy = active_writes(output.writes.abs().sum(dim=2)).T.numpy()  # [b, T]
         windows.append(torch.stack(output.windows, dim=2).transpose(0, 1).numpy())
         active.append(busy)
         starts.append(output.start.numpy())

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from seqae.checkpoints import checkpoint
+from seqae.checkpoints.architecture import architecture_difference
 from seqae.checkpoints.manifest import Manifest, verify
 from seqae.compute.compilation import allow_compilations, has_compiler
 from seqae.compute.cpu_threads import flush_denormals
@@ -190,7 +191,7 @@ class Trainer:
         steps, started = 0, time.perf_counter()
         self._gradients.take_seconds()
         while self.iteration < self.iterations and not self._stop_agreed:
-            norm = self.train_step()
+            _, norm = self.train_step()
             steps += 1
             last = self.iteration == self.iterations
             due = last or self.iteration % schedule.checkpoint_every == 0
@@ -215,11 +216,11 @@ class Trainer:
         """
         self._stop_wanted = True
 
-    def train_step(self) -> Tensor:
+    def train_step(self) -> tuple[Tensor, Tensor]:
         """One optimizer step; every worker computes its share of the batch.
 
         Returns:
-            The gradient's norm before clipping.
+            The whole batch's `Losses` as one tensor, and the gradient's norm before clipping.
         """
         schedule = self.config.schedule
         batch = self._order.batch(self.iteration, schedule.batch_size)
@@ -247,7 +248,7 @@ class Trainer:
         self.scheduler.step()
         self.iteration += 1
         self._losses.append(losses)
-        return norm
+        return losses, norm
 
     def _loads(self, steps: int) -> tuple[WorkerLoad, ...]:
         """What the newest steps cost each worker; every worker calls it at the same iteration."""
@@ -318,6 +319,26 @@ class Trainer:
             trainer_state=state,
             before_commit=before_commit,
         )
+
+    def start_from(self, path: Path) -> int:
+        """Takes over the weights of another run's checkpoint; the optimizer and the schedule begin anew.
+
+        Args:
+            path: the checkpoint's folder, of a model with the same architecture. It needs no trainer's state.
+
+        Returns:
+            How many iterations the weights have seen.
+
+        Raises:
+            CheckpointError: it is damaged, or of a model with another architecture.
+        """
+        manifest = verify(path)
+        difference = architecture_difference(checkpoint.read_config(path).model, self.config.model)
+        if difference is not None:
+            field, theirs, own = difference
+            raise CheckpointError(f"{path}: of a model with another model.{field} ({theirs}; this run's is {own})")
+        self.model.load_state_dict(checkpoint.load_model(path, self.device).state_dict())
+        return manifest.iteration
 
     def load(self, path: Path, *, other_settings: bool = False) -> None:
         """Goes on from a checkpoint that `save` wrote, with the same results as a run that never stopped.

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from jobs.backends.loopback import loopback_unproxied
 from jobs.backends.mlflow import MlflowTracking
 from jobs.backends.ray import RayLauncher
+from jobs.telemetry.log_records import FORMAT_VARIABLE, configure_logging, format_named
 from seqae.errors import Error
 from service.app import create_app
 from service.db.access.tokens import Tokens
@@ -75,7 +76,8 @@ def run(settings: Settings) -> None:
 
 def main() -> int:
     """Serves with settings from the environment; the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Before the settings are read, so that what is wrong with them is said in the same format.
+    configure_logging(format_named(os.environ.get(FORMAT_VARIABLE)))
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # What it retries is logged once, by the caller, when all tries have failed.
     logging.getLogger("urllib3").setLevel(logging.ERROR)

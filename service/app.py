@@ -15,6 +15,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from jobs.interfaces import Launcher, Tracking
+from jobs.telemetry.log_records import FORMAT_VARIABLE
 from seqae.data.paths import ROOTS_VARIABLE
 from service.api.access.access_control import AccessControl
 from service.api.access.audit_trail import AuditTrail
@@ -25,9 +26,10 @@ from service.api.body_limit import BodyLimit
 from service.api.dependencies import AppContext
 from service.api.problems import install
 from service.api.reference.openapi import documented
+from service.api.request_context import RequestContext
 from service.api.request_guard import RequestGuard
 from service.api.responses import HeadRequests, RequestMetrics, SecurityHeaders
-from service.api.routes import access, disk, events, health, jobs, metrics, models, proxy, trials
+from service.api.routes import access, disk, events, health, jobs, metrics, models, nodes, proxy, trials
 from service.db.access.tokens import Tokens
 from service.db.audit import AuditLog
 from service.db.outbox import Outbox
@@ -47,7 +49,13 @@ from service.webhook_sender import WebhookSender
 __all__ = ["create_app"]
 
 _STATIC = Path(__file__).parent / "static"
-_PAGE = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css"}
+_PAGE = {
+    "/": "index.html",
+    "/page.js": "page.js",
+    "/page.css": "page.css",
+    "/compare": "compare.html",
+    "/compare.js": "compare.js",
+}
 _STOP_SECONDS = 4.0
 
 _BUILT_IN: dict[str, Scope | None] = {
@@ -93,6 +101,7 @@ def create_app(
         settings.model_name,
         cache_dir=settings.cache_dir,
         data_dir=settings.data_dir,
+        registry=server,
     )
     decoders = DecoderPool(settings.max_image_pixels, settings.decode_seconds)
     if inference is not None:
@@ -127,9 +136,9 @@ def create_app(
     table = RouteTable(_BUILT_IN)
     _guard(app, context, table)
     install(app)
-    for routes in (jobs, trials, events, models, disk, access, proxy, health, metrics):
+    for routes in (jobs, trials, events, models, disk, nodes, access, proxy, health, metrics):
         app.include_router(routes.router)
-    app.openapi = lambda: documented(app)  # type: ignore[method-assign]
+    app.openapi = lambda: documented(app, table, needs_tokens=settings.needs_tokens)  # type: ignore[method-assign]
     for address, name in _PAGE.items():
         app.add_api_route(address, partial(_file, name), include_in_schema=False, dependencies=[public()])
     table.load(app)
@@ -176,7 +185,7 @@ def _guard(app: FastAPI, context: AppContext, table: RouteTable) -> None:
             allow_origins=settings.cors_origins,
             allow_methods=("GET", "POST", "PATCH", "DELETE"),
             allow_headers=("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"),
-            expose_headers=("Location", "Retry-After", "Seqae-Warnings"),
+            expose_headers=("Location", "Retry-After", "Seqae-Warnings", "X-Request-ID"),
         )
     app.add_middleware(
         RequestGuard, allowed_hosts=(settings.host, *settings.allowed_hosts), cors_origins=settings.cors_origins
@@ -184,6 +193,7 @@ def _guard(app: FastAPI, context: AppContext, table: RouteTable) -> None:
     app.add_middleware(AuditTrail, table=table, log=context.audit)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics, metrics=context.metrics)
+    app.add_middleware(RequestContext)
 
 
 def _file(name: str) -> FileResponse:
@@ -192,7 +202,11 @@ def _file(name: str) -> FileResponse:
 
 def _drivers_environment(settings: Settings) -> dict[str, str]:
     """What every driver on the cluster must know of this installation."""
-    environment = {"MLFLOW_TRACKING_URI": settings.mlflow_url, "SEQAE_CACHE_DIR": str(settings.cache_dir)}
+    environment = {
+        "MLFLOW_TRACKING_URI": settings.mlflow_url,
+        "SEQAE_CACHE_DIR": str(settings.cache_dir),
+        FORMAT_VARIABLE: settings.log_format,
+    }
     if settings.data_dir is not None:
         environment["SEQAE_DATA_DIR"] = str(settings.data_dir)
     if settings.data_roots:

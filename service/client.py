@@ -16,11 +16,12 @@ from seqae.config import Config
 from service.connection import Connection, find_token, header_value, parse_answer, path_segment
 from service.errors import ApiError
 from service.schemas.access import AuditPage, TokenCreated, TokenView
+from service.schemas.cluster import JoinInformation, NodeList
 from service.schemas.disk import DiskView
 from service.schemas.health import Readiness
 from service.schemas.jobs import END_OF_EVENTS, AttemptView, Event, FrameList, JobView, Page, Validation
 from service.schemas.models import Invert, MediaType, ModelStatus, ReconstructionView, RegisteredModelView
-from service.schemas.trials import TrialPage, TrialView
+from service.schemas.trials import PairPage, TrialPage, TrialView
 from service.scopes import Scope
 
 __all__ = ["Client"]
@@ -137,6 +138,23 @@ class Client:
     def trial(self, job_id: str, number: int) -> TrialView:
         """One trial of a search, with its film strips."""
         return parse_answer(self._connection.call("GET", f"{_path(job_id)}/trials/{number}"), TrialView)
+
+    def pairs(self, job_id: str, limit: int = 1) -> PairPage:
+        """Pairs of a search by eye that people may compare now, those first that say most."""
+        return parse_answer(self._connection.call("GET", f"{_path(job_id)}/pairs", params={"limit": limit}), PairPage)
+
+    def answer_pair(self, job_id: str, pair: int, better: int | None, *, owner: str = "") -> PairPage:
+        """Says which trial of a pair is better, and gives the next pair.
+
+        Args:
+            job_id: of the search.
+            pair: its number.
+            better: number of the better trial; None: they are equally good.
+            owner: who says so.
+        """
+        body = {"better": "equal" if better is None else better}
+        answer = self._connection.call("POST", f"{_path(job_id)}/pairs/{pair}", json=body, headers=_owner(owner))
+        return parse_answer(answer, PairPage)
 
     def set_priority(self, job_id: str, priority: int) -> JobView:
         """Moves a job in the queue; higher goes first."""
@@ -268,6 +286,20 @@ class Client:
             self._connection.call("POST", path, json={"why": why}, headers=_owner(owner)), RegisteredModelView
         )
 
+    def promote_trial(self, job_id: str, number: int, *, why: str = "", owner: str = "") -> RegisteredModelView:
+        """Makes the model of a search's trial a version and the champion.
+
+        Args:
+            job_id: of the search, which has ended.
+            number: of the trial.
+            why: for whoever reads the history.
+            owner: who asks.
+        """
+        path = f"{_path(job_id)}/trials/{number}:promote"
+        return parse_answer(
+            self._connection.call("POST", path, json={"why": why}, headers=_owner(owner)), RegisteredModelView
+        )
+
     def rollback(self, name: str, *, why: str = "", owner: str = "") -> RegisteredModelView:
         """Makes the champion before the champion again.
 
@@ -369,6 +401,14 @@ class Client:
     def disk(self) -> DiskView:
         """What the service keeps on its disk, by kind, owner and job."""
         return parse_answer(self._connection.call("GET", "/disk"), DiskView)
+
+    def nodes(self) -> NodeList:
+        """The machines of the cluster and what runs on them."""
+        return parse_answer(self._connection.call("GET", "/nodes"), NodeList)
+
+    def join_information(self) -> JoinInformation:
+        """What a machine must know and have to join the cluster; needs a token of an admin where tokens are on."""
+        return parse_answer(self._connection.call("GET", "/cluster/join"), JoinInformation)
 
 
 def _body(spec: AnySpec | Mapping[str, Any]) -> Any:

@@ -10,8 +10,11 @@ from seqae.errors import Error
 
 __all__ = [
     "PROBLEM_TYPES",
+    "AnswerError",
     "ApiError",
+    "BackupError",
     "BodyTooLargeError",
+    "ClusterClosedError",
     "ConflictError",
     "CursorError",
     "FieldProblem",
@@ -26,6 +29,7 @@ __all__ = [
     "ModelLoadingError",
     "ModelNotFoundError",
     "ModelTimeoutError",
+    "NewerDatabaseError",
     "NotAcceptableError",
     "OverloadedError",
     "ProblemType",
@@ -62,12 +66,20 @@ class ConflictError(Error):
     """The job's state, or an earlier use of the same idempotency key, forbids what was asked."""
 
 
+class ClusterClosedError(Error):
+    """No machine can join this cluster: its head listens for none, or nobody has said where it does."""
+
+
 class SpecRefusedError(Error):
     """A valid spec that can't be run here, such as one that asks for more than the cluster has."""
 
     def __init__(self, problems: tuple[FieldProblem, ...]) -> None:
         super().__init__("; ".join(problem.detail for problem in problems))
         self.problems = problems
+
+
+class AnswerError(Error):
+    """An answer to a pair of trials that names neither of them."""
 
 
 class QuotaError(Error):
@@ -80,6 +92,14 @@ class CursorError(Error):
 
 class StoreUnavailableError(Error):
     """The job database does not answer. Try again later."""
+
+
+class NewerDatabaseError(Error):
+    """The tables of the job database are of a newer release, which this one would damage."""
+
+
+class BackupError(Error):
+    """A backup can't be made or restored. The text names the file or the archive's member, and quotes no content."""
 
 
 class StaleRowError(Error):
@@ -236,6 +256,7 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
         ConflictError: ProblemType(
             409, "conflict", "The job's state, or an earlier use of the same idempotency key, forbids what was asked"
         ),
+        ClusterClosedError: ProblemType(409, "cluster-closed", "No machine can join this cluster"),
         BodyTooLargeError: ProblemType(413, "body-too-large", "A body larger than this service takes"),
         MediaTypeError: ProblemType(415, "media-type", "A body of a type that this address does not take"),
         ForeignHostError: ProblemType(421, "foreign-host", "A request to a name that is none of this service's"),
@@ -244,6 +265,7 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
             "spec-refused",
             "A valid spec that can't be run here, such as one that asks for more than the cluster has",
         ),
+        AnswerError: ProblemType(422, "answer", "An answer to a pair of trials that names neither of them"),
         UploadError: ProblemType(422, "upload", "A well-formed request whose image can't be used"),
         seqae.ImageError: ProblemType(
             422, "image", "An image given for reconstruction can't be used: not an image, truncated, or too large"
@@ -289,6 +311,9 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
             "A checkpoint can't be used: a file is missing or truncated, a hash is wrong, "
             "the format is of another version",
         ),
+        seqae.NewerCheckpointError: ProblemType(
+            500, "newer-checkpoint", "A newer release wrote the checkpoint, and can use it"
+        ),
         seqae.DivergedError: ProblemType(500, "diverged", "Training produced a loss that is not finite"),
         jobs.SubmissionRefused: ProblemType(
             500,
@@ -314,6 +339,8 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
         jobs.OutOfMemoryError: ProblemType(500, "out-of-memory", "The main memory or the GPU's memory did not suffice"),
         jobs.DiskFullError: ProblemType(500, "disk-full", "The disk that holds the job's folder is full"),
         # Raised outside the service.
+        NewerDatabaseError: ProblemType(500, "newer-database", "The job database is that of a newer release"),
+        BackupError: ProblemType(500, "backup", "A backup can't be made or restored"),
         StackError: ProblemType(500, "stack", "The embedded stack can't be started, found or ended"),
         ApiError: ProblemType(500, "api", "The service refused a client's request, or can't be reached"),
     }

@@ -15,6 +15,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from jobs.telemetry.log_records import LogFormat
 from service.settings import Settings
 
 __all__ = ["Server", "ServerConfig"]
@@ -57,7 +58,7 @@ class ServerConfig(uvicorn.Config):
             timeout_graceful_shutdown=_GRACE_SECONDS,
             timeout_keep_alive=_IDLE_SECONDS,
             h11_max_incomplete_event_size=_LARGEST_HEAD,
-            access_log=False,
+            access_log=settings.log_format is LogFormat.JSON,
             log_config=None,
             server_header=False,
         )

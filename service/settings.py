@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from jobs.telemetry.log_records import LogFormat
 from seqae.errors import Error
 from service.scopes import Scope
 
@@ -211,6 +212,9 @@ class Settings(ReconcilerSettings, BaseSettings):
     ray_token_file: Path | None = None
     """File with Ray's token, mode 0600."""
 
+    head_address: str = Field("", max_length=300)
+    """Where Ray's head listens for machines that join, as host:port, for `seqae join`; empty: none can."""
+
     ray_timeout: float = Field(5.0, gt=0)
     """Longest wait for an answer of Ray; without a limit a dead head costs a minute a call."""
 
@@ -218,6 +222,12 @@ class Settings(ReconcilerSettings, BaseSettings):
 
     reconcile: bool = True
     """Off: this process starts and watches no jobs; others do."""
+
+    # --- logs
+
+    log_format: LogFormat = LogFormat.TEXT
+    """How this process, the other parts that `seqae up` starts, drivers and workers write their logs: `text`, lines for
+    people, or `json`, an object a line. With `json` each request leaves a line, too."""
 
     # --- webhooks
 

@@ -75,6 +75,7 @@ class FakeDriver:
         loss: float | None = None,
         images_per_second: float | None = None,
         eta_seconds: float | None = None,
+        comparisons_missing: int | None = None,
     ) -> None:
         """Writes a heartbeat; on the cluster the attempt runs.
 
@@ -85,6 +86,7 @@ class FakeDriver:
             loss: of the last iteration.
             images_per_second: its speed.
             eta_seconds: the time left.
+            comparisons_missing: answers that a search by eye waits for.
         """
         now = self._plane.now.timestamp()
         last = self.folder.read_progress()
@@ -99,6 +101,7 @@ class FakeDriver:
                 loss=loss,
                 images_per_second=images_per_second,
                 eta_seconds=eta_seconds,
+                comparisons_missing=comparisons_missing,
             )
         )
         if self.process is not None:

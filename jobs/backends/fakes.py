@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from jobs.cluster.nodes import ClusterNode
 from jobs.directory.records import EvaluationReport
 from jobs.errors import LauncherUnavailable, NoModel, NoRun, SubmissionRefused, TrackingUnavailable
 from jobs.interfaces import (
@@ -49,6 +50,8 @@ class FakeLauncher:
         """Ids in the order in which they were really started; one that existed already is not repeated."""
         self.stopped: list[str] = []
         """Ids in the order in which stop was called."""
+        self.machines: tuple[ClusterNode, ...] = ()
+        """What `nodes` answers."""
         self._capacity = capacity or Capacity((NodeCapacity(cpus=2, gpus=0, memory_bytes=8e9),))
         self._states: dict[str, ProcessState] = {}
         self._logs: dict[str, str] = {}
@@ -91,6 +94,11 @@ class FakeLauncher:
         """See `jobs.interfaces.Launcher.capacity`."""
         self._answer()
         return self._capacity
+
+    def nodes(self) -> tuple[ClusterNode, ...]:
+        """See `jobs.interfaces.Launcher.nodes`."""
+        self._answer()
+        return self.machines
 
     def cluster_id(self) -> str:
         """See `jobs.interfaces.Launcher.cluster_id`."""
@@ -211,12 +219,13 @@ class FakeTracking:
         checkpoint_dir: Path,
         metrics: Mapping[str, float],
         report: EvaluationReport | None,
+        decided: Promotion | None = None,
     ) -> Registration:
         """See `jobs.interfaces.Tracking.register`."""
         self._answer()
         self._run(run_id)
         for version in self.versions:
-            if version.job_id == job_id:
+            if version.run_id == run_id:
                 return Registration(version, self.promotions[version.key])
         number = str(1 + sum(version.name == model for version in self.versions))
         made = ModelVersion(
@@ -233,8 +242,10 @@ class FakeTracking:
         self.versions.append(made)
         if report is not None:
             self.reports[made.key] = report
-        promotion = decide(report, self._champion_of(model))
+        promotion = decided or decide(report, self._champion_of(model))
         self.promotions[made.key] = promotion
+        if decided is not None:
+            return Registration(self._with_flag(made), promotion)
         if promotion.promoted:
             self._move_champion(model, number, "", promotion.reason)
         else:

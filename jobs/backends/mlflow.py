@@ -24,6 +24,7 @@ from jobs.directory.layout import JobFolder
 from jobs.directory.records import EvaluationReport, TrialRow, TrialState
 from jobs.errors import NoRun, TrackingRefused
 from jobs.interfaces import ModelVersion, OpenRun, RegisteredModel, Registration, RunDetails, RunRef, RunStatus
+from jobs.promotion import Promotion
 
 if TYPE_CHECKING:
     import mlflow
@@ -216,11 +217,12 @@ class MlflowTracking:
         checkpoint_dir: Path,
         metrics: Mapping[str, float],
         report: EvaluationReport | None,
+        decided: Promotion | None = None,
     ) -> Registration:
         """See `jobs.interfaces.Tracking.register`."""
         with self._errors_of(run_id):
             run = self._active_run(run_id)
-            made = self._registry.register(job_id, run_id, model, checkpoint_dir, metrics, report)
+            made = self._registry.register(job_id, run_id, model, checkpoint_dir, metrics, report, decided)
             if _MODELS_TAG not in run.data.tags:
                 self._client.set_tag(run_id, _MODELS_TAG, json.dumps([_logged_model(run_id)]))
             return made

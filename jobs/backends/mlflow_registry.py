@@ -80,6 +80,7 @@ class ModelRegistry:
         checkpoint_dir: Path,
         metrics: Mapping[str, float],
         report: EvaluationReport | None,
+        decided: Promotion | None = None,
     ) -> Registration:
         """See `jobs.interfaces.Tracking.register`."""
         create_unless_exists(lambda: self._client.create_registered_model(model))
@@ -88,7 +89,11 @@ class ModelRegistry:
             entity = _oldest(known)
         else:
             entity = self._create_version(job_id, run_id, model, checkpoint_dir, metrics, report)
-        promotion = _promotion(entity) or self._decide(entity, report)
+        promotion = _promotion(entity)
+        if promotion is None and decided is not None:
+            self._keep_decision(entity, promotion := decided)
+        elif promotion is None:
+            promotion = self._decide(entity, report)
         entity = self._client.get_model_version(model, entity.version)
         return Registration(_model_version(entity, checkpoint_dir), promotion)
 
@@ -125,11 +130,14 @@ class ModelRegistry:
                 self._move_champion(entity.name, entity.version, "", promotion.reason)
             else:
                 self._client.set_registered_model_alias(entity.name, CHALLENGER, entity.version)
+        self._keep_decision(entity, promotion)
+        return promotion
+
+    def _keep_decision(self, entity: Any, promotion: Promotion) -> None:
         text = promotion.model_dump_json()
         if len(text) > _MAX_TAG:
             text = promotion.model_copy(update={"scores": {}}).model_dump_json()[:_MAX_TAG]
         self._client.set_model_version_tag(entity.name, entity.version, _PROMOTION_TAG, text)
-        return promotion
 
     def _champion_of(self, entity: Any) -> Champion | None:
         if entity is None or not _is_ours(entity):

@@ -17,6 +17,7 @@ from jobs.backends.mlflow_client import import_mlflow
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import DatasetRecord, MetricRow, NoteKind, Shipped, TrialRow
 from jobs.errors import FolderError
+from jobs.search.settings import HUMAN_SCORE
 
 if TYPE_CHECKING:
     import mlflow
@@ -28,9 +29,10 @@ logger = logging.getLogger(__name__)
 TRIALS_TABLE = "trials.json"
 """Artifact with the table of a search's trials, as MLflow's page shows tables."""
 
-_TABLE_SCORES = tuple(f"val/{name}" for name in ("objective", "mse", "fg_ari", "count_accuracy"))
+_TABLE_SCORES = (HUMAN_SCORE, *(f"val/{name}" for name in ("objective", "mse", "fg_ari", "count_accuracy")))
 
 _DATASET_TAG = "seqae.dataset"
+_START_TAG = "seqae.start_from"
 _IMAGES_TAG = "mlflow.loggedImages"
 _TABLES_TAG = "mlflow.loggedArtifacts"
 
@@ -77,6 +79,7 @@ class Shipper:
         self._ship_frames(folder, run, _FRAME_KEYS.get(kind, _FILM_STRIP), shipped)
         self._ship_artifacts(folder, run_id, shipped)
         self._ship_dataset(folder, run_id, kind, shipped)
+        self._ship_start(folder, run_id, shipped)
 
     def ship_trials(self, folder: JobFolder, run: Any, rows: Sequence[TrialRow]) -> None:
         """Sends the table of a search's trials when it has changed, and in the end the best one's parameters.
@@ -140,6 +143,18 @@ class Shipper:
         if record is not None and shipped.data != record.checksum:
             self._client.log_inputs(run_id, [_dataset_input(record, kind)])
             shipped.data = record.checksum
+            folder.write_shipped(shipped)
+
+    def _ship_start(self, folder: JobFolder, run_id: str, shipped: Shipped) -> None:
+        """Tags the run with the model that training started from: the spec may say `champion`, which moves."""
+        try:
+            start = folder.read_start()
+        except FolderError as error:
+            logger.warning("%s", error)
+            return
+        if start is not None and shipped.start_from != start.model:
+            self._client.set_tag(run_id, _START_TAG, start.model[:_MAX_TAG_LENGTH])
+            shipped.start_from = start.model
             folder.write_shipped(shipped)
 
 

@@ -13,6 +13,8 @@ from typing import Any, Self
 
 import httpx
 
+from jobs.backends.ray_nodes import RayAnswers, cluster_nodes
+from jobs.cluster.nodes import ClusterNode
 from jobs.directory.layout import JobFolder
 from jobs.errors import LauncherUnavailable, SubmissionRefused
 from jobs.interfaces import Capacity, NodeCapacity, ProcessState, Submission
@@ -23,6 +25,15 @@ logger = logging.getLogger(__name__)
 
 # A new head answers its first submission after 4 s.
 _SUBMIT_TIMEOUT = 15.0
+
+_ALL_ALIVE = {
+    "detail": "false",
+    "limit": "10000",
+    "filter_keys": "state",
+    "filter_predicates": "=",
+    "filter_values": "ALIVE",
+}
+"""Parameters of a list of actors: those that live."""
 
 _TUNABLES = ("hugetlb=1", "trim_threshold=1073741824", "mmap_threshold=33554432")
 MALLOC = {"GLIBC_TUNABLES": ":".join(f"glibc.malloc.{tunable}" for tunable in _TUNABLES)}
@@ -147,18 +158,30 @@ class RayLauncher:
             )
         )
 
+    def nodes(self) -> tuple[ClusterNode, ...]:
+        """See `jobs.interfaces.Launcher.nodes`."""
+        summary = _json(self._call("GET", "/nodes", params={"view": "summary"}))
+        report = _json(self._call("GET", "/api/cluster_status"))
+        actors = _json(self._call("GET", "/api/v0/actors", params=_ALL_ALIVE))
+        answers = RayAnswers.parse(summary, report, actors, self._jobs())
+        if not answers.nodes:
+            raise LauncherUnavailable("the cluster has no machine yet")
+        return cluster_nodes(answers)
+
     def cluster_id(self) -> str:
         """See `jobs.interfaces.Launcher.cluster_id`."""
         return str(_json(self._call("GET", "/api/version"))["session_name"])
 
     def live(self) -> set[str]:
         """See `jobs.interfaces.Launcher.live`."""
-        found = _json(self._call("GET", "/api/jobs/"))
         return {
             str(job["submission_id"])
-            for job in found
+            for job in self._jobs()
             if job["type"] == "SUBMISSION" and not ProcessState(job["status"]).is_terminal()
         }
+
+    def _jobs(self) -> Any:
+        return _json(self._call("GET", "/api/jobs/"))
 
     def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:

@@ -46,6 +46,8 @@ def inherit_search(before: JobFolder, mine: JobFolder) -> None:
     """
     if mine.attempt(0).path.exists():
         return
+    if before.answers.is_file():
+        write_atomically(mine.answers, before.answers.read_bytes())
     done = {number: row for number, row in before.trials().items() if row.state.has_model}
     for folder in sorted((before.path / "trials").glob("*")):
         number = int(folder.name)
@@ -91,7 +93,17 @@ def _take(before: JobFolder, mine: JobFolder, checkpoints: list[Path], last: int
     if last is None:
         for result in filter(None, map(_success, before.attempts())):
             AttemptFolder(draft, 0).write_result(result.model_copy(update={"checkpoint": None}))
+        _take_last_frame(before, draft)
     draft.rename(target)
+
+
+def _take_last_frame(before: JobFolder, draft: Path) -> None:
+    """Takes the newest film strip of a run that has ended: people may still have to compare it with others."""
+    found = {step: attempt.frames / f"{step}.png" for attempt in before.attempts() for step in attempt.frame_steps()}
+    if found:
+        step = max(found)
+        (draft / "frames").mkdir(exist_ok=True)
+        _link_or_copy(str(found[step]), str(draft / "frames" / f"{step}.png"))
 
 
 def _checkpoints(folder: JobFolder) -> list[Path]:

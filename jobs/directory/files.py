@@ -79,12 +79,13 @@ def describe_invalid(error: ValidationError) -> str:
     return f"{place}: {first['msg']}" if place else first["msg"]
 
 
-def append_record(path: Path, row: BaseModel) -> None:
+def append_record(path: Path, row: BaseModel, *, durable: bool = False) -> None:
     """Appends a record to a file as one line of JSON, on a line of its own even after a torn one.
 
     Args:
         path: of the file; it is made where it is missing.
         row: the record.
+        durable: it is on the disk when this returns.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     line = row.model_dump_json(by_alias=True).encode() + b"\n"
@@ -96,6 +97,8 @@ def append_record(path: Path, row: BaseModel) -> None:
                 # A killed writer tore the last line; without this its rest would swallow ours.
                 line = b"\n" + line
         file.write(line)
+        if durable:
+            os.fsync(file.fileno())
 
 
 def read_records(path: Path, model: type[RecordT]) -> Iterator[RecordT]:

@@ -5,7 +5,9 @@ The control plane and an attempt on the cluster communicate by these files, whic
     spec.json                the JobSpec, with the version of its format
     control.json             what the control plane wants; an attempt older than it names is fenced
     shipped.json             how far the metrics have been copied to the tracking server
+    start/, start.json       weights of another model that training starts from, and which model that was
     optuna.journal           of a search: its trials, as Optuna knows them
+    comparisons.jsonl        of a search by eye: what people said of pairs of trials, written by the control plane
     trials/<k>/              a trial of a search: a folder of the same shape, without a control.json of its own
     trials/<k>/seeds/<s>/    the same training with a further seed
     retrained/               the winner's settings, trained once more
@@ -43,6 +45,7 @@ from jobs.directory.records import (
     Result,
     SearchReport,
     Shipped,
+    StartRecord,
     TrialRow,
 )
 from jobs.directory.stored_specs import spec_from_json, spec_to_json
@@ -168,7 +171,9 @@ class JobFolder:
 
     def __init__(self, path: Path, control: Path | None = None) -> None:
         self.path = path
+        self.answers = path / "comparisons.jsonl"
         self._control = (path if control is None else control) / "control.json"
+        self.start = path / "start"
 
     def read_spec(self) -> AnySpec:
         """The job's spec.
@@ -199,6 +204,14 @@ class JobFolder:
     def write_control(self, control: Control) -> None:
         """Replaces control.json, whatever it says; see `jobs.directory.fencing.issue_control` for the guarded write."""
         write_atomically(self._control, control.model_dump_json())
+
+    def read_start(self) -> StartRecord | None:
+        """The model whose weights are in `start`; None where there are none, or not all yet. Raises: FolderError."""
+        return read_record(self.path / "start.json", StartRecord)
+
+    def write_start(self, record: StartRecord) -> None:
+        """Replaces start.json: the weights are there."""
+        write_atomically(self.path / "start.json", record.model_dump_json())
 
     def attempt(self, number: int) -> AttemptFolder:
         """Folder of an attempt, whether it exists or not."""

@@ -167,6 +167,8 @@ class Progress(_Record):
     """The trial that would win a search now."""
     best_metrics: dict[str, float] | None = None
     """What that trial has of the metrics that the search improves."""
+    comparisons_missing: int | None = Field(None, ge=0, le=_MOST)
+    """Answers of people that a search by eye waits for before it goes on; None while it trains, and of other jobs."""
 
 
 class Failure(_Record):
@@ -215,6 +217,12 @@ class NoteKind(StrEnum):
     """Training diverged, and goes on from before that with half the learning rate."""
     SLOW_WORKER = "slow_worker"
     """A worker is much slower than the others."""
+    STARTED_FROM = "started_from"
+    """Training starts from another model's weights."""
+    IDLE_GPU = "idle_gpu"
+    """A worker's GPU is hardly used."""
+    GPU_ERRORS = "gpu_errors"
+    """A GPU's memory has errors that could not be corrected."""
     RETRAINING = "retraining"
     """A search trains its best trial's settings once more."""
 
@@ -238,6 +246,15 @@ class DatasetRecord(_Record):
     """How many images the choices are made on."""
     test: int
     """How many images the results are of."""
+
+
+class StartRecord(_Record):
+    """start.json: the model whose weights a run starts from."""
+
+    model: str
+    """NAME/VERSION or a job's id: what the spec's selector was when the weights were copied."""
+    iteration: int
+    """How many optimizer steps they had seen."""
 
 
 class PerImageScores(_Record):
@@ -283,6 +300,8 @@ class EvaluationReport(_Record):
     that of releases which did not write it down."""
     against: CrossEvaluation | None = None
     """None where there was no champion, or the registry did not answer."""
+    chosen_by: str | None = None
+    """Who chose the model among others, in words; None where metrics did."""
 
     def is_comparable(self, other: "EvaluationReport") -> bool:
         """Whether both were made on the same test images, by the same rule."""
@@ -365,5 +384,7 @@ class Shipped(_Record):
     """The data set in words, as it was set for a tag."""
     data: str | None = None
     """Checksum of the data set that was named as the run's."""
+    start_from: str | None = None
+    """The model that training started from, as it was set for a tag."""
     closed_below: str | None = None
     """Of a trial that is over: the run of the search below which its own run has been closed."""

@@ -6,6 +6,7 @@ A spec outlives the release that wrote it: in the job table, and in the job's fo
 import json
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from importlib.metadata import version as version_of
 from types import MappingProxyType
 from typing import Any
 
@@ -52,7 +53,8 @@ def parse_spec(stored: object, version: int | None) -> AnySpec:
     number = 1 if version is None else version
     if number > SPEC_VERSION:
         raise SpecUnreadable(
-            f"it was stored by a newer release (version {number} of the format; this one reads {SPEC_VERSION})",
+            f"it was stored by a newer release (version {number} of the format; this one, seqae {version_of('seqae')}, "
+            f"reads {SPEC_VERSION}): install that release again to run it",
             is_newer=True,
         )
     if not isinstance(stored, dict):

@@ -9,9 +9,11 @@ from pydantic import AfterValidator, Field
 from seqae.config import Config
 
 __all__ = [
+    "HUMAN_SCORE",
     "SECONDS_PER_IMAGE",
     "Constraint",
     "Goal",
+    "Judge",
     "Objective",
     "Retrain",
     "Sampler",
@@ -22,6 +24,19 @@ __all__ = [
 
 SECONDS_PER_IMAGE = "train/seconds_per_image"
 """Seconds that training took for an image, over all workers, as last reported: 1 / `train/images_per_second`."""
+
+
+HUMAN_SCORE = "human/score"
+"""What people's comparisons say of a trial: its score in the Bradley-Terry model, higher is better."""
+
+
+class Judge(StrEnum):
+    """What says how good a trial is."""
+
+    METRICS = "metrics"
+    """Its metrics on `val`."""
+    HUMAN = "human"
+    """People, who compare film strips of two trials."""
 
 
 class Sampler(StrEnum):

@@ -11,7 +11,7 @@ from jobs.error_classes import is_disk_full
 from jobs.errors import DiskFullError, FencedError
 from jobs.specs import SelectionMetric
 from seqae.checkpoints.manifest import verify
-from seqae.errors import CheckpointError
+from seqae.errors import CheckpointError, NewerCheckpointError
 
 __all__ = ["CheckpointManager", "Checkpointable"]
 
@@ -58,7 +58,11 @@ class CheckpointManager:
             raise FencedError(f"attempt {control.attempt} has taken over from attempt {self._attempt.number}")
 
     def newest(self) -> Path | None:
-        """The newest checkpoint that is whole, to resume from. Damaged ones are skipped, and each is noted."""
+        """The newest checkpoint that is whole, to resume from. Damaged ones are skipped, and each is noted.
+
+        Raises:
+            NewerCheckpointError: a newer release wrote it, and this one can't go on from there.
+        """
         return next((path for path in self._folder.checkpoint_paths() if self._is_whole(path)), None)
 
     def best(self) -> Path | None:
@@ -129,6 +133,8 @@ class CheckpointManager:
     def _is_whole(self, path: Path) -> bool:
         try:
             verify(path)
+        except NewerCheckpointError:
+            raise  # it is whole: to begin anew would throw away what that release has trained
         except CheckpointError as error:
             if path not in self._damaged:
                 self._damaged.add(path)

@@ -49,7 +49,9 @@ def evaluate_on_test(
     )
 
 
-def write_report(attempt: AttemptFolder, model_name: str, data: Dataset, final: Evaluation) -> None:
+def write_report(
+    attempt: AttemptFolder, model_name: str, data: Dataset, final: Evaluation, *, chosen_by: str | None = None
+) -> None:
     """Writes test.json, by which the control plane decides on the champion.
 
     Args:
@@ -57,6 +59,7 @@ def write_report(attempt: AttemptFolder, model_name: str, data: Dataset, final: 
         model_name: of the registered model that its model becomes a version of.
         data: whose test images were used.
         final: what `evaluate_on_test` gave.
+        chosen_by: who chose the model among others, in words; None where metrics did.
     """
     _, channels, height, width = data.test.images.shape
     attempt.write_report(
@@ -68,6 +71,7 @@ def write_report(attempt: AttemptFolder, model_name: str, data: Dataset, final: 
             channels=channels,
             scores=per_image_scores(final),
             scoring_version=SCORING_VERSION,
+            chosen_by=chosen_by,
         )
     )
 

@@ -2,11 +2,11 @@
 
 import logging
 import math
-import sys
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from jobs.driver import LOG_FORMAT, LOG_TIME
+from jobs.telemetry.log_records import FORMAT_VARIABLE, JOB_VARIABLE, format_named, make_handler
 
 if TYPE_CHECKING:
     from seqae.optimization.progress import Progress
@@ -22,9 +22,7 @@ def log_to_standard_error() -> None:
     logger = logging.getLogger("jobs")
     if logger.handlers:
         return  # the process of a trial is used again
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(LOG_FORMAT, LOG_TIME))
-    logger.addHandler(handler)
+    logger.addHandler(make_handler(format_named(os.environ.get(FORMAT_VARIABLE)), os.environ.get(JOB_VARIABLE)))
     logger.setLevel(logging.INFO)
     # Ray's own handler of the root logger would print it once more.
     logger.propagate = False

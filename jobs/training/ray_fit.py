@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.backends.loopback import loopback_unproxied
 from jobs.directory.layout import JobFolder
+from jobs.directory.placements import Placement, write_placement
 from jobs.directory.records import NoteKind, Result
 from jobs.error_classes import classify, out_of_memory_kills
 from jobs.errors import ErrorClass, FencedError, OutOfMemoryError, WorkersLostError
 from jobs.specs import ScalingConfig, WorkerRange
+from jobs.supervision.notice import drain_notice, install_sigterm_handler, sigterm_notice
 from jobs.training.log_lines import log_to_standard_error
-from jobs.training.notice import drain_notice, install_sigterm_handler, sigterm_notice
 from jobs.training.worker import DistributedContext, TrainingTask, train
 
 if TYPE_CHECKING:
@@ -131,8 +132,21 @@ def _train_on_worker(config: dict[str, Any]) -> Result:
     os.environ.update(loopback_unproxied(os.environ))
     context = ray_train.get_context()
     device = str(get_device()) if config["gpus"] > 0 else "cpu"
+    _write_placement(config["task"], context.get_world_rank())
     distributed = DistributedContext(context.get_world_rank(), context.get_world_size(), device)
     return train(config["task"], distributed, notices=(sigterm_notice, drain_notice))
+
+
+def _write_placement(task: TrainingTask, rank: int) -> None:
+    """Writes down which process of the cluster this rank is; without it training goes on, and is only not shown."""
+    import ray
+
+    process = ray.get_runtime_context()
+    placement = Placement(rank=rank, process_id=process.get_actor_id() or "", node_id=process.get_node_id())
+    try:
+        write_placement(JobFolder(task.folder).attempt(task.attempt), placement)
+    except OSError as error:
+        logger.warning("where rank %d runs could not be written down: %s", rank, error)
 
 
 def _cause_of(error: BaseException) -> BaseException:

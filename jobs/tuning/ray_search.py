@@ -6,11 +6,14 @@ folders. A search that is taken up again therefore needs no state of Tune's.
 """
 
 import os
+from itertools import count
 from typing import Any
 
 from jobs.directory.records import Outcome, Phase, Result
 from jobs.driver import DriverContext
 from jobs.errors import FencedError, WorkersLostError
+from jobs.preferences.waiting import wait_for_answers
+from jobs.search.settings import HUMAN_SCORE
 from jobs.specs import ScalingConfig, TuneSpec, model_name
 from jobs.training.checkpoints import CheckpointManager
 from jobs.training.data_record import write_data_record
@@ -65,12 +68,19 @@ def search(context: DriverContext, spec: TuneSpec) -> Result:
     write_data_record(context.attempt, data, spec.base.data)
     study = SearchStudy(spec, context.folder, check_fence)
     trial_table = TrialTable(spec, context.folder, context.attempt, study)
-    if not trial_table.is_whole():
-        _run_tuner(context, spec, trial_table)
+    for part in count(1):
+        before = trial_table.counts()
+        if trial_table.open() or not (trial_table.is_whole() or trial_table.missing_answers()):
+            _run_tuner(context, spec, trial_table, part)
+        waited = wait_for_answers(context, trial_table)
+        # Without people there is one part. With them, answers may come while the tuner ends for lack of them.
+        went_on = spec.is_by_eye and not trial_table.is_whole() and trial_table.counts() != before
+        if context.folder.read_control().stops(context.attempt.number) or not (waited or went_on):
+            break
     return _result(context, spec, trial_table, study, data)
 
 
-def _run_tuner(context: DriverContext, spec: TuneSpec, trial_table: TrialTable) -> None:
+def _run_tuner(context: DriverContext, spec: TuneSpec, trial_table: TrialTable, part: int) -> None:
     from ray import tune
 
     proposals = Proposals(context, spec, trial_table)
@@ -83,7 +93,7 @@ def _run_tuner(context: DriverContext, spec: TuneSpec, trial_table: TrialTable) 
             max_concurrent_trials=_max_concurrent_trials(spec.base.scaling),
         ),
         run_config=tune.RunConfig(
-            name=f"search-{os.getpid()}",
+            name=f"search-{os.getpid()}-{part}",
             storage_path=str(context.attempt.path / "tune"),
             failure_config=tune.FailureConfig(max_failures=_MAX_TRIAL_RESTARTS),
             callbacks=[table_callback(trial_table)],
@@ -138,6 +148,8 @@ def _result(
     trial_table.write_progress(Phase.FINALIZING)
     if not trial_table.is_whole():
         raise WorkersLostError("trials ended before they were done")
+    if spec.is_by_eye:
+        trial_table.close_scores()
     best = trial_table.winner()
     if best is None:
         messages = sorted({row.message for row in trial_table.rows.values() if row.message})
@@ -157,10 +169,12 @@ def _result(
         checkpoint, data, progress=lambda _done, _count: trial_table.write_progress(Phase.FINALIZING)
     )
     test = with_split(final.metrics(), "test")
-    metrics = modern(manifest.metrics) | test | {"best_trial": float(best.trial)}
+    score = {HUMAN_SCORE: best.metrics[HUMAN_SCORE]} if HUMAN_SCORE in best.metrics else {}
+    metrics = modern(manifest.metrics) | test | score | {"best_trial": float(best.trial)}
     # The search's own run shows what the best trial's does.
     context.attempt.add_metrics(final.iteration, metrics)
-    write_report(context.attempt, model_name(spec), data, final)
+    people = f"people, in {trial_table.answered()} comparisons of film strips" if spec.is_by_eye else None
+    write_report(context.attempt, model_name(spec), data, final, chosen_by=people)
     return Result(
         outcome=Outcome.SUCCEEDED,
         metrics=metrics,

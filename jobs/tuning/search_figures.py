@@ -53,6 +53,9 @@ def write_figures(
         "importance": lambda: _importance(plots, compared, about),
         "slices": lambda: plots.plot_slice(compared, **about),
     }
+    if spec.is_by_eye:
+        # All scores change with each answer, so none was ever the best so far.
+        del makers["best-so-far"]
     if len(spec.goals) in (2, 3):
         makers["pareto-front"] = lambda: plots.plot_pareto_front(compared, target_names=list(spec.goals))
     left_out: dict[str, str] = {}

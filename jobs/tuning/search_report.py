@@ -73,13 +73,13 @@ def search_report(spec: TuneSpec, rows: Mapping[int, TrialRow], best: TrialRow, 
 def comparable(spec: TuneSpec, rows: Mapping[int, TrialRow], study: SearchStudy) -> optuna.Study:
     """A study in memory of trials with one budget: each with its value at the last epoch that all of them have reached.
 
-    Trials that were stopped early would else look worse than they are. With several objectives, which stop none, it has
-    all of them, as they were in the end.
+    Trials that were stopped early would else look worse than they are. With several objectives, or people as the
+    objective, which stop none, it has all of them, as they were in the end.
     """
     domains = domains_of(spec.space)
     usable = {trial: row for trial, row in rows.items() if row.metrics and row.state.has_model}
-    several = len(spec.goals) > 1
-    curves = {} if several else {trial: study.curve(trial) for trial in usable}
+    at_the_end = len(spec.goals) > 1 or spec.is_by_eye
+    curves = {} if at_the_end else {trial: study.curve(trial) for trial in usable}
     common = min((max(curve) for curve in curves.values() if curve), default=0)
     made = optuna.create_study(
         directions=[
@@ -89,7 +89,7 @@ def comparable(spec: TuneSpec, rows: Mapping[int, TrialRow], study: SearchStudy)
     )
     for trial, row in usable.items():
         params = fitting(row.params, domains)
-        if several:
+        if at_the_end:
             values = [row.metrics[name] for name in spec.goals if name in row.metrics]
         else:
             reached = [step for step in curves[trial] if step <= common]
@@ -144,6 +144,8 @@ def _standing(spec: TuneSpec, rows: Mapping[int, TrialRow], best: TrialRow) -> l
     error = "".join(f" +- {best.standard_errors[name]:.2g}" for name in spec.goals if name in best.standard_errors)
     place = "is the knee of the front" if len(spec.goals) > 1 else "is the best"
     told.append(f"Trial {best.trial} of {len(rows)} {place}: {goals}{error}.")
+    if spec.is_by_eye:
+        told.append(f"People chose it, in {spec.most_comparisons} comparisons of film strips at most.")
     (metric, *others) = spec.goals
     succeeded = [row for row in rows.values() if row.state is TrialState.SUCCEEDED]
     whole = [row.metrics[metric] for row in succeeded if metric in row.metrics]
@@ -169,9 +171,9 @@ def _parameters(spec: TuneSpec, best: TrialRow, shares: Mapping[str, float], com
     higher = next(iter(spec.goals.values()))
     ranked = sorted(trials, key=lambda trial: trial.values[0], reverse=higher)
     quarter = max(2, len(ranked) // 4)
-    told = [f"Compared at epoch {trials[0].user_attrs['epoch']:.3g}, which all {len(trials)} reached:"] * (
-        len(spec.goals) == 1
-    )
+    told = []
+    if len(spec.goals) == 1 and not spec.is_by_eye:
+        told.append(f"Compared at epoch {trials[0].user_attrs['epoch']:.3g}, which all {len(trials)} reached:")
     for name, share in list(shares.items())[:_TOLD]:
         if name not in best.params:
             continue

@@ -10,12 +10,16 @@ from random import Random
 from typing import cast
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial
 from optuna.trial import TrialState as OptunaState
 
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import TrialState
 from jobs.errors import FolderError
+from jobs.preferences.answers import read_answers
+from jobs.preferences.pairs import first_trials, missing_answers
+from jobs.preferences.scores import bradley_terry
 from jobs.search.settings import Sampler, Scheduler
 from jobs.search.space import Params, Scalar, active, domains_of, grid
 from jobs.specs import TrainSpec, TuneSpec
@@ -84,7 +88,17 @@ class SearchStudy:
         if self.ask_is_done():
             return None
         number = len(self._ids)
+        if self._spec.is_by_eye and not self._grid:
+            return self._ask_by_eye(number)
         return self._ask(self._grid[number] if self._grid else None)
+
+    def missing_answers(self) -> int:
+        """Answers of people that a search by eye waits for before it proposes a trial, or ends; 0 of any other."""
+        if not self._spec.is_by_eye:
+            return 0
+        with_model = [number for number in range(len(self)) if self._has_model(number)]
+        answered = read_answers(self._folder)
+        return missing_answers(self._spec, len(self), len(with_model), len(answered))
 
     def ask_is_done(self) -> bool:
         """Whether no further trial will be proposed, once none runs."""
@@ -105,7 +119,7 @@ class SearchStudy:
     def ended(self, number: int) -> tuple[TrialState, str | None] | None:
         """State and reason of a trial that has ended; None while it has not."""
         trial = self._frozen(number)
-        if not trial.state.is_finished():
+        if not trial.state.is_finished() and not (self._spec.is_by_eye and _Attr.STATE in trial.user_attrs):
             return None
         usual = {OptunaState.COMPLETE: TrialState.SUCCEEDED, OptunaState.PRUNED: TrialState.STOPPED}
         given = trial.user_attrs.get(_Attr.STATE)
@@ -128,7 +142,7 @@ class SearchStudy:
         Raises:
             FencedError: a newer attempt exists.
         """
-        if self._frozen(number).state.is_finished():
+        if self.ended(number) is not None:
             return Verdict.STOP
         if len(self._spec.goals) > 1:
             return Verdict.GO_ON
@@ -151,6 +165,9 @@ class SearchStudy:
     ) -> None:
         """Ends a trial; one that has ended stays as it is.
 
+        In a search by eye a trial with a model stays open in the journal, which says that it has ended: its objective
+        is not known before people have compared it. `score` adds that.
+
         Args:
             number: of the trial.
             state: with which it ended.
@@ -161,17 +178,20 @@ class SearchStudy:
         Raises:
             FencedError: a newer attempt exists.
         """
-        if self._frozen(number).state.is_finished():
+        if self.ended(number) is not None:
             return
         self._check_fence()
         handle = self._handle(number)
         values = [metrics[name] for name in self._spec.goals if name in metrics]
-        handle.set_user_attr(_Attr.STATE, state.value)
-        if reason is not None:
-            handle.set_user_attr(_Attr.REASON, reason[:1000])
         for text, (metric, is_upper, bound) in self._spec.bounds.items():
             if metric in metrics:
                 handle.set_constraint(text, metrics[metric] - bound if is_upper else bound - metrics[metric])
+        if reason is not None:
+            handle.set_user_attr(_Attr.REASON, reason[:1000])
+        # In a search by eye this is what ends a trial.
+        handle.set_user_attr(_Attr.STATE, state.value)
+        if self._spec.is_by_eye and state.has_model:
+            return
         if state is TrialState.SUCCEEDED and len(values) == len(self._spec.goals):
             self.study.tell(handle, values, OptunaState.COMPLETE)
         elif state is TrialState.STOPPED or bad:
@@ -182,7 +202,53 @@ class SearchStudy:
             self.study.tell(handle, state=OptunaState.FAIL)
         del self._handles[number]
 
+    def score(self, number: int, value: float | None) -> None:
+        """Gives a trial of a search by eye its score, with which it ends in the journal as well.
+
+        Args:
+            number: of the trial.
+            value: None where it was never compared.
+
+        Raises:
+            FencedError: a newer attempt exists.
+        """
+        if self._frozen(number).state.is_finished():
+            return
+        self._check_fence()
+        if value is None:
+            self.study.tell(self._handle(number), state=OptunaState.FAIL)
+        else:
+            self.study.tell(self._handle(number), value, OptunaState.COMPLETE)
+        del self._handles[number]
+
     # Proposing
+
+    def _has_model(self, number: int) -> bool:
+        ended = self.ended(number)
+        return ended is not None and ended[0].has_model
+
+    def _ask_by_eye(self, number: int) -> int | None:
+        """Proposes by the answers so far; None while too few are there."""
+        if self.missing_answers() > 0:
+            return None
+        if self._spec.sampler is not Sampler.TPE or number < first_trials(self._spec):
+            return self._ask(None)
+        usable = [other for other in range(number) if self._has_model(other)]
+        scores = bradley_terry(usable, read_answers(self._folder).values())
+        # The scores of all trials change with each answer, which Optuna's journal can't say: a trial has one value for
+        # good. So the sampler sees them in a study of its own.
+        known = optuna.create_study(direction=StudyDirection.MAXIMIZE, sampler=make_sampler(self._spec, number))
+        for other, score in scores.items():
+            params = self.params(other)
+            known.add_trial(
+                optuna.trial.create_trial(
+                    state=OptunaState.COMPLETE,
+                    value=score,
+                    params=dict(params),
+                    distributions=distributions(params, self._domains),
+                )
+            )
+        return self._ask(suggest(known.ask(), self._domains))
 
     def _ask(self, fixed: Params | None) -> int:
         self._check_fence()

@@ -4,6 +4,9 @@ import time
 
 from jobs.directory.layout import AttemptFolder, JobFolder
 from jobs.directory.records import Phase, Progress, TrialRow, TrialState
+from jobs.preferences.answers import read_answers
+from jobs.preferences.scores import scored
+from jobs.search.settings import HUMAN_SCORE
 from jobs.specs import SelectionMetric, TuneSpec
 from jobs.tuning.study import SearchStudy, Verdict
 from jobs.tuning.trials import evaluations, failure_of, is_bad, row_of, seed_folder, winner
@@ -38,6 +41,35 @@ class TrialTable:
             if known.get(trial) is None or known[trial].state is not self.rows[trial].state:
                 self._attempt.add_trial(self.rows[trial])
         self._share_at_start = self._share_done()
+        self.take_answers()
+
+    def take_answers(self) -> None:
+        """Scores the trials by what people have answered so far, in a search by eye."""
+        self.rows = scored(self._spec, self._folder, self.rows)
+
+    def missing_answers(self) -> int:
+        """Answers that a search by eye waits for before it goes on; 0 while it needs none."""
+        return self._study.missing_answers()
+
+    def answered(self) -> int:
+        """Pairs of trials that people have compared."""
+        return len(read_answers(self._folder))
+
+    def close_scores(self) -> None:
+        """Ends a search by eye: writes each trial's score into the journal, its row and its curve.
+
+        Raises:
+            FencedError: a newer attempt exists.
+        """
+        self.take_answers()
+        for trial, row in self.rows.items():
+            score = row.metrics.get(HUMAN_SCORE)
+            self._study.score(trial, score)
+            if score is not None:
+                self._attempt.add_trial(row)
+                own = self._folder.trial(trial)
+                last = max((one.step for one in own.history()), default=0)
+                own.attempt(self._attempt.number).add_metrics(last, {HUMAN_SCORE: score})
 
     def open(self) -> list[int]:
         """Trials that were proposed and are neither over nor running."""
@@ -98,6 +130,10 @@ class TrialTable:
         """Whether no trial runs."""
         return not self._running
 
+    def counts(self) -> tuple[int, int]:
+        """How many trials have been proposed, and how many of these are over."""
+        return len(self.rows), sum(row.is_over for row in self.rows.values())
+
     def has_all(self) -> bool:
         """Whether all trials have been proposed and none waits for its turn."""
         return len(self.rows) >= self._total and not self.open()
@@ -110,8 +146,13 @@ class TrialTable:
         """The best trial so far; see `jobs.tuning.trials.winner`."""
         return winner(self._spec, self.rows)
 
-    def write_progress(self, phase: Phase) -> None:
-        """Writes the heartbeat; trials count as iterations, and the epochs are those of all trials together."""
+    def write_progress(self, phase: Phase, *, missing: int | None = None) -> None:
+        """Writes the heartbeat; trials count as iterations, and the epochs are those of all trials together.
+
+        Args:
+            phase: of the search.
+            missing: answers of people that it waits for.
+        """
         states = [row.state for row in self.rows.values()]
         states += [TrialState.PENDING] * (self._total - len(states))
         best = self.winner()
@@ -127,10 +168,11 @@ class TrialTable:
             epoch=sum(row.epoch for row in self.rows.values()),
             epochs=self._spec.base.schedule.epochs * self._total,
             val_mse=best.metrics.get(SelectionMetric.MSE.row_name) if best else None,
-            eta_seconds=(now - self._started_at) * (1 - share) / gained if gained > 0 else None,
+            eta_seconds=(now - self._started_at) * (1 - share) / gained if gained > 0 and not missing else None,
             trials={state: states.count(state) for state in sorted(set(states))},
             best_trial=best.trial if best else None,
             best_metrics={name: best.metrics[name] for name in self._spec.goals} if best else None,
+            comparisons_missing=missing,
         )
         self._attempt.write_progress(progress)
 
@@ -167,7 +209,8 @@ class TrialTable:
 
     def _put(self, row: TrialRow) -> None:
         self.rows[row.trial] = row
-        self._attempt.add_trial(row)
+        self.take_answers()
+        self._attempt.add_trial(self.rows[row.trial])
         self.write_progress(Phase.TRAINING)
 
     def _share_done(self) -> float:

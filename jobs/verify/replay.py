@@ -129,6 +129,8 @@ def replay(
     trainer = Trainer(config, replace(data, val=data.val.first(1)))
     if path is not None:
         trainer.load(path)
+    elif job.read_start() is not None:  # the run began with another model's weights
+        trainer.start_from(job.start)
     began, found, compared = trainer.iteration, list[Comparison](), 0
     for report in trainer.run():
         if isinstance(report, Progress) and report.iteration in logged:

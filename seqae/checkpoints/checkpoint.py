@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from seqae.checkpoints.manifest import FORMAT_VERSION, Manifest, write
+from seqae.checkpoints.manifest import FORMAT_VERSION, Manifest, check_format, write
 from seqae.compute.cpu_threads import flush_denormals
 from seqae.config import TrainConfig
 from seqae.errors import CheckpointError
@@ -88,14 +88,13 @@ def read_config(path: Path) -> TrainConfig:
     """The config that a checkpoint was trained with.
 
     Raises:
+        NewerCheckpointError: a newer release wrote it.
         CheckpointError: config.json is missing, damaged, or of another format version.
     """
     file = path / "config.json"
     try:
         described = json.loads(file.read_bytes())
-        if described["format_version"] != FORMAT_VERSION:
-            version = described["format_version"]
-            raise CheckpointError(f"{file}: format version {version}, this release reads {FORMAT_VERSION}")
+        check_format(file, described["format_version"])
         return TrainConfig.model_validate(described["config"])
     except OSError as error:
         raise CheckpointError(f"{file}: {error.strerror}") from error

@@ -5,13 +5,14 @@ the files hold.
 """
 
 import hashlib
+from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from seqae.errors import CheckpointError
+from seqae.errors import CheckpointError, NewerCheckpointError
 
-__all__ = ["FORMAT_VERSION", "Entry", "Manifest", "verify", "write"]
+__all__ = ["FORMAT_VERSION", "Entry", "Manifest", "check_format", "verify", "write"]
 
 FORMAT_VERSION = 4
 """2: the seeker has three convolutions; 3: it knows sizes and its place; 4: codes are read off channels last."""
@@ -38,6 +39,31 @@ class Manifest(BaseModel):
     files: dict[str, Entry]
 
 
+class _Format(BaseModel):
+    """What a manifest of any release has."""
+
+    format_version: int
+
+
+def check_format(path: Path, number: int) -> None:
+    """Refuses a checkpoint of another format.
+
+    Args:
+        path: of the checkpoint, for the message.
+        number: its format version.
+
+    Raises:
+        NewerCheckpointError: a newer release wrote it; the text says what to do.
+        CheckpointError: an older release wrote it.
+    """
+    if number == FORMAT_VERSION:
+        return
+    problem = f"{path}: format version {number}, this release reads {FORMAT_VERSION}"
+    if number > FORMAT_VERSION:
+        raise NewerCheckpointError(f"{problem}: a newer one than seqae {version('seqae')} wrote it, and can use it")
+    raise CheckpointError(problem)
+
+
 def write(folder: Path, *, iteration: int, metrics: dict[str, float]) -> Manifest:
     """Writes the manifest of a folder's files, which must all be there already.
 
@@ -54,16 +80,17 @@ def verify(path: Path) -> Manifest:
     """Checks that every file of a checkpoint is what its manifest says.
 
     Raises:
+        NewerCheckpointError: a newer release wrote it.
         CheckpointError: naming the first file that is missing, of another size or with another hash.
     """
     try:
-        manifest = Manifest.model_validate_json((path / _NAME).read_bytes())
+        content = (path / _NAME).read_bytes()
+        check_format(path, _Format.model_validate_json(content).format_version)
+        manifest = Manifest.model_validate_json(content)
     except OSError as error:
         raise CheckpointError(f"{path}: no readable {_NAME} ({error.strerror})") from error
     except ValidationError as error:
         raise CheckpointError(f"{path / _NAME}: not a manifest") from error
-    if manifest.format_version != FORMAT_VERSION:
-        raise CheckpointError(f"{path}: format version {manifest.format_version}, this release reads {FORMAT_VERSION}")
     for name, entry in manifest.files.items():
         file = path / name
         if not file.is_file():

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from seqae.attention import Window
-from seqae.networks import AnchorScores, Localization, Seeker
+from seqae.localization.support import Square
+from seqae.networks import AnchorScores, Candidate, Localization, Seeker
 
 __all__ = ["TwoPhaseSeeker"]
 
@@ -37,7 +38,7 @@ class TwoPhaseSeeker:
     def look(self, error: Tensor) -> Localization:
         """As `Seeker.forward`, for error images [B, C, H, W]; at most `steps` times, before `logits`."""
         with torch.no_grad():
-            window, embedding = self._looks.seeker.locate(self._looks.score(error))
+            window, embedding = self._looks.locate(error)
             values = torch.stack(window, dim=1)
         # The addends are 0: through them the gradients arrive.
         return Localization(Window(*(values + self._windows[self._looks.count - 1]).unbind(dim=1)), embedding)
@@ -57,6 +58,8 @@ class _Looks:
         self.seeker = seeker
         self._kept: list[tuple[Tensor, ...]] = []
         """Of each look: what the three convolutions took, the features [B * cells, 32], and the isolation."""
+        self._candidates: list[Candidate] = []
+        """Of each look that gave windows, where the seeker has such."""
         device = seeker.cell_x.device.type
         is_cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         self._autocast = torch.get_autocast_dtype(device) if is_cast else None
@@ -77,6 +80,14 @@ class _Looks:
         isolation = self.seeker.isolation(padded)
         self._kept.append((padded, one, two, features, isolation))
         return self.seeker.scores_of(features, isolation)
+
+    def locate(self, error: Tensor) -> Localization:
+        """As `Seeker.forward`, without a gradient; keeps the activations."""
+        scores = self.score(error)
+        candidate = self.seeker.candidate(error, scores.logits)
+        if candidate is not None:
+            self._candidates.append(candidate)
+        return self.seeker.locate(scores, candidate)
 
     def gradients(self, of_windows: Tensor | None, of_logits: Tensor | None) -> dict[nn.Parameter, Tensor]:
         """Gradients of the seeker's parameters, given those of the windows [T, B, 5] and of the logits [B, anchors]."""
@@ -107,7 +118,7 @@ class _Looks:
             if of_windows is not None:
                 looked = of_windows.shape[0] * of_windows.shape[1]
                 part = AnchorScores(scores.features[:looked], scores.logits[:looked])
-                outputs.append(torch.stack(self.seeker.locate(part).window, dim=1))
+                outputs.append(torch.stack(self.seeker.locate(part, self._candidate()).window, dim=1))
                 grads.append(of_windows.flatten(0, 1))
             if of_logits is not None:
                 outputs.append(scores.logits[-len(of_logits) :])
@@ -115,6 +126,13 @@ class _Looks:
         of_leaf, *of_small = torch.autograd.grad(outputs, [leaf, *small], grads, allow_unused=True)
         found = {parameter: grad for parameter, grad in zip(small, of_small, strict=True) if grad is not None}
         return found, of_leaf
+
+    def _candidate(self) -> Candidate | None:
+        """Those of all looks that gave windows, one after the other; each field [looks * B]."""
+        if not self._candidates:
+            return None
+        squares, are_better = zip(*self._candidates, strict=True)
+        return Candidate(Square(*(torch.cat(values) for values in zip(*squares, strict=True))), torch.cat(are_better))
 
     def _convolution_gradients(self, kept: tuple[Tensor, ...], of_features: Tensor) -> dict[nn.Parameter, Tensor]:
         """Gradients of the three convolutions, given that of the features of the looks at hand."""

@@ -50,6 +50,27 @@ class Scenes:
             parts[field.name] = None if given is None else given[start:stop]
         return Scenes(**parts)
 
+    def without_small(self, least_share: float) -> "Scenes":
+        """The same images without objects that show on less than this share of the image, 0..1.
+
+        Their pixels belong to nobody, as a crowd's do: they are left out of the metrics. Photos have many objects of a
+        few pixels, which decide a mean over objects and which no model at a small size can find.
+
+        Raises:
+            ValueError: there are no masks.
+        """
+        if self.masks is None or self.overlap is None or self.counts is None:
+            raise ValueError("these images have no masks to measure objects by")
+        masks, overlap, counts = self.masks.copy(), self.overlap.copy(), self.counts.copy()
+        least = least_share * masks[0].size if len(masks) else 0.0
+        for row, mask in enumerate(self.masks):
+            shown = np.bincount(mask.ravel(), minlength=int(self.counts[row]) + 1)[1:]
+            small = np.flatnonzero(shown < least) + 1
+            gone = np.isin(mask, small)
+            masks[row][gone], overlap[row][gone] = 0, True
+            counts[row] -= len(small)
+        return Scenes(self.images, masks, overlap, counts=counts)
+
     def touching(self) -> NDArray[np.bool_]:
         """Images [M] in which pixels of two objects are neighbours, corners counted, or the same.
 

@@ -16,7 +16,15 @@ from torch import Tensor
 from seqae.attention import Window
 from seqae.model import Output
 
-__all__ = ["ACTIVE_SHARE", "FOREGROUND_LEVEL", "WRITTEN_LEVEL", "Ownership", "energy_shares", "own_pixels"]
+__all__ = [
+    "ACTIVE_SHARE",
+    "FOREGROUND_LEVEL",
+    "WRITTEN_LEVEL",
+    "Ownership",
+    "active_writes",
+    "energy_shares",
+    "own_pixels",
+]
 
 FOREGROUND_LEVEL = 31.5 / 255
 """A foreground pixel's image differs from the start by more than this, of 1, in its largest channel: by 32 of 255."""
@@ -79,7 +87,7 @@ def own_pixels(image: Tensor, output: Output, *, has_background: bool, active_sh
     return Ownership(
         strengths=strengths,
         distances=_distances(output.windows, *image.shape[2:]),
-        active=energy_shares(strengths) > active_share,
+        active=active_writes(strengths, active_share),
         foreground=foreground,
     )
 
@@ -89,6 +97,16 @@ def _distances(windows: Window, height: int, width: int) -> Tensor:
     x, y = (centre[:, :, None, None] for centre in (windows.x, windows.y))
     rows, columns = (torch.arange(pixels, device=x.device) for pixels in (height, width))
     return torch.hypot(columns - x, rows[:, None] - y)
+
+
+def active_writes(strengths: Tensor, active_share: float = ACTIVE_SHARE) -> Tensor:
+    """Writes that may own pixels, for their share of their image's energy: bool [T, B].
+
+    Args:
+        strengths: [T, B, H, W].
+        active_share: least share, 0..1.
+    """
+    return energy_shares(strengths) > active_share
 
 
 def energy_shares(strengths: Tensor) -> Tensor:

@@ -14,13 +14,15 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
 
+from jobs.telemetry.log_records import current_request
 from seqae.errors import Error
 from service.api.json_pointers import MOST_PROBLEMS, body_problems
-from service.errors import FieldProblem, MalformedBodyError, SpecRefusedError, UploadError, problem_type
+from service.errors import AnswerError, FieldProblem, MalformedBodyError, SpecRefusedError, UploadError, problem_type
 from service.schemas.problems import FieldError, Problem
 
 __all__ = [
     "MEDIA_TYPE",
+    "REQUEST_ID_HEADER",
     "SECURITY_HEADERS",
     "describe",
     "install",
@@ -49,6 +51,7 @@ SECURITY_HEADERS = {
 """By these, browsers do nothing with an answer but show it."""
 
 MEDIA_TYPE = "application/problem+json"
+REQUEST_ID_HEADER = "X-Request-ID"
 RETRY_SECONDS = 2
 """What `Retry-After` says where trying again helps."""
 
@@ -85,6 +88,8 @@ def describe(path: str, error: Error) -> Problem:
         detail = without_addresses(detail, otherwise=kind.title)
     if isinstance(error, SpecRefusedError):
         errors = _fields(error.problems)
+    elif isinstance(error, AnswerError):
+        errors = (FieldError(pointer="#/better", detail=detail),)
     elif isinstance(error, UploadError):
         errors = (FieldError(pointer=error.pointer or None, parameter=error.part or None, detail=detail),)
         detail = f"{_place(errors[0])}: {detail}"
@@ -210,7 +215,10 @@ async def _on_disconnect(request: Request, _error: Exception) -> Response:
 async def _on_unexpected(request: Request, _error: Exception) -> Response:
     # Starlette raises the exception again after this answer, and the server logs it with its traceback. It is made
     # outside of all middleware.
-    return render(_internal(request.url.path), dict(SECURITY_HEADERS))
+    headers = dict(SECURITY_HEADERS)
+    if (request_id := current_request.get()) is not None:
+        headers[REQUEST_ID_HEADER] = request_id
+    return render(_internal(request.url.path), headers)
 
 
 def _internal(path: str) -> Problem:

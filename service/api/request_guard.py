@@ -46,9 +46,23 @@ class RequestGuard:
         """Passes a request on, unless it is somebody else's."""
         error = self._refusal(scope) if scope["type"] == "http" else None
         if error is None:
+            self._drop_foreign_cookie(scope)
             await self._app(scope, receive, send)
         else:
             await render(describe(scope["path"], error))(scope, receive, send)
+
+    def _drop_foreign_cookie(self, scope: Scope) -> None:
+        """Takes cookies out of a request of a page of another origin, one that may ask included.
+
+        A browser sends them from another port of the same host, or from another name of the same site, and for the
+        simple requests that change something it asks nobody before.
+        """
+        if scope["type"] != "http":
+            return
+        headers = Headers(scope=scope)
+        host = _split(headers.get("host", ""))
+        if any(not self._is_own_origin(origin, host) for origin in headers.getlist("origin")):
+            scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
 
     def _refusal(self, scope: Scope) -> Error | None:
         headers = Headers(scope=scope)

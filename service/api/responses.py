@@ -12,8 +12,10 @@ from service.metrics.instruments import Metrics
 __all__ = ["HeadRequests", "RequestMetrics", "SecurityHeaders"]
 
 _NOTHING = SECURITY_HEADERS["Content-Security-Policy"]
+_PAGE = f"{_NOTHING}; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'"
 _POLICIES = {
-    "/": f"{_NOTHING}; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'",
+    "/": _PAGE,
+    "/compare": _PAGE,
     # FastAPI makes this page, with a script in it.
     "/docs": f"{_NOTHING}; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self'",

@@ -18,22 +18,45 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from seqae.errors import Error
-from service.cli.commands import access, figure, jobs, models, overview, search, spec, stack, watch
+from service.cli.commands import (
+    access,
+    backup,
+    bench,
+    cluster,
+    figure,
+    jobs,
+    models,
+    overview,
+    search,
+    spec,
+    stack,
+    watch,
+)
 from service.cli.output import EXIT_STATUSES, ExitStatus
 
 __all__ = ["app", "main"]
 
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
-    "The stack": (stack.up, stack.down, stack.status, stack.demo, overview.top, overview.disk),
+    "The stack": (
+        stack.up,
+        stack.down,
+        stack.status,
+        stack.demo,
+        cluster.join,
+        overview.top,
+        overview.disk,
+        cluster.nodes,
+    ),
     "Jobs": (
         *(spec.spec, jobs.validate, jobs.submit, watch.attach, jobs.jobs, jobs.show, watch.logs, watch.events),
-        *(watch.frames, search.trials, search.search),
+        *(watch.frames, search.trials, search.compare, search.search),
         *(jobs.attempts, jobs.cancel, jobs.pause, jobs.resume, jobs.retry, jobs.priority, jobs.delete),
     ),
     "Access": (access.token, access.audit),
+    "Safety": (backup.backup, backup.restore),
     "Models": (
         *(models.models, models.promote, models.rollback, models.reconstruct, models.evaluate, models.verify),
-        figure.figure,
+        *(figure.figure, bench.bench),
     ),
 }
 """The verbs, in the order in which help lists them."""

@@ -21,6 +21,7 @@ __all__ = [
     "JobArgument",
     "JsonOption",
     "MlflowPortOption",
+    "NodeIpOption",
     "OwnerOption",
     "PortOption",
     "RayPortOption",
@@ -78,6 +79,15 @@ MlflowPortOption = Annotated[
 RayPortOption = Annotated[
     int | None,
     typer.Option("--ray-port", envvar="SEQAE_RAY_PORT", min=1, max=65_535, help="Port of Ray's dashboard."),
+]
+NodeIpOption = Annotated[
+    str | None,
+    typer.Option(
+        "--node-ip",
+        envvar="SEQAE_NODE_IP",
+        metavar="ADDRESS",
+        help="Address of this machine by which the others reach it; by default the one that leads to them.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 JobArgument = Annotated[

@@ -19,6 +19,7 @@ __all__ = [
     "EXIT_STATUSES",
     "ExitStatus",
     "describe_error",
+    "format_bytes",
     "format_duration",
     "format_metric",
     "format_table",
@@ -113,6 +114,16 @@ def format_duration(seconds: float) -> str:
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def format_bytes(number: int) -> str:
+    """A number of bytes for people: 12 B, 3.4 MB, 1.2 GB."""
+    size = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
 
 
 def format_metric(metrics: Mapping[str, float] | None, name: str) -> str:

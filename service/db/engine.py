@@ -5,11 +5,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
@@ -17,15 +20,50 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
-from service.errors import StoreUnavailableError
+from service.errors import NewerDatabaseError, StoreUnavailableError
 
-__all__ = ["Database"]
+__all__ = ["Database", "check_revision", "upgrade"]
 
 # Any fixed number does, as long as nothing else in the same PostgreSQL database locks by it.
 _WRITE_LOCK = 0x5E9AE001
 _TAKE_TURNS = text("SELECT pg_advisory_xact_lock(:key)").bindparams(key=_WRITE_LOCK)
 _PATIENCE_SECONDS = 15
 """Longest wait for another writer."""
+
+
+def check_revision(revision: str | None) -> None:
+    """Refuses tables that this release does not know.
+
+    Args:
+        revision: of the newest migration that made them; None: there are none yet.
+
+    Raises:
+        NewerDatabaseError: no migration of this release has that name. The text says what to do.
+    """
+    scripts = ScriptDirectory.from_config(_alembic())
+    known = {script.revision for script in scripts.walk_revisions()}
+    if revision is not None and revision not in known:
+        raise NewerDatabaseError(
+            f"the job database was written by a newer release: its tables are of revision {revision[:32]!r}, and this "
+            f"release, seqae {version('seqae')}, knows them up to {scripts.get_current_head()}. Nothing was changed. "
+            "Install the newer release again, or restore a backup that was made before the upgrade"
+        )
+
+
+def upgrade(connection: Connection, to: str = "head") -> None:
+    """Runs the migrations that a database has not seen yet, within a transaction.
+
+    Args:
+        connection: of the transaction.
+        to: name of the last one.
+
+    Raises:
+        NewerDatabaseError: a newer release made its tables; nothing was changed.
+    """
+    check_revision(_revision(connection))
+    config = _alembic()
+    config.attributes["connection"] = connection
+    command.upgrade(config, to)
 
 
 class Database:
@@ -45,15 +83,29 @@ class Database:
         self._turn = threading.Lock()
         self._engine = _sqlite(self.url) if self.is_sqlite else _postgresql(self.url)
 
-    def migrate(self) -> None:
-        """Brings the tables to the newest version. Several processes may do so at once; one does the work."""
-        config = AlembicConfig()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    def migrate(self, to: str = "head") -> None:
+        """Brings the tables to the newest version. Several processes may do so at once; one does the work.
+
+        Args:
+            to: another version to stop at; for tests.
+
+        Raises:
+            NewerDatabaseError: a newer release made them; nothing was changed.
+            StoreUnavailableError: the database does not answer.
+        """
         with self._alone(), self._transaction(immediate=True) as connection:
             if not self.is_sqlite:
                 connection.execute(_TAKE_TURNS)
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            upgrade(connection, to)
+
+    def revision(self) -> str | None:
+        """Name of the newest migration that its tables have seen; None where there are none.
+
+        Raises:
+            StoreUnavailableError: the database does not answer.
+        """
+        with self._transaction(immediate=False) as connection:
+            return _revision(connection)
 
     def ping(self) -> None:
         """Raises: StoreUnavailableError."""
@@ -109,6 +161,16 @@ class Database:
             if error.connection_invalidated:
                 raise StoreUnavailableError(f"the job database went away: {_first_line(error)}") from error
             raise
+
+
+def _alembic() -> AlembicConfig:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 def _first_line(error: Exception) -> str:

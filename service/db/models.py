@@ -52,6 +52,8 @@ class WaitingFor(StrEnum):
     """Its turn in the queue. Worked out when it is asked for, and never stored."""
     WORKERS = "workers"
     """A place on the cluster for its workers."""
+    COMPARISONS = "comparisons"
+    """People, who compare trials of a search by eye."""
     CLUSTER = "cluster"
     """An answer of the cluster."""
     MLFLOW = "mlflow"

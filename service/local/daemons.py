@@ -3,6 +3,8 @@
 import importlib.metadata
 import json
 import os
+import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -15,20 +17,31 @@ import httpx
 from pydantic import ValidationError
 
 from jobs.backends.loopback import loopback_unproxied
+from jobs.telemetry.log_records import FORMAT_VARIABLE, LogFormat, format_named
 from service.errors import StackError
 from service.local.home import DaemonName, HomeLayout
+from service.local.node_addresses import join_address
 from service.local.ports import HOST, PortName
 from service.local.processes import MARK, open_log, shielded
 from service.schemas.health import Readiness
 
-__all__ = ["Daemon", "build_daemons", "http_url"]
+__all__ = ["NODE_OPTIONS", "Daemon", "build_daemons", "executable", "http_url", "ray_environment"]
 
 _ANSWER_SECONDS = 10.0  # the control plane asks the others before it answers
 _LONGEST_TEMP = 60
 """Characters of a folder for temporary files below which the sockets of Python's own libraries have room."""
 
 _OBJECT_STORE_BYTES = 150_000_000  # training reads its data from files, so little goes through the object store
+NODE_OPTIONS = (
+    *("--disable-usage-stats", "--log-style", "record", "--dashboard-agent-listen-port", "0"),
+    # 0: the system picks; the default is a fixed range in which two clusters on a machine collide.
+    *("--min-worker-port", "0", "--max-worker-port", "0"),
+    *("--object-store-memory", str(_OBJECT_STORE_BYTES)),
+)
+"""Options of `ray start` on every machine of a cluster."""
 _TRIAL_DRIVERS = 16
+_MLFLOW_LOGGING = Path(__file__).parent / "mlflow_logging.json"
+"""Configuration of the loggers of MLflow's server for logs in JSON."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,7 @@ def http_url(port: int) -> str:
     return str(httpx.URL(scheme="http", host=HOST, port=port))
 
 
-def _executable(name: str) -> str:
+def executable(name: str) -> str:
     """A program that was installed beside this interpreter, whatever PATH says."""
     return str(Path(sys.executable).parent / name)
 
@@ -83,16 +96,23 @@ def _executable(name: str) -> str:
 def _mlflow(layout: HomeLayout, ports: Mapping[PortName, int]) -> Daemon:
     """The tracking server, on SQLite, with its artifacts below the home folder."""
     url = http_url(ports[PortName.MLFLOW])
+    in_json = format_named(os.environ.get(FORMAT_VARIABLE)) is LogFormat.JSON
     return Daemon(
         name=DaemonName.MLFLOW,
         title="MLflow",
         command=(
-            *(_executable("mlflow"), "server", "--host", HOST, "--port", str(ports[PortName.MLFLOW]), "--workers", "1"),
+            *(executable("mlflow"), "server", "--host", HOST, "--port", str(ports[PortName.MLFLOW]), "--workers", "1"),
             # Relative to its working directory: MLflow reads these as URLs, in which a path may hold no ?, # or %.
             *("--backend-store-uri", f"sqlite:///{layout.mlflow_database.name}"),
             *("--serve-artifacts", "--artifacts-destination", "artifacts"),
+            *(("--uvicorn-opts", f"--log-config {shlex.quote(str(_MLFLOW_LOGGING))}") if in_json else ()),
         ),
-        environment={**loopback_unproxied(os.environ), **_mlflow_environment()},
+        environment={
+            **loopback_unproxied(os.environ),
+            **_mlflow_environment(),
+            # Its own loggers then print as the server's do.
+            **({"MLFLOW_CONFIGURE_LOGGING": "false"} if in_json else {}),
+        },
         url=url,
         ready_url=f"{url}/health",
         cwd=layout.mlflow,
@@ -132,7 +152,7 @@ def _upgrade_mlflow(layout: HomeLayout) -> None:
 def _run_upgrade(layout: HomeLayout, database: Path) -> None:
     log = layout.logs / "mlflow.log"
     # Relative to the working directory, as for the server.
-    command = [_executable("mlflow"), "db", "upgrade", f"sqlite:///{database.name}"]
+    command = [executable("mlflow"), "db", "upgrade", f"sqlite:///{database.name}"]
     environment = {**os.environ, **_mlflow_environment(), MARK: layout.mark(DaemonName.MLFLOW)}
     with open_log(log) as output:
         done = subprocess.run(
@@ -148,26 +168,25 @@ def _run_upgrade(layout: HomeLayout, database: Path) -> None:
         raise StackError(f"MLflow's database could not be upgraded (exit status {done.returncode}); see {log}")
 
 
-def _ray(layout: HomeLayout, ports: Mapping[PortName, int]) -> Daemon:
-    """The head of a Ray cluster of one machine, with the dashboard that takes jobs."""
+def _ray(layout: HomeLayout, ports: Mapping[PortName, int], node_ip: str | None) -> Daemon:
+    """The head of a Ray cluster, of one machine unless it has an address for others; its dashboard takes jobs."""
     url = http_url(ports[PortName.RAY])
     return Daemon(
         name=DaemonName.RAY,
         title="Ray",
         command=(
-            *(_executable("ray"), "start", "--head", "--block", "--disable-usage-stats", "--log-style", "record"),
-            *("--node-ip-address", HOST, "--port", str(ports[PortName.RAY_GCS])),
+            *(executable("ray"), "start", "--head", "--block"),
+            *("--node-ip-address", node_ip or HOST, "--port", str(ports[PortName.RAY_GCS])),
             *("--include-dashboard", "true", "--dashboard-host", HOST, "--dashboard-port", str(ports[PortName.RAY])),
-            *("--ray-client-server-port", str(ports[PortName.RAY_CLIENT]), "--dashboard-agent-listen-port", "0"),
-            # 0: the system picks; the default is a fixed range in which two clusters on a machine collide.
-            *("--min-worker-port", "0", "--max-worker-port", "0"),
-            *("--temp-dir", str(layout.ray_temp), "--object-store-memory", str(_OBJECT_STORE_BYTES)),
+            *("--ray-client-server-port", str(ports[PortName.RAY_CLIENT])),
+            *NODE_OPTIONS,
+            *("--node-name", platform.node(), "--temp-dir", str(layout.ray_temp)),
             # Two workers must fit on the smallest machine; there they share its core.
             *("--num-cpus", str(max(2, os.cpu_count() or 1))),
             # A search's trials are driven by tasks that need no CPU but wait for workers that do.
             *("--resources", json.dumps({"trial_driver": _TRIAL_DRIVERS})),
         ),
-        environment=_ray_environment(layout),
+        environment=ray_environment(layout.token, layout.ray_temp, shared=node_ip is not None),
         url=url,
         ready_url=f"{url}/api/jobs/",
         cwd=layout.logs,
@@ -186,25 +205,32 @@ def _token(layout: HomeLayout) -> str:
         return ""
 
 
-def _ray_environment(layout: HomeLayout) -> dict[str, str]:
+def ray_environment(token: Path, ray_temp: Path, *, shared: bool) -> dict[str, str]:
+    """Variables of Ray's processes on one machine, and of those that talk to them.
+
+    Args:
+        token: file with Ray's token.
+        ray_temp: folder of Ray's sockets on this machine.
+        shared: whether other machines belong to the cluster.
+    """
     # What runs on the cluster has sockets of its own, which don't fit into every folder.
-    temp = {} if len(tempfile.gettempdir()) <= _LONGEST_TEMP else {"TMPDIR": str(layout.ray_temp)}
+    temp = {} if len(tempfile.gettempdir()) <= _LONGEST_TEMP else {"TMPDIR": str(ray_temp)}
     return {
         **temp,
         **loopback_unproxied(os.environ),
         # Jobs call for "python": the one that runs the stack.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(layout.token),
+        "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
         # Its name notwithstanding: without it Ray turns a loopback address into that of the network card, on Linux.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1" if shared else "0",
         # A fast end of a run: the default polls workers every two seconds.
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     }
 
 
-def _api(layout: HomeLayout, ports: Mapping[PortName, int], data_dir: Path | None) -> Daemon:
+def _api(layout: HomeLayout, ports: Mapping[PortName, int], data_dir: Path | None, node_ip: str | None) -> Daemon:
     """The control plane."""
     url = http_url(ports[PortName.API])
     environment = {
@@ -217,11 +243,14 @@ def _api(layout: HomeLayout, ports: Mapping[PortName, int], data_dir: Path | Non
     }
     if data_dir is not None:
         environment["SEQAE_DATA_DIR"] = str(data_dir)
+    if node_ip is not None:
+        environment["SEQAE_HEAD_ADDRESS"] = join_address(node_ip, ports[PortName.RAY_GCS])
+    ray = ray_environment(layout.token, layout.ray_temp, shared=node_ip is not None)
     return Daemon(
         name=DaemonName.API,
         title="control plane",
         command=(sys.executable, "-m", "service"),
-        environment={**environment, **_ray_environment(layout), **_mlflow_environment()},
+        environment={**environment, **ray, **_mlflow_environment()},
         url=url,
         ready_url=f"{url}/readyz",
         cwd=layout.logs,
@@ -245,12 +274,15 @@ def _why_no_jobs(answer: httpx.Response) -> str | None:
     return "; ".join(missing) or "jobs can't run yet"
 
 
-def build_daemons(layout: HomeLayout, ports: Mapping[PortName, int], data_dir: Path | None) -> tuple[Daemon, ...]:
+def build_daemons(
+    layout: HomeLayout, ports: Mapping[PortName, int], data_dir: Path | None, node_ip: str | None = None
+) -> tuple[Daemon, ...]:
     """Ray, MLflow and the control plane, in the order in which they are started; they end the other way round.
 
     Args:
         layout: with its folders made.
         ports: for every name in PREFERRED_PORTS.
         data_dir: the user's own data.
+        node_ip: address of this machine at which Ray's head listens for others; None: on the loopback alone.
     """
-    return (_ray(layout, ports), _mlflow(layout, ports), _api(layout, ports, data_dir))
+    return (_ray(layout, ports, node_ip), _mlflow(layout, ports), _api(layout, ports, data_dir, node_ip))

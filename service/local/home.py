@@ -11,9 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
+from jobs.directory.storage_marker import NAME, ensure_marker
 from service.errors import StackError
 
-__all__ = ["DaemonName", "HomeLayout"]
+__all__ = ["DaemonName", "HomeLayout", "make_private_folder", "usual_ray_temp"]
 
 _LONGEST_SOCKET = 107
 """Bytes of a socket's path that the kernel takes."""
@@ -83,6 +84,11 @@ class HomeLayout:
         return self.home / "ray.token"
 
     @property
+    def join_token(self) -> Path:
+        """Join token file, see `service.local.join_ticket`; there only while machines may join."""
+        return self.home / "join.token"
+
+    @property
     def key(self) -> str:
         """Short name of this home, for the processes' marks and for paths that must be short."""
         return self.recorded_key or self.own_key
@@ -98,7 +104,7 @@ class HomeLayout:
 
         Ray gives its folders to everybody (mode 0777), so it lies in a folder that only this user may enter.
         """
-        return self.recorded_ray_temp or _base() / f"seqae-{os.getuid()}" / self.key
+        return self.recorded_ray_temp or usual_ray_temp(self.key)
 
     @property
     def mlflow(self) -> Path:
@@ -140,6 +146,7 @@ class HomeLayout:
                 handle = os.open(self.token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with os.fdopen(handle, "w") as file:
                     file.write(secrets.token_hex(32))
+            ensure_marker(self.home)
         except OSError as error:
             raise StackError(f"{self.home} can't be used: {error}") from error
 
@@ -152,10 +159,7 @@ class HomeLayout:
         Raises:
             StackError: it can't be made.
         """
-        try:
-            return replace(self, recorded_ray_temp=_private_folder(self.ray_temp))
-        except OSError as error:
-            raise StackError(f"{self.ray_temp} can't be made: {error.strerror or error}") from error
+        return replace(self, recorded_ray_temp=make_private_folder(self.ray_temp))
 
     def _close_to_others(self) -> None:
         """Takes away what an earlier release, or a lax umask, gave to others."""
@@ -163,7 +167,7 @@ class HomeLayout:
         files = [self.state, self.lock, *self.logs.glob("*.log"), *self.mlflow.glob("mlflow.db*")]
         files += (self.home / "control").glob("jobs.db*")
         # A home folder that holds the user's other things as well is left as it is.
-        own = {*folders, *files, self.token}
+        own = {*folders, *files, self.token, self.join_token, self.home / NAME}
         if all(path in own or path.name.startswith(f".{self.state.name}.") for path in self.home.iterdir()):
             folders.append(self.home)
         for path in [*folders, *files]:
@@ -181,8 +185,24 @@ def _base() -> Path:
     return Path(tempfile.gettempdir())
 
 
-def _private_folder(wanted: Path) -> Path:
-    """Makes a folder below one that only this user may enter; a folder of another name when that is a stranger's."""
+def usual_ray_temp(name: str) -> Path:
+    """Folder of Ray's sockets and logs of a head, or of a machine that joined one, by a short name."""
+    return _base() / f"seqae-{os.getuid()}" / name
+
+
+def make_private_folder(wanted: Path) -> Path:
+    """Makes a folder below one that only this user may enter; a folder of another name when that is a stranger's.
+
+    Raises:
+        StackError: it can't be made, or its name is too long for Ray's sockets.
+    """
+    try:
+        return _make_private_folder(wanted)
+    except OSError as error:
+        raise StackError(f"{wanted} can't be made: {error.strerror or error}") from error
+
+
+def _make_private_folder(wanted: Path) -> Path:
     for _ in range(5):
         if not _is_private(wanted.parent):
             wanted = Path(tempfile.mkdtemp(prefix="seqae-", dir=_base())) / wanted.name

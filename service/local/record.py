@@ -45,6 +45,8 @@ class StackRecord(BaseModel):
     """Folder of Ray's sockets, which `down` removes."""
     data_dir: Path | None = None
     """The user's own data, as the control plane was told."""
+    node_ip: str | None = None
+    """Address at which Ray's head listens for other machines; None: there are none."""
 
     @field_validator("ports")
     @classmethod

@@ -14,17 +14,21 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from jobs.directory.storage_marker import ensure_marker
 from service.errors import StackError
 from service.local import processes
 from service.local.daemons import Daemon, build_daemons, http_url
 from service.local.home import DaemonName, HomeLayout
 from service.local.host import Presence, boot_id, this_host
-from service.local.ports import PREFERRED_PORTS, PortName, check_usable, check_wanted, free_port
+from service.local.join_ticket import JoinTicket, write_ticket
+from service.local.node_addresses import check_node_ip, join_address
+from service.local.ports import HOST, PREFERRED_PORTS, PortName, check_usable, check_wanted, free_port
 from service.local.record import FolderId, StackRecord, load_record, recognized, save_record
+from service.schemas.cluster import Versions
 
 __all__ = ["DaemonStatus", "Stack", "api_url"]
 
-Build = Callable[[HomeLayout, Mapping[PortName, int], Path | None], tuple[Daemon, ...]]
+Build = Callable[[HomeLayout, Mapping[PortName, int], Path | None, str | None], tuple[Daemon, ...]]
 
 _POLL_SECONDS = 0.2
 _LOG_TAIL = 15
@@ -58,6 +62,8 @@ class Stack:
         ports: the configured ones; the others keep the port they had, or get a free one.
         say: told about progress, a line at a time.
         build: makes the daemons from their ports; for tests.
+        node_ip: address of this machine at which Ray's head listens for other machines; HOST: for none; the same as
+            before when left out.
 
     Raises:
         StackError: the home can't be that of a stack.
@@ -70,12 +76,14 @@ class Stack:
         ports: Mapping[PortName, int] | None = None,
         say: Callable[[str], None] = print,
         build: Build = build_daemons,
+        node_ip: str | None = None,
     ) -> None:
         self.layout = HomeLayout.at(home)
         self._data_dir = None if data_dir is None else data_dir.expanduser().absolute()
         self._wanted = dict(ports or {})
         self._say = say
         self._build = build
+        self._node_ip = node_ip
 
     def up(self, *, takeover: bool = False) -> tuple[DaemonName, ...]:
         """Starts what does not run, and waits until all of it is ready. Cut short, it ends what it started.
@@ -107,6 +115,7 @@ class Stack:
                         started.append(daemon)
                         self._start(daemon, record)
                 self._wait(daemons, started, record)
+                self._admit_machines(record)
             except BaseException:
                 with processes.shielded():
                     self._end(started, record)
@@ -131,6 +140,8 @@ class Stack:
             ended = [daemon for daemon in self._daemons(record) if only is None or daemon.name in only]
             self._end(ended, record)
             self._remove_temp(ended, record)
+            if DaemonName.RAY in (daemon.name for daemon in ended):
+                self.layout.join_token.unlink(missing_ok=True)
 
     def status(self) -> tuple[DaemonStatus, ...]:
         """The status of each daemon, asked of itself; empty when this home has never had a stack."""
@@ -169,7 +180,7 @@ class Stack:
 
     def _forget(self, record: StackRecord, before: StackRecord) -> None:
         """Takes back what a start that failed has written down: the next one is not to stumble over it."""
-        record.ports, record.data_dir = before.ports, before.data_dir
+        record.ports, record.data_dir, record.node_ip = before.ports, before.data_dir, before.node_ip
         if self.layout.state.exists():
             self._save(record)
 
@@ -208,7 +219,26 @@ class Stack:
 
     def _daemons(self, record: StackRecord) -> tuple[Daemon, ...]:
         ports = {**dict.fromkeys(PREFERRED_PORTS, 0), **record.ports}
-        return self._build(self.layout, ports, record.data_dir)
+        return self._build(self.layout, ports, record.data_dir, record.node_ip)
+
+    def _admit_machines(self, record: StackRecord) -> None:
+        """Writes the join token file where other machines may join, and removes it where they may not."""
+        if record.node_ip is None:
+            self.layout.join_token.unlink(missing_ok=True)
+            return
+        address = join_address(record.node_ip, record.ports[PortName.RAY_GCS])
+        write_ticket(
+            self.layout.join_token,
+            JoinTicket(
+                head_address=address,
+                versions=Versions.installed(),
+                storage=str(self.layout.home),
+                storage_marker=ensure_marker(self.layout.home),
+                data_dir=None if record.data_dir is None else str(record.data_dir),
+                ray_token=self.layout.token.read_text().strip(),
+            ),
+        )
+        self._say(f"other machines join with `seqae join {address} --token-file {self.layout.join_token}`")
 
     def _plan(self, record: StackRecord) -> tuple[Daemon, ...]:
         """Settles ports and folders, and writes them down, unless one of them can't be had.
@@ -229,6 +259,9 @@ class Stack:
         record.ports = ports
         if DaemonName.API in idle:
             record.data_dir = self._data_dir or record.data_dir
+        if DaemonName.RAY in idle:
+            wanted = self._node_ip or record.node_ip or HOST
+            record.node_ip = None if wanted == HOST else check_node_ip(wanted)
         for daemon in self._daemons(record):
             if daemon.name in idle:
                 for port in daemon.ports:
@@ -253,6 +286,9 @@ class Stack:
             name = PortName(daemon.name)
             if self._wanted.get(name, record.ports.get(name)) != record.ports.get(name):
                 raise StackError(f"{daemon.title} runs at {daemon.url}; to move it, `seqae down` first")
+            if daemon.name is not DaemonName.MLFLOW and self._node_ip not in (None, record.node_ip or HOST):
+                has = f"listens for machines at {record.node_ip}" if record.node_ip else "takes no other machines"
+                raise StackError(f"{daemon.title} runs, and its cluster {has}; to change that, `seqae down` first")
             if daemon.name is DaemonName.API and self._data_dir is not None:
                 told = processes.environment_of(record.leaders[daemon.name]).get("SEQAE_DATA_DIR")
                 if told is None or Path(told).resolve() != self._data_dir.resolve():

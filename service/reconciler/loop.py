@@ -17,6 +17,7 @@ from jobs.error_classes import is_outage_of_disk
 from jobs.errors import ErrorClass, LauncherUnavailable, TrackingUnavailable
 from jobs.interfaces import Tracking
 from jobs.periodic_thread import PeriodicThread
+from jobs.telemetry.log_records import current_job
 from seqae.errors import Error
 from service.backoff import exponential_backoff
 from service.db.changes import JobChanges
@@ -132,6 +133,7 @@ class Reconciler:
     def _look_after(self, job: JobRow) -> None:
         """One step of a job whose lease is held; whatever happens, the lease is given back."""
         again = self._settings.tracking_retry
+        current_job.set(job.id)
         try:
             again = self._step(job)
         except StaleRowError as error:
@@ -142,6 +144,7 @@ class Reconciler:
         except Exception:
             log.exception("job %s: why its step from %s failed can't be written down", job.id, job.state)
         self._leases.release(job, again)
+        current_job.set(None)
 
     def _step(self, job: JobRow) -> float:
         """One step, and what came in its way, written down; seconds until the next.
@@ -166,7 +169,7 @@ class Reconciler:
                 self._wait(job, WaitingFor.DISK, _message_of(error))
                 return settings.tracking_retry
             return self._record_failure(job, error)
-        if job.waiting is not None and job.waiting.reason is not WaitingFor.WORKERS:
+        if job.waiting is not None and job.waiting.reason not in (WaitingFor.WORKERS, WaitingFor.COMPARISONS):
             with suppress(StaleRowError):  # it has moved on, which ends the wait, too
                 wait_for(self._context, job, None)
         return again

@@ -55,26 +55,37 @@ def watch(context: ReconcilerContext, job: JobRow) -> Delay:
             error_message=f"ran for longer than {settings.time_limit:g} s",
         )
     else:
-        _note_missing_workers(context, job, observation)
+        _note_waiting(context, job, observation)
         return settings.reconcile_every
     return None
 
 
-def _note_missing_workers(context: ReconcilerContext, job: JobRow, observation: Observation) -> None:
-    """Says that the attempt waits for a place for its workers, and when it does not any more."""
+def _note_waiting(context: ReconcilerContext, job: JobRow, observation: Observation) -> None:
+    """Says that the attempt waits for people or for a place for its workers, and when it does not any more.
+
+    Raises:
+        StaleRowError: the job's lease was lost, or it has moved on.
+    """
+    progress = observation.progress
+    if progress is not None and progress.comparisons_missing:
+        missing = (
+            f"{progress.comparisons_missing} comparisons of trials: `seqae compare {job.id}`, or /compare#{job.id}"
+        )
+        wait_for(context, job, Waiting(reason=WaitingFor.COMPARISONS, missing=missing, since=context.now()))
+        return
     quiet_since = job.state_since if job.last_progress_at is None else max(job.state_since, job.last_progress_at)
     quiet = context.now() - quiet_since
-    missing: str | None = None
+    missing_places: str | None = None
     if quiet >= _QUIET:
         try:
             spec = parse_spec(job.spec, job.spec_version)
             capacity = context.cluster.recent_capacity()
         except (SpecUnreadable, LauncherUnavailable):
             return  # nothing new is known
-        missing = missing_workers(spec, capacity, observation.progress)
-    if missing is not None:
-        wait_for(context, job, Waiting(reason=WaitingFor.WORKERS, missing=missing, since=context.now()))
-    elif job.waiting is not None and job.waiting.reason is WaitingFor.WORKERS:
+        missing_places = missing_workers(spec, capacity, progress)
+    if missing_places is not None:
+        wait_for(context, job, Waiting(reason=WaitingFor.WORKERS, missing=missing_places, since=context.now()))
+    elif job.waiting is not None and job.waiting.reason in (WaitingFor.WORKERS, WaitingFor.COMPARISONS):
         wait_for(context, job, None)
 
 

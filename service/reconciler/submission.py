@@ -12,6 +12,7 @@ from jobs.directory.stored_specs import parse_spec
 from jobs.errors import ErrorClass, SpecUnreadable, SubmissionRefused
 from jobs.interfaces import Submission
 from jobs.specs import AnySpec
+from jobs.telemetry.log_records import JOB_VARIABLE
 from service.db.models import JobRow
 from service.job_state import AttemptOutcome, State
 from service.reconciler.context import Delay, ReconcilerContext
@@ -80,7 +81,7 @@ def _start_driver(context: ReconcilerContext, job: JobRow, spec: AnySpec) -> Non
         attempt=job.attempt,
         kind=spec.kind,
         job_dir=context.folder(job).path,
-        environment={**context.environment, "SEQAE_RUN_ID": job.mlflow_run_id or ""},
+        environment={**context.environment, "SEQAE_RUN_ID": job.mlflow_run_id or "", JOB_VARIABLE: job.id},
     )
     # An attempt that has left files has run, whatever the cluster remembers.
     has_run = context.attempt_folder(job).path.exists()

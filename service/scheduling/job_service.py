@@ -9,23 +9,33 @@ from pathlib import Path
 from jobs.directory.layout import JobFolder
 from jobs.directory.stored_specs import SPEC_VERSION, parse_spec
 from jobs.errors import LauncherUnavailable, SpecUnreadable
-from jobs.interfaces import Capacity
+from jobs.interfaces import Capacity, Tracking
 from jobs.specs import AnySpec, JobSpec, TrainSpec, TuneSpec
 from service.db.models import JobRow
 from service.db.store import Store, new_job_id
 from service.disk.removal import remove_job
 from service.disk.usage import DiskUsage
-from service.errors import ConflictError, JobNotFoundError, QuotaError, SpecRefusedError, StaleRowError
+from service.errors import (
+    ConflictError,
+    FieldProblem,
+    JobNotFoundError,
+    QuotaError,
+    SpecRefusedError,
+    StaleRowError,
+)
 from service.job_state import Desired, State
-from service.scheduling import warm_starts
+from service.scheduling import model_selectors
 from service.scheduling.dry_run import dry_run, refusals
 from service.scheduling.job_views import attempt_view, event_view, job_view
 from service.scheduling.log_reader import LogEnd, after, last_lines, tail
 from service.scheduling.queue_places import QueuePlaces
-from service.scheduling.trial_views import trial_page, trial_view
+from service.scheduling.search import warm_starts
+from service.scheduling.search.pair_views import answer_pair, pair_page
+from service.scheduling.search.trial_models import TrialModel, trial_model
+from service.scheduling.search.trial_views import trial_page, trial_view
 from service.schemas.disk import DiskView
 from service.schemas.jobs import AttemptView, Event, JobView, Page, ProblemView, Validation
-from service.schemas.trials import TrialPage, TrialView
+from service.schemas.trials import PairPage, TrialPage, TrialView
 from service.settings import ReconcilerSettings
 from service.upstream.cluster_monitor import ClusterMonitor
 
@@ -65,6 +75,7 @@ class JobService:
         model_name: registered model of specs that name none; empty: by the kind of data.
         cache_dir: built data sets; None: beside the jobs' folder.
         data_dir: the data folder of this stack, if it has one.
+        registry: asked for the models that specs name; it may be unreachable.
     """
 
     def __init__(
@@ -77,6 +88,7 @@ class JobService:
         *,
         cache_dir: Path | None = None,
         data_dir: Path | None = None,
+        registry: Tracking | None = None,
     ) -> None:
         self._store = store
         self._cluster = cluster
@@ -86,12 +98,19 @@ class JobService:
         self._model_name = model_name
         self._cache_dir = cache_dir or jobs_dir.parent / "data"
         self._data_dir = data_dir
+        self._registry = registry
         self._disk = DiskUsage(store, jobs_dir, self._cache_dir, self._limits)
 
     # --- submitting
 
     def submit(
-        self, spec: JobSpec, *, idempotency_key: str | None = None, owner: str = "", priority: int = 0
+        self,
+        spec: JobSpec,
+        *,
+        idempotency_key: str | None = None,
+        owner: str = "",
+        priority: int = 0,
+        sees_only: str | None = None,
     ) -> JobView:
         """Accepts a job into the queue.
 
@@ -100,6 +119,7 @@ class JobService:
             idempotency_key: with the same key and spec, the same owner gets the same job again.
             owner: who asks; quotas count by it.
             priority: higher goes first.
+            sees_only: owner whose jobs alone the spec may name; None: all.
 
         Raises:
             SpecRefusedError: the cluster can never run it. An unreachable cluster refuses nothing.
@@ -114,21 +134,26 @@ class JobService:
         if known is not None:
             return job_view(known)
         found, _ = refusals(spec, self._capacity(), self._data_dir)
-        found = (*found, *warm_starts.check(spec, self._store))
+        found = (*found, *self._problems_of_names(spec, sees_only))
         if found:
             raise SpecRefusedError(found)
         added, _ = self._store.add(job, self._check_quota)
         return job_view(added)
 
-    def validate(self, spec: JobSpec) -> Validation:
+    def validate(self, spec: JobSpec, sees_only: str | None = None) -> Validation:
         """What `submit` would do with a spec, and about what it would cost. Changes nothing."""
         found = dry_run(spec, self._capacity(), self._store.page((State.SUCCEEDED,), limit=200)[0], self._data_dir)
         more = tuple(
-            ProblemView(pointer=one.pointer, detail=one.detail) for one in warm_starts.check(spec, self._store)
+            ProblemView(pointer=one.pointer, detail=one.detail) for one in self._problems_of_names(spec, sees_only)
         )
         if not more:
             return found
         return found.model_copy(update={"accepted": False, "problems": (*found.problems, *more)})
+
+    def _problems_of_names(self, spec: JobSpec, sees_only: str | None) -> tuple[FieldProblem, ...]:
+        """What is wrong with the jobs and models that a spec names."""
+        models = model_selectors.check(spec, self._store, self._registry, sees_only)
+        return (*warm_starts.check(spec, self._store, sees_only), *models)
 
     def _named(self, spec: JobSpec) -> JobSpec:
         """The spec with this installation's name for models, where it has one and the spec has none."""
@@ -199,6 +224,24 @@ class JobService:
     def trial(self, job_id: str, number: int) -> TrialView:
         """One trial of a search. Raises: TrialNotFoundError."""
         return trial_view(self._store.job(job_id), self.folder(job_id), number)
+
+    def trial_model(self, job_id: str, number: int) -> TrialModel:
+        """The model of a trial of a search that has ended. Raises: TrialNotFoundError, ConflictError."""
+        return trial_model(self._store.job(job_id), self.folder(job_id), number)
+
+    def pairs(self, job_id: str, limit: int = 1) -> PairPage:
+        """Pairs of a search by eye that people may compare now. Raises: TrialNotFoundError."""
+        return pair_page(self._store.job(job_id), self.folder(job_id), limit)
+
+    def answer(self, job_id: str, pair: int, better: int | None, who: str) -> None:
+        """Keeps which trial of a pair somebody finds better; None: both are equally good.
+
+        Raises:
+            TrialNotFoundError: the job is no search by eye, or has no such pair.
+            AnswerError: the trial is not one of the pair.
+            ConflictError: the pair is not open.
+        """
+        answer_pair(self._store.job(job_id), self.folder(job_id), pair, better, who)
 
     def folder(self, job_id: str) -> JobFolder:
         """Where a job's files are; it may not exist yet."""

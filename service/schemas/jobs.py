@@ -60,6 +60,8 @@ class ProgressView(Schema):
     """Number of the trial that would win a search now."""
     best_metrics: dict[str, float] | None = None
     """What that trial has of the metrics that the search improves."""
+    comparisons_missing: int | None = None
+    """Answers of people that a search by eye waits for before it goes on; None while it trains."""
 
 
 class ErrorView(Schema):
@@ -97,8 +99,9 @@ class WaitingView(Schema):
     """What a job waits for that does not get further."""
 
     reason: str = Field(alias="for")
-    """place: its turn in the queue. workers: a place on the cluster for them. cluster, mlflow, disk: that it works
-    again. step: a step of the control plane that fails for this job and is repeated."""
+    """place: its turn in the queue. workers: a place on the cluster for them. comparisons: people who compare trials.
+    cluster, mlflow, disk: that it works again. step: a step of the control plane that fails for this job and is
+    repeated."""
     missing: str
     """What is missing, in words."""
     since: datetime

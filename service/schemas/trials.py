@@ -1,10 +1,13 @@
 """Wire models of a search's trials."""
 
 from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.schemas.base import Schema
 
-__all__ = ["SearchView", "TrialPage", "TrialView"]
+__all__ = ["Comparison", "PairPage", "PairTrialView", "PairView", "SearchView", "TrialPage", "TrialView"]
 
 
 class TrialView(Schema):
@@ -62,3 +65,44 @@ class TrialPage(Schema):
     """Give it back as `after` for the next page; None at the end."""
     search: SearchView
     """The search as a whole."""
+
+
+class PairTrialView(Schema):
+    """One of the two trials of a pair. Its metrics are left out: people are to judge by what they see."""
+
+    number: int
+    """Its number."""
+    params: dict[str, bool | int | float | str]
+    """Its values of what the search varies, by the dotted path of the field."""
+    picture: str | None
+    """Path of its newest film strip here, of the same scenes as the other's; None where it has none."""
+
+
+class PairView(Schema):
+    """Two trials that people may compare."""
+
+    number: int
+    """Of the pair."""
+    trials: tuple[PairTrialView, PairTrialView]
+    """The two, the lower number first."""
+
+
+class PairPage(Schema):
+    """Pairs of trials that have no answer yet, those first that say most, and how far the comparisons are."""
+
+    items: tuple[PairView, ...]
+    """At most `limit` of them; none where no further answer is asked for."""
+    answered: int
+    """Pairs that people have compared."""
+    comparisons: int
+    """Pairs that they compare in all before the search ends, at most."""
+    missing: int
+    """Answers that the search needs before it proposes its next trial, or ends; 0 while it needs none."""
+
+
+class Comparison(BaseModel):
+    """What somebody says of a pair of trials."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    better: Annotated[int, Field(ge=0, le=100_000, strict=True)] | Literal["equal"]
+    """Number of the better trial, or `equal`."""

@@ -22,9 +22,13 @@ async function call(address, options) {
   const answer = await fetch(address, options);
   if (answer.status === 401) $("enter").hidden = false;
   const body = answer.status === 204 ? null : await answer.json();
-  if (!answer.ok && answer.headers.get("content-type").includes("problem")) throw new Error(body.detail);
+  if (!answer.ok && answer.headers.get("content-type").includes("problem"))
+    throw Object.assign(new Error(body.detail), { isAnswer: true });
   return body;
 }
+
+// What went wrong: in the service's own words, where it has said any.
+const describe = error => error.isAnswer ? error.message : `the service does not answer: ${error.message}`;
 
 // Through this service's door, where it has one: MLflow itself can't be reached from elsewhere.
 const runPage = address => hasDoor ? `/mlflow/${new URL(address, location.href).hash}` : address;
@@ -60,6 +64,7 @@ function row(job) {
   const links = tr.appendChild(make("td"));
   if (job.mlflow_url && /^(https?:|\/mlflow\/)/.test(job.mlflow_url)) links.append(make("a", "MLflow", { href: runPage(job.mlflow_url) }), " ");
   links.append(make("a", "logs", { href: `/jobs/${job.id}/logs` }), " ", make("a", "JSON", { href: `/jobs/${job.id}` }));
+  if (job.spec.objective === "human") links.append(" ", make("a", "compare", { href: `/compare#${job.id}` }));
   if (job.model) links.append(make("div", `${job.model.name}/${job.model.version}`));
   if (job.promotion) {
     const became = job.promotion.promoted ? "became the champion" : "not the champion";
@@ -95,7 +100,7 @@ async function refresh() {
     $("jobs").replaceChildren(...items.map(row));
     $("none").hidden = items.length > 0;
     await showStrip(items);
-  } catch (error) { $("ready").textContent = `the service does not answer: ${error.message}`; }
+  } catch (error) { $("ready").textContent = describe(error); }
 }
 
 async function readiness() {
@@ -105,7 +110,7 @@ async function readiness() {
     $("ready").textContent = ready ? "ready" : `not ready: ${missing.join("; ").slice(0, 300)}`;
     $("ready").className = ready ? "dim" : "bad";
     $("model").textContent = parts.model.detail.slice(0, 200);
-  } catch (error) { $("ready").textContent = `the service does not answer: ${error.message}`; }
+  } catch (error) { $("ready").textContent = describe(error); }
 }
 
 const tell = error => { $("told").textContent = error ? error.message : ""; };

@@ -5,6 +5,7 @@ import threading
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from jobs.cluster.nodes import ClusterNode
 from jobs.errors import LauncherUnavailable
 from jobs.interfaces import Capacity, Launcher, ProcessState, Submission
 from service.clock import Clock, is_over
@@ -16,6 +17,9 @@ log = logging.getLogger(__name__)
 
 _CAPACITY_HOLDS = timedelta(seconds=5)
 """Machines come and go slowly, and a thousand clients may ask at once."""
+
+_NODES_HOLD = timedelta(seconds=2)
+"""What runs where changes faster."""
 
 
 class ClusterStatus(StrEnum):
@@ -32,7 +36,7 @@ class ClusterStatus(StrEnum):
 
 
 class ClusterMonitor:
-    """The cluster behind one circuit breaker. Has the methods of `jobs.interfaces.Launcher`, and two of its own.
+    """The cluster behind one circuit breaker. Has the methods of `jobs.interfaces.Launcher`, and three of its own.
 
     After a call that got no answer, every call raises LauncherUnavailable at once for a moment.
 
@@ -48,6 +52,8 @@ class ClusterMonitor:
         self._breaker = CircuitBreaker(LauncherUnavailable, clock, rest)
         self._lock = threading.Lock()
         self._capacity: tuple[datetime, Capacity] | None = None
+        self._nodes_lock = threading.Lock()
+        self._nodes: tuple[datetime, tuple[ClusterNode, ...]] | None = None
 
     def status(self, submission_id: str, cluster_id: str | None) -> ClusterStatus:
         """What the cluster says about an attempt that it was asked to run.
@@ -76,6 +82,14 @@ class ClusterMonitor:
                 self._capacity = (now, self.capacity())
             return self._capacity[1]
 
+    def recent_nodes(self) -> tuple[ClusterNode, ...]:
+        """The machines and what runs on them; an answer two seconds old will do. Raises: LauncherUnavailable."""
+        with self._nodes_lock:
+            now = self._clock()
+            if self._nodes is None or is_over(self._nodes[0] + _NODES_HOLD, now, _NODES_HOLD):
+                self._nodes = (now, self.nodes())
+            return self._nodes[1]
+
     # --- `Launcher`, call by call
 
     def submit(self, submission: Submission) -> None:
@@ -97,6 +111,10 @@ class ClusterMonitor:
     def capacity(self) -> Capacity:
         """See `Launcher.capacity`."""
         return self._breaker.call(self._launcher.capacity)
+
+    def nodes(self) -> tuple[ClusterNode, ...]:
+        """See `Launcher.nodes`."""
+        return self._breaker.call(self._launcher.nodes)
 
     def cluster_id(self) -> str:
         """See `Launcher.cluster_id`."""

@@ -16,6 +16,7 @@ from jobs.interfaces import (
     RunStatus,
     Tracking,
 )
+from jobs.promotion import Promotion
 from service.clock import Clock
 from service.upstream.circuit_breaker import CircuitBreaker
 
@@ -61,10 +62,11 @@ class TrackingServer:
         checkpoint_dir: Path,
         metrics: Mapping[str, float],
         report: EvaluationReport | None,
+        decided: Promotion | None = None,
     ) -> Registration:
         """See `Tracking.register`."""
         return self._breaker.call(
-            lambda: self._tracking.register(job_id, run_id, model, checkpoint_dir, metrics, report)
+            lambda: self._tracking.register(job_id, run_id, model, checkpoint_dir, metrics, report, decided)
         )
 
     def resolve(self, selector: str) -> ModelVersion:

@@ -12,23 +12,27 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 import torch.distributed as dist
 
-from seqae.checkpoints import checkpoint
 from seqae.compute.cpu_threads import set_threads
+from seqae.compute.machine import cores
 from seqae.config import TrainConfig
 from seqae.data.cache import Dataset, load_data
 from seqae.errors import DivergedError
 from seqae.evaluation.evaluate import Evaluation, evaluate
 from seqae.optimization.progress import Progress
+from seqae.peers import runs as peer_runs
+from seqae.peers.draw import DrawConfig, DrawMethod
+from seqae.peers.runs import Budget, Point
+from seqae.peers.settings import MethodName, SceneSet
 from seqae.training import Trainer
-from tests.benchmarks import overfit, peers
-from tests.benchmarks.figures import cores
+from tests.benchmarks import overfit
 from tests.benchmarks.record import HEADER, EvaluationPoint, Record
 from tests.benchmarks.rows import ROWS, Row, config_of, merged, parsed, setting
 
@@ -95,7 +99,7 @@ def train(run: Run, cache_dir: Path, data_dir: Path | None) -> Record | None:
     config = config_of(run.row, run.seed, run.over, iterations, len(data.train.images))
     trainer = _trainer(run, config, replace(data, val=data.train, test=data.train) if run.row.overfit else data)
     if run.start is not None:
-        trainer.model.load_state_dict(checkpoint.load_model(run.start).state_dict())
+        trainer.start_from(run.start)
     record = Record(run.row.about, run.seed, config.model_dump(mode="json"), data.source)
     record.budget_minutes = None if run.iterations else run.minutes
     try:
@@ -152,11 +156,27 @@ def train_peer(run: Run, cache_dir: Path, data_dir: Path | None) -> Record:
     described = config.model_dump(mode="json") | {"peer": {"name": run.name} | run.row.options}
     record = Record(run.row.about, run.seed, described, data.source)
     record.budget_minutes = None if run.iterations else run.minutes
-    budget = peers.Budget(run.minutes, run.iterations)
-    model = peers.train_draw(data, config, record, budget, peers.DrawConfig(**run.row.options), run.device)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    torch.save(model.state_dict(), run.folder / "draw.pt")
+    budget = Budget(
+        run.minutes, run.iterations, val_scenes=config.schedule.evaluate_scenes, test_scenes=len(data.test.images)
+    )
+    make = partial(DrawMethod, config, data, sizes=DrawConfig(**run.row.options))
+    found = peer_runs.Run(MethodName.DRAW, SceneSet.MNIST, config, data, make, budget).perform(_print_point)
+    record.iterations, record.minutes, record.failed = found.iterations, found.minutes, found.failed
+    record.evaluations = [EvaluationPoint(at.iteration, at.minutes, at.mse or 0.0, at.fg_ari) for at in found.points]
+    record.scenes = len(data.test.images)
+    record.empty_mse = float(np.square(data.test.images / 255).mean())
+    if found.mse is not None:
+        record.mse = found.mse
+        record.fg_ari, record.miou, record.count_accuracy = (
+            found.scores[name].mean for name in ("fg_ari", "miou", "counts")
+        )
+    record.score_baseline(data.test)
     return record
+
+
+def _print_point(point: Point) -> None:
+    words = f"{point.iteration}: {point.minutes:.1f} min, FG-ARI {point.fg_ari:.3f}"
+    print(words, file=sys.stderr, flush=True)
 
 
 def _with_others(run: Run, given: argparse.Namespace) -> Record | None:

@@ -1,16 +1,8 @@
 """Measured values of a benchmark, and the table that they are printed in."""
 
-import os
-import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
-
-import numpy as np
-import scipy
-import torch
-import torchvision
 
 
 @dataclass(frozen=True)
@@ -24,34 +16,6 @@ class Figure:
     ratio: float | None = None
     """value / reference, or how many times faster: `against` says which. None where there is nothing to compare."""
     against: str = ""
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def machine() -> dict[str, Any]:
-    """Machine and versions, as they go beside every result."""
-    return {
-        "cpu": _cpu(),
-        "cores": cores(),
-        "load": os.getloadavg()[0],
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-    }
 
 
 def _number(value: float) -> str:

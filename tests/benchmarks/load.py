@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from seqae.compute.machine import machine
 from service.db.store import Store
 from tests.benchmarks.api import Answer, fill, read_pages, running_api, submit_all
-from tests.benchmarks.figures import Figure, machine, table
+from tests.benchmarks.figures import Figure, table
 from tests.postgres import NoPostgresError, running_postgres
 
 PAGES = (50, 200)

@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 
 from seqae.compute.compilation import has_compiler
+from seqae.compute.machine import cores, machine
 from tests.benchmarks.cpu import cpu_step, fastest
-from tests.benchmarks.figures import Figure, as_json, cores, machine, table
+from tests.benchmarks.figures import Figure, as_json, table
 from tests.benchmarks.gpu import gpu_step
 from tests.benchmarks.inputs import caching, scenes
 from tests.benchmarks.memory import SIZES, memory

@@ -15,10 +15,11 @@ import torch
 
 from seqae.checkpoints import checkpoint
 from seqae.checkpoints.manifest import verify
+from seqae.compute.machine import machine
 from seqae.data.cache import load_data
 from seqae.data.scenes import Scenes
 from seqae.data.splits import SPLITS, Split
-from seqae.evaluation.baseline import connected_components
+from seqae.evaluation.baselines import connected_components, score_segments
 from seqae.evaluation.evaluate import Evaluation, evaluate
 from seqae.evaluation.names import modern
 from seqae.evaluation.scores import OwnerScores, Score
@@ -26,7 +27,6 @@ from seqae.model import Output, SequentialAutoEncoder
 from seqae.segmentation.looks import LOOKS, look_again
 from seqae.segmentation.ownership import own_pixels
 from seqae.tensors import intensities
-from tests.benchmarks.figures import machine
 from tests.benchmarks.rows import ROWS, config_of
 
 HEADER = (
@@ -136,7 +136,8 @@ def main() -> int:
     )
     row = given.row or "its own"
     print(f"{given.checkpoint}, {len(scenes.images):,} {split} scenes of {row}, T {config.model.steps}")
-    print(report(found, connected_components(scenes), given.looks))
+    components = score_segments(connected_components(scenes.images), scenes)
+    print(report(found, components, given.looks))
     cost = measure_cost(model, scenes, config.model.steps, given.looks)
     about = f"looking {cost.look_ms:.2f} ms, {cost.coder_calls:.1f} coder calls; model {cost.forward_ms:.2f} ms"
     print(f"an image, in a batch of {_BATCH}, {given.threads} thread(s), CPU time: {about}; {machine()['cpu']}")

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from seqae.compute.machine import machine
 from seqae.data.scenes import Scenes
-from seqae.evaluation.baseline import connected_components
+from seqae.evaluation.baselines import connected_components, score_segments
 from seqae.evaluation.scores import OwnerScores, Score
-from tests.benchmarks.figures import machine
 
 GOOD_ERROR = 0.01
 GOOD_ARI = 0.95
@@ -71,7 +70,11 @@ class Record:
         """Takes over how object-wise the writes are, and the baseline on the same scenes."""
         self.fg_ari, self.miou = owners.fg_ari.mean, owners.miou.mean
         self.count_accuracy = count_accuracy.mean
-        self.components_fg_ari = connected_components(scenes).fg_ari.mean
+        self.score_baseline(scenes)
+
+    def score_baseline(self, scenes: Scenes) -> None:
+        """Takes over what needs no learning on the same scenes, and how hard these are."""
+        self.components_fg_ari = score_segments(connected_components(scenes.images), scenes).fg_ari.mean
         self.touching = float(scenes.touching().mean())
 
     def minutes_until(self, good: Callable[[EvaluationPoint], bool]) -> float | None:
@@ -112,21 +115,3 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
-
-
-class TrainingTimer:
-    """Stopwatch of the time spent training, which is stopped during evaluations."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.0
-        self._since: float | None = None
-
-    def start(self) -> None:
-        self._since = time.perf_counter()
-
-    def stop(self) -> None:
-        self._seconds, self._since = self.lap(), None
-
-    def lap(self) -> float:
-        """Seconds so far."""
-        return self._seconds + (time.perf_counter() - self._since if self._since is not None else 0.0)

@@ -23,7 +23,7 @@ class Row:
     overfit: bool = False
     """Evaluated on the training images, and compared with the background network alone."""
     peer: bool = False
-    """Not this library's model: see tests.benchmarks.peers."""
+    """Not this library's model: see seqae.peers."""
     options: dict[str, Any] = field(default_factory=dict)
     """Of the peer."""
 
@@ -43,6 +43,14 @@ ROWS: dict[str, Row] = {
         {
             "data": MNIST | {"min_scale": 0.5, "max_scale": 1.5},
             "model": {"localizer": {"sizes": [12, 20, 28]}, "attention": {"write_gain": "unit"}},
+        },
+        30,
+    ),
+    "scales-support": Row(
+        "scales 0.5 to 1.5, three sizes, windows from the support as well",
+        {
+            "data": MNIST | {"min_scale": 0.5, "max_scale": 1.5},
+            "model": {"localizer": {"sizes": [12, 20, 28], "support": True}, "attention": {"write_gain": "unit"}},
         },
         30,
     ),

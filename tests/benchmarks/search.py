@@ -27,7 +27,7 @@ from jobs.search.space import Params
 from jobs.specs import TuneSpec
 from jobs.tuning.trial_table import TrialTable
 from service.db.models import JobRow
-from service.scheduling.trial_views import trial_page
+from service.scheduling.search.trial_views import trial_page
 from tests.tiny import TINY
 from tests.unit.jobs.tuning.fake_driver import drive
 

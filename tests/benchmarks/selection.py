@@ -16,10 +16,10 @@ from statistics import fmean, stdev
 from typing import Any
 
 from seqae.compute.cpu_threads import set_threads
+from seqae.compute.machine import machine
 from seqae.data.cache import Dataset, load_data
 from seqae.evaluation.evaluate import Evaluation, evaluate
 from seqae.training import Trainer
-from tests.benchmarks.figures import machine
 from tests.benchmarks.rows import ROWS, config_of, merged, parsed, setting
 
 METRICS = ("objective", "mse", "fg_ari")

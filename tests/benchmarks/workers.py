@@ -12,8 +12,9 @@ from pathlib import Path
 import torch.distributed as dist
 
 from seqae.compute.cpu_threads import set_threads
+from seqae.compute.machine import cores
 from seqae.training import Trainer
-from tests.benchmarks.figures import Figure, cores
+from tests.benchmarks.figures import Figure
 from tests.benchmarks.step import config_of, data_of, drain
 
 _WARM = 5  # steps before the clock starts

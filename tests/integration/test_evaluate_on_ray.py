@@ -52,3 +52,24 @@ def test_a_registered_model_is_evaluated_on_other_images(
     assert about["model"] == "evaluated/1"
     assert len(about["images"]["mse"]) == 12
     assert services.actors() == []
+
+
+def test_a_run_starts_from_a_registered_model(services: Services, tiny: dict[str, Any], tmp_path: Path) -> None:
+    config = TrainConfig.model_validate({name: tiny[name] for name in ("data", "model", "schedule")})
+    model = tmp_path / "model"
+    checkpoint.save(model, SequentialAutoEncoder(config.model), config, iteration=40, metrics={})
+    known = services.job("job_to_start_from", tiny | {"register_as": "begun"})
+    services.tracking.register("job_to_start_from", known.run.run_id, "begun", model, {}, None)
+
+    job = services.job("job_started", tiny | {"start_from": "begun", "register_as": "begun"})
+    job.start()
+    job.wait()
+    result = job.folder.attempt(1).read_result()
+    assert result is not None, job.log()
+    assert (result.outcome, result.iterations) == (Outcome.SUCCEEDED, 40), result.error
+    services.tracking.ship(job.folder.path, job.run.run_id)
+    run = services.tracking._client.get_run(job.run.run_id)
+    assert run.data.tags["seqae.start_from"] == "begun/1", "the spec names no version"
+    assert run.data.params["start_from"] == "begun"
+    weights = (job.folder.start / "model.safetensors").read_bytes()
+    assert weights == (model / "model.safetensors").read_bytes()

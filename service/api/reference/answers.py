@@ -8,6 +8,7 @@ from pydantic_core import to_jsonable_python
 
 from jobs.specs import job_spec
 from service.api.reference.access_answers import access_examples
+from service.api.reference.cluster_answers import cluster_answers
 from service.api.reference.trial_answers import trial_answers
 from service.job_state import Desired, State
 from service.schemas.disk import DiskPart, DiskView, JobDisk, OwnerDisk
@@ -58,6 +59,7 @@ def examples() -> dict[str, dict[str, Any]]:
         **_service(),
         **access_examples(),
         **trial_answers(),
+        **cluster_answers(),
     }
     return {
         name: {"summary": summary, "value": to_jsonable_python(value, by_alias=True)}

@@ -1,5 +1,6 @@
 """The app's OpenAPI document: FastAPI's own, with operations by name, examples, and unions told apart by their tag."""
 
+import re
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from seqae.errors import Error
+from service.api.access.route_table import RouteTable
 from service.api.problems import MEDIA_TYPE, describe, invalid, problem_responses
 from service.api.reference.answers import examples
 from service.api.reference.operations import OPERATIONS, PARAMETERS, TAGS, Operation
@@ -15,6 +17,7 @@ from service.errors import (
     ConflictError,
     CursorError,
     FieldProblem,
+    ForbiddenError,
     JobNotFoundError,
     MalformedBodyError,
     MediaTypeError,
@@ -35,16 +38,30 @@ __all__ = ["documented"]
 
 _WITH_EXAMPLES = ("application/json", "text/plain", "text/event-stream")
 _METHODS = ("get", "post", "put", "patch", "delete")
+_SCHEME = "token"
+_TOKENS = (
+    "A token that `seqae token create` or `POST /tokens` made, or one of the identity provider. "
+    "Where tokens are off, as on the loopback by default, none is needed."
+)
+_PATH_KIND = re.compile(r":\w+}")
+"""Kind of a parameter in a route's path, which OpenAPI leaves out."""
 _TAG = "kind"
 """The field by which every union of the wire format is told apart."""
 
 
-def documented(app: FastAPI) -> dict[str, Any]:
-    """The app's OpenAPI document; made once."""
+def documented(app: FastAPI, table: RouteTable, *, needs_tokens: bool) -> dict[str, Any]:
+    """The app's OpenAPI document; made once.
+
+    Args:
+        app: with all of its routes.
+        table: of these, with what each needs.
+        needs_tokens: whether a token is needed at all.
+    """
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
         _describe_problems(document)
         _name_tags(document)
+        _add_security(document, table, needs_tokens)
         document["tags"] = [{"name": name, "description": text} for name, text in TAGS.items()]
         document["components"]["examples"] = examples() | _problem_examples()
         for path, method, operation in _operations(document):
@@ -57,6 +74,23 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, 
         for method in _METHODS:
             if method in item:
                 yield path, method, item[method]
+
+
+def _add_security(document: dict[str, Any], table: RouteTable, needs_tokens: bool) -> None:
+    """Says which operations need a token, and with what scope, by what their routes declare."""
+    declared = {(_PATH_KIND.sub("}", route.path), method): route for route in table.routes for method in route.methods}
+    document["components"]["securitySchemes"] = {_SCHEME: {"type": "http", "scheme": "bearer", "description": _TOKENS}}
+    for path, method, operation in _operations(document):
+        scope = declared[path, method.upper()].scope
+        if scope is None:
+            need, operation["security"] = "Needs no token.", []
+        else:
+            need = f"Needs a token with the scope `{scope}`."
+            # An empty alternative: it may be left out.
+            operation["security"] = [{_SCHEME: [str(scope)]}, *([] if needs_tokens else [{}])]
+            for status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+                operation["responses"].setdefault(str(int(status)), problem_responses(status)[status])
+        operation["description"] = f"{operation.get('description', '')}\n\n{need}".strip()
 
 
 def _describe_problems(document: dict[str, Any]) -> None:
@@ -134,6 +168,7 @@ _PROBLEMS: dict[str, tuple[str, str, Error]] = {
     "no_such_job": ("No such job", "/jobs/job_000000000000", JobNotFoundError("there is no job job_000000000000")),
     "no_such_model": ("No such model", "/models/seqae-x", ModelNotFoundError("there is no registered model seqae-x")),
     "unauthorized": ("No token", "/session", UnauthorizedError("the token is not known, has expired, or was revoked")),
+    "forbidden": ("Not with this token", "/tokens", ForbiddenError("this needs a token with the scope `admin`")),
     "no_such_token": ("No such token", "/tokens/tok_000000000000", TokenNotFoundError("no token has this id")),
     "not_acceptable": (
         "None of the types asked for",
@@ -170,6 +205,7 @@ _INVALID = "invalid_request"
 _BY_STATUS: dict[int, tuple[str, ...]] = {
     400: ("malformed_body",),
     401: ("unauthorized",),
+    403: ("forbidden",),
     404: ("no_such_job",),
     406: ("not_acceptable",),
     408: ("slow_body",),

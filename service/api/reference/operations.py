@@ -57,6 +57,19 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
         "GET /jobs/{job_id}/trials": Operation("list_trials", "List a search's trials", ("trials", "trials_none")),
         "GET /jobs/{job_id}/trials/{number}": Operation("get_trial", "Show a trial", ("trial", "trial_stopped")),
         "GET /jobs/{job_id}/trials/{number}/frames/{step}": Operation("get_trial_frame", "Get a trial's film strip"),
+        "POST /jobs/{job_id}/trials/{number}:promote": Operation(
+            "promote_trial",
+            "Make a trial's model the champion",
+            ("model_digits",),
+            ("why_better", "why_test", "why_none"),
+        ),
+        "GET /jobs/{job_id}/pairs": Operation("list_pairs", "List pairs of trials to compare", ("pairs", "pairs_none")),
+        "POST /jobs/{job_id}/pairs/{pair}": Operation(
+            "answer_pair",
+            "Say which of two trials is better",
+            ("pairs",),
+            ("better_first", "better_second", "better_equal"),
+        ),
         "GET /jobs/{job_id}/events": Operation("stream_events", "Follow a job's events", ("events", "events_end")),
         "POST /reconstruct": Operation(
             "reconstruct_image",
@@ -79,6 +92,10 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
             "roll_back_default_model", "Go back to the champion before, of the model served by default", ("models",)
         ),
         "GET /disk": Operation("show_disk", "Show what is kept on the disk", ("disk", "disk_new")),
+        "GET /nodes": Operation("list_nodes", "List the cluster's machines", ("nodes", "nodes_alone")),
+        "GET /cluster/join": Operation(
+            "get_join_information", "Show what a machine needs to join the cluster", ("join", "join_data")
+        ),
         "GET /metrics": Operation(
             "get_metrics",
             "Read the metrics, in Prometheus' format",

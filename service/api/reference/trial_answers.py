@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from service.schemas.trials import SearchView, TrialPage, TrialView
+from service.schemas.trials import Comparison, PairPage, PairTrialView, PairView, SearchView, TrialPage, TrialView
 
 __all__ = ["trial_answers"]
 
@@ -36,8 +36,22 @@ def trial_answers() -> dict[str, tuple[str, Any]]:
         "trials": ("A search that has ended", TrialPage(items=(first, second), next_after=None, search=ended)),
         "trials_none": ("A search that has just begun", TrialPage(items=(), next_after=None, search=begun)),
         "trial": ("A trial that trained to its end", first.model_copy(update={"frames": (0, 200, 400)})),
+        "pairs": ("A pair to compare", PairPage(items=(_pair(),), answered=5, comparisons=24, missing=2)),
+        "pairs_none": ("Nothing is to be compared now", PairPage(items=(), answered=24, comparisons=24, missing=0)),
+        "better_first": ("Trial 3", Comparison(better=3)),
+        "better_second": ("Trial 7", Comparison(better=7)),
+        "better_equal": ("No difference", Comparison(better="equal")),
         "trial_stopped": ("A trial that was stopped early", second.model_copy(update={"frames": (0, 200)})),
     }
+
+
+def _pair() -> PairView:
+    def trial(number: int) -> PairTrialView:
+        params: dict[str, bool | int | float | str] = {"loss.alpha_mseot": 12.5 + number}
+        picture = f"/jobs/job_4f7k2m9q1x3z/trials/{number}/frames/400"
+        return PairTrialView(number=number, params=params, picture=picture)
+
+    return PairView(number=24, trials=(trial(3), trial(7)))
 
 
 def _trial(number: int, state: str, objective: float, reason: str | None) -> TrialView:

@@ -12,6 +12,7 @@ from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 
 from jobs.directory.layout import JobFolder
 from jobs.specs import JobSpec
+from jobs.telemetry.log_text import LogDecoder
 from seqae.config import NO_NULL
 from seqae.errors import Error
 from service.api.access.principal import PrincipalDep, needs
@@ -25,7 +26,7 @@ from service.scheduling.log_reader import LogEnd
 from service.schemas.jobs import AttemptView, FrameList, JobView, Page, PriorityChange, Validation
 from service.scopes import Scope
 
-__all__ = ["frame_paths", "frame_response", "router"]
+__all__ = ["frame_paths", "frame_response", "only_json", "router"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ def _refuse_other_than_json(request: Request) -> None:
 
 router = APIRouter(tags=["jobs"], responses=problem_responses(503))
 
-_only_json = [Depends(_refuse_other_than_json)]
+only_json = [Depends(_refuse_other_than_json)]
+"""For a route's `dependencies`: its body is JSON."""
 _read, _change = [needs(Scope.READ)], [needs(Scope.SUBMIT)]
 _Spec = Annotated[JobSpec, Body(openapi_examples=SPECS)]
 _UNKNOWN, _ENDED = problem_responses(404), problem_responses(404, 409)
@@ -50,7 +52,7 @@ _UNKNOWN, _ENDED = problem_responses(404), problem_responses(404, 409)
 @router.post(
     "/jobs",
     status_code=status.HTTP_201_CREATED,
-    dependencies=[needs(Scope.SUBMIT), *_only_json],
+    dependencies=[needs(Scope.SUBMIT), *only_json],
     responses=problem_responses(400, 409, 413, 415, 422, 429),
 )
 def submit(
@@ -68,17 +70,23 @@ def submit(
     priority: Annotated[int, Query(ge=-1000, le=1000, description="higher goes first")] = 0,
 ) -> JobView:
     """Accepts a job into the queue."""
-    job = jobs.submit(spec, idempotency_key=idempotency_key, owner=principal.owner_or(seqae_owner), priority=priority)
+    job = jobs.submit(
+        spec,
+        idempotency_key=idempotency_key,
+        owner=principal.owner_or(seqae_owner),
+        priority=priority,
+        sees_only=principal.sees_only,
+    )
     response.headers["Location"] = f"/jobs/{job.id}"
     return job
 
 
 @router.post(
-    "/jobs:validate", dependencies=[needs(Scope.READ), *_only_json], responses=problem_responses(400, 413, 415, 422)
+    "/jobs:validate", dependencies=[needs(Scope.READ), *only_json], responses=problem_responses(400, 413, 415, 422)
 )
-def validate(spec: _Spec, jobs: JobServiceDep) -> Validation:
+def validate(spec: _Spec, jobs: JobServiceDep, principal: PrincipalDep) -> Validation:
     """What would run: the spec with every default, workers, steps, about how long, and why it would be refused."""
-    return jobs.validate(spec)
+    return jobs.validate(spec, principal.sees_only)
 
 
 @router.get("/jobs", dependencies=_read, responses=problem_responses(400, 422))
@@ -134,7 +142,7 @@ def retry(job_id: str, jobs: JobServiceDep) -> JobView:
 
 
 @router.patch(
-    "/jobs/{job_id}", dependencies=[*_change, *_only_json], responses=problem_responses(400, 404, 409, 415, 422)
+    "/jobs/{job_id}", dependencies=[*_change, *only_json], responses=problem_responses(400, 404, 409, 415, 422)
 )
 def change(job_id: str, wanted: PriorityChange, jobs: JobServiceDep) -> JobView:
     """Moves the job in the queue."""
@@ -171,31 +179,36 @@ async def logs(
     follow: Annotated[bool, Query(description="go on until the attempt has ended")] = False,
     tail: Annotated[int | None, Query(ge=1, le=1_000_000, description="at most so many of the last lines")] = None,
 ) -> Response:
-    """What an attempt's driver printed: the last 1,000,000 bytes at most, from the start of a line on."""
+    """What an attempt's driver printed: the last 1,000,000 bytes at most, from the start of a line on.
+
+    Lines that it wrote as JSON are given as text.
+    """
     # Asked once before the answer begins: an unknown job is a problem, not an empty stream.
     found = await run_in_threadpool(jobs.logs, job_id, attempt, tail)
     if not follow:
-        return PlainTextResponse(found.content)
+        return PlainTextResponse(LogDecoder().decode(found.content, final=True))
     return StreamingResponse(_follow(job_id, found, jobs, context), media_type="text/plain; charset=utf-8")
 
 
 async def _follow(job_id: str, found: LogEnd, jobs: JobService, context: AppContext) -> AsyncIterator[bytes]:
+    decoder = LogDecoder()
     if found.end:
         # What the cluster says instead becomes the attempt's log in the end, if its driver prints nothing.
-        yield found.content
+        yield decoder.decode(found.content)
     attempt, sent = found.attempt or 1, found.end
     while not await context.closes_within(_LOG_POLL_SECONDS):
         try:
             # In this order: what was printed before the end is still sent.
             job = await run_in_threadpool(jobs.get, job_id)
             while piece := await run_in_threadpool(jobs.log_after, job_id, attempt, sent):
-                yield piece
+                yield decoder.decode(piece)
                 sent += len(piece)
         except (Error, OSError) as error:
             # The answer has begun, so it can only be cut short.
             _log.warning("logs of %s: %s", job_id, error)
             return
         if job.state.is_terminal or job.attempt > attempt:
+            yield decoder.decode(b"", final=True)
             return
 
 

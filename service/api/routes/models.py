@@ -40,7 +40,7 @@ from service.schemas.models import (
 )
 from service.scopes import Scope
 
-__all__ = ["router"]
+__all__ = ["OwnerHeader", "ask", "moved", "router"]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ AnswerT = TypeVar("AnswerT")
 ModelNamePath = Annotated[str, Path(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="of a registered model")]
 VersionPath = Annotated[str, Path(pattern="^[0-9]{1,9}$", description="its number")]
 OwnerHeader = Annotated[str, Header(alias="Seqae-Owner", max_length=200, description="who asks, where tokens are off")]
+"""Parameter of a route that writes down who asked."""
 
 _OTHER_ANSWERS: dict[str, dict[str, str]] = {kind.value: {} for kind in MediaType if kind is not MediaType.JSON}
 
@@ -118,7 +119,7 @@ async def _find_and_decode(
     failure: Error | None = None
     if loaded is None:
         try:
-            loaded = await _ask(context, lambda: inference.find(selector))
+            loaded = await ask(context, lambda: inference.find(selector))
         except Error as error:
             failure = error
     picture = await decode(upload, context.decoders, loaded.model.config.model if loaded else ModelConfig())
@@ -136,7 +137,7 @@ async def models(context: ContextDep) -> ModelStatus:
 @router.get("/models/{name}", dependencies=_read, responses=problem_responses(404, 503))
 async def get_model(name: ModelNamePath, context: ContextDep) -> RegisteredModelView:
     """One registered model: its versions, which of them is the champion, and every decision about that."""
-    found = {model.name: model for model in await _ask(context, context.tracking.models)}
+    found = {model.name: model for model in await ask(context, context.tracking.models)}
     if name not in found:
         raise ModelNotFoundError(f"there is no registered model {name} with a version that was made here")
     return _model_view(found[name])
@@ -156,7 +157,7 @@ async def promote(
     """Makes a version the champion, whatever the promotion rule says; every replica serves it within seconds."""
     why, owner = body.why if body else "", principal.owner_or(owner)
     await _move(context, lambda: context.tracking.promote(name, version, owner, why))
-    return await _moved(context, name, owner, why)
+    return await moved(context, name, owner, why)
 
 
 @router.post("/models/{name}:rollback", dependencies=_promote, responses=problem_responses(409, 422, 503))
@@ -170,7 +171,7 @@ async def rollback_model(
     """Makes the champion before the champion again."""
     why, owner = body.why if body else "", principal.owner_or(owner)
     await _roll_back(context, name, owner, why)
-    return await _moved(context, name, owner, why)
+    return await moved(context, name, owner, why)
 
 
 @router.post("/models:rollback", dependencies=_promote, responses=problem_responses(409, 503))
@@ -181,27 +182,27 @@ async def rollback(context: ContextDep, principal: PrincipalDep, owner: OwnerHea
         raise ConflictError("no champion is served, so there is none to go back from")
     name, owner = champion.version.name, principal.owner_or(owner)
     await _roll_back(context, name, owner, "")
-    await _moved(context, name, owner, "")
+    await moved(context, name, owner, "")
     return await _status(context)
 
 
 async def _roll_back(context: AppContext, name: str, who: str, why: str) -> None:
     try:
-        await _ask(context, lambda: context.tracking.rollback(name, who, why))
+        await ask(context, lambda: context.tracking.rollback(name, who, why))
     except NoModel as error:
         raise ConflictError(str(error)) from error
 
 
 async def _move(context: AppContext, act: Callable[[], None]) -> None:
     try:
-        await _ask(context, act)
+        await ask(context, act)
     except NoModel as error:
         raise ModelNotFoundError(str(error)) from error
 
 
-async def _moved(context: AppContext, name: str, who: str, why: str) -> RegisteredModelView:
+async def moved(context: AppContext, name: str, who: str, why: str) -> RegisteredModelView:
     """After a move of the champion's alias: the event of it, and this process serves it at once."""
-    model = next((one for one in await _ask(context, context.tracking.models) if one.name == name), None)
+    model = next((one for one in await ask(context, context.tracking.models) if one.name == name), None)
     champion = None if model is None else model.with_alias(CHAMPION)
     if model is None or champion is None:
         raise ModelNotFoundError(f"{name} has no champion")
@@ -211,11 +212,11 @@ async def _moved(context: AppContext, name: str, who: str, why: str) -> Register
         event = NewEvent(EventType.PROMOTION, data)
         await anyio.to_thread.run_sync(context.store.add_event, champion.job_id, event)
     if context.inference is not None:
-        await _ask(context, context.inference.refresh)
+        await ask(context, context.inference.refresh)
     return _model_view(model)
 
 
-async def _ask(context: AppContext, act: Callable[[], AnswerT]) -> AnswerT:
+async def ask(context: AppContext, act: Callable[[], AnswerT]) -> AnswerT:
     """Asks the registry in one of a few threads, so that one which hangs never takes those that serve jobs.
 
     Raises:
@@ -238,7 +239,7 @@ async def _status(context: AppContext) -> ModelStatus:
     inference = _inference(context)
     detail = without_addresses(inference.detail)
     try:
-        registered = await _ask(context, context.tracking.models)
+        registered = await ask(context, context.tracking.models)
     except (TrackingUnavailable, OverloadedError) as error:
         log.warning("the registry does not answer: %s", error)
         registered, detail = [], f"{detail}; the registry does not answer"

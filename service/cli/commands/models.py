@@ -99,14 +99,25 @@ def _print_versions(model: "RegisteredModelView") -> None:
 
 
 def promote(
-    version: Annotated[str, typer.Argument(metavar="NAME/VERSION", help="Such as seqae-mnist_scenes/3.")],
+    version: Annotated[
+        str, typer.Argument(metavar="NAME/VERSION", help="Such as seqae-mnist_scenes/3; with --trial a search.")
+    ],
+    trial: Annotated[
+        int | None, typer.Option("--trial", min=0, help="The model of this trial of a search that has ended.")
+    ] = None,
     why: WhyOption = "",
     owner: OwnerOption = "",
     home: HomeOption = None,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a version the champion of its model, whatever the promotion rule says."""
+    """Make a version, or with --trial a trial of a search, the champion of its model, whatever the rule says."""
+    if trial is not None:
+        with connect(home, url) as client:
+            job_id = resolve_job(client, version)
+            made = client.promote_trial(job_id, trial, why=why, owner=user_name(owner))
+            _print_champion(made, as_json=as_json)
+        return
     name, slash, number = version.rpartition("/")
     if not (name and slash and number.isascii() and number.isdecimal()):
         raise Error(f"{version!r} is no version: NAME/VERSION is expected, such as seqae-mnist_scenes/3")

@@ -11,7 +11,7 @@ import typer
 
 from seqae.errors import Error
 from service.cli.options import HomeOption, JsonOption, UrlOption, connect
-from service.cli.output import format_table, format_time, print_json, print_model, print_table
+from service.cli.output import format_bytes, format_table, format_time, print_json, print_model, print_table
 
 if TYPE_CHECKING:
     from service.client import Client
@@ -148,13 +148,13 @@ def disk(home: HomeOption = None, url: UrlOption = None, as_json: JsonOption = F
     if as_json:
         print_model(found)
         return
-    free, total = _size(found.free_bytes), _size(found.total_bytes)
+    free, total = format_bytes(found.free_bytes), format_bytes(found.total_bytes)
     typer.echo(f"{found.home}: {free} of {total} are free; measured at {format_time(found.measured_at)}\n")
     parts = [
         (
             part.kind,
-            _size(part.bytes),
-            "-" if part.quota_bytes is None else _size(part.quota_bytes),
+            format_bytes(part.bytes),
+            "-" if part.quota_bytes is None else format_bytes(part.quota_bytes),
             str(part.files),
             format_time(part.newest),
         )
@@ -163,7 +163,7 @@ def disk(home: HomeOption = None, url: UrlOption = None, as_json: JsonOption = F
     print_table(("kind", "size", "quota", "files", "newest"), parts)
     if found.owners:
         typer.echo()
-        owners = [(owner.owner or "-", _size(owner.bytes), str(owner.jobs)) for owner in found.owners]
+        owners = [(owner.owner or "-", format_bytes(owner.bytes), str(owner.jobs)) for owner in found.owners]
         print_table(("owner", "size", "jobs"), owners)
     if found.jobs:
         typer.echo()
@@ -171,23 +171,13 @@ def disk(home: HomeOption = None, url: UrlOption = None, as_json: JsonOption = F
             (
                 job.id,
                 job.state or "gone",
-                _size(job.bytes),
-                _size(job.checkpoint_bytes),
-                _size(job.film_strip_bytes),
-                _size(job.log_bytes),
+                format_bytes(job.bytes),
+                format_bytes(job.checkpoint_bytes),
+                format_bytes(job.film_strip_bytes),
+                format_bytes(job.log_bytes),
                 job.owner or "-",
                 job.name,
             )
             for job in found.jobs
         ]
         print_table(("job", "state", "size", "checkpoints", "film strips", "logs", "owner", "name"), jobs)
-
-
-def _size(number: int) -> str:
-    """A number of bytes for people: 12 B, 3.4 MB, 1.2 GB."""
-    size = float(number)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

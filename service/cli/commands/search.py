@@ -1,20 +1,30 @@
-"""Verbs of searches: `trials` lists them, `search` says what was found and why."""
+"""Verbs of searches: `trials` lists them, `compare` judges them by eye, `search` says what was found and why."""
 
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.options import HomeOption, JobArgument, JsonOption, UrlOption, connect, resolve_job
+from service.cli.options import (
+    HomeOption,
+    JobArgument,
+    JsonOption,
+    OwnerOption,
+    UrlOption,
+    connect,
+    resolve_job,
+    user_name,
+)
 from service.cli.output import print_model, print_table
 
 if TYPE_CHECKING:
     from service.client import Client
-    from service.schemas.trials import SearchView, TrialPage, TrialView
+    from service.schemas.trials import PairPage, SearchView, TrialPage, TrialView
 
-__all__ = ["search", "trials"]
+__all__ = ["compare", "search", "trials"]
 
 _WATCH_SECONDS = 2.0
+_PAIRS_SHOWN = 5
 
 
 def trials(
@@ -90,6 +100,48 @@ def _print_spec(client: "Client", job_id: str, number: int) -> None:
     if train.register_as is None:
         fields["register_as"] = spec.register_as
     typer.echo(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True), nl=False)
+
+
+def compare(
+    job: JobArgument,
+    pair: Annotated[
+        int | None, typer.Option("--pair", min=0, help="Answer this pair, with --better or --equal.")
+    ] = None,
+    better: Annotated[int | None, typer.Option("--better", min=0, help="The trial that is better.")] = None,
+    equal: Annotated[bool, typer.Option("--equal", help="Neither trial is better.")] = False,
+    owner: OwnerOption = "",
+    home: HomeOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the pairs of trials that a search by eye wants compared, and where; or answer one of them."""
+    from seqae.errors import Error
+
+    is_answered = equal or better is not None
+    if (pair is not None) != is_answered or (equal and better is not None):
+        raise Error("an answer has --pair, and either --better or --equal")
+    with connect(home, url) as client:
+        job_id = resolve_job(client, job)
+        if pair is not None:
+            client.answer_pair(job_id, pair, better, owner=user_name(owner))
+        page = client.pairs(job_id, _PAIRS_SHOWN)
+        address = f"{client.url}/compare#{job_id}"
+        _print_pairs(page, client.url, address, as_json=as_json)
+
+
+def _print_pairs(page: "PairPage", url: str, address: str, *, as_json: bool) -> None:
+    if as_json:
+        print_model(page)
+        return
+    rows = []
+    for pair in page.items:
+        pictures = [f"{url}{trial.picture}" if trial.picture else "no film strip" for trial in pair.trials]
+        rows.append((str(pair.number), *(str(trial.number) for trial in pair.trials), *pictures))
+    if rows:
+        print_table(("pair", "one", "other", "film strip of one", "of the other"), rows)
+        typer.echo(f"side by side, with two keys: {address}")
+    waits = f"; the search waits for {page.missing} more" if page.missing else ""
+    typer.echo(f"{page.answered} of {page.comparisons} compared{waits}")
 
 
 def search(

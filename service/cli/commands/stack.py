@@ -8,7 +8,15 @@ import typer
 
 from seqae.errors import Error
 from service.cli.home import find_home
-from service.cli.options import DataOption, HomeOption, JsonOption, MlflowPortOption, PortOption, RayPortOption
+from service.cli.options import (
+    DataOption,
+    HomeOption,
+    JsonOption,
+    MlflowPortOption,
+    NodeIpOption,
+    PortOption,
+    RayPortOption,
+)
 from service.cli.output import ExitStatus, print_json, print_table
 
 if TYPE_CHECKING:
@@ -23,6 +31,14 @@ def up(
     port: PortOption = None,
     mlflow_port: MlflowPortOption = None,
     ray_port: RayPortOption = None,
+    head: Annotated[
+        bool | None,
+        typer.Option("--head/--no-head", help="Take other machines (`seqae join`), or none; by default as before."),
+    ] = None,
+    node_ip: NodeIpOption = None,
+    head_port: Annotated[
+        int | None, typer.Option("--head-port", min=1, max=65_535, help="Port at which machines join.")
+    ] = None,
     takeover: Annotated[
         bool, typer.Option("--takeover", help="Start although the home's stack ran on a host that is gone for good.")
     ] = False,
@@ -32,7 +48,9 @@ def up(
     from service.settings import Settings
 
     Settings.from_environment()  # what the control plane would not start with is said before anything starts
-    stack = _stack(home, data_dir, port, mlflow_port, ray_port, quiet=as_json)
+    stack = _stack(
+        home, data_dir, port, mlflow_port, ray_port, quiet=as_json, head_port=head_port, node_ip=_head_ip(head, node_ip)
+    )
     stack.up(takeover=takeover)
     if as_json:
         _print_status(stack)
@@ -101,13 +119,32 @@ def _stack(
     ray_port: int | None = None,
     *,
     quiet: bool = False,
+    head_port: int | None = None,
+    node_ip: str | None = None,
 ) -> "Stack":
     from service.local.ports import PortName
     from service.local.stack import Stack
 
-    given = {PortName.API: port, PortName.MLFLOW: mlflow_port, PortName.RAY: ray_port}
+    given = {
+        PortName.API: port,
+        PortName.MLFLOW: mlflow_port,
+        PortName.RAY: ray_port,
+        PortName.RAY_GCS: head_port,
+    }
     ports = {name: number for name, number in given.items() if number is not None}
-    return Stack(find_home(home), data_dir, ports, say=partial(typer.echo, err=quiet))
+    return Stack(find_home(home), data_dir, ports, say=partial(typer.echo, err=quiet), node_ip=node_ip)
+
+
+def _head_ip(head: bool | None, node_ip: str | None) -> str | None:
+    """The address at which the head is to listen: of this machine, the loopback's for no other machine, or None."""
+    from service.local.node_addresses import check_node_ip, outward_ip
+    from service.local.ports import HOST
+
+    if head is None:
+        return None
+    if not head:
+        return HOST
+    return outward_ip() if node_ip is None else check_node_ip(node_ip)
 
 
 def _print_status(stack: "Stack") -> None:

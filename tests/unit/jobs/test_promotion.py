@@ -38,6 +38,15 @@ def test_it_must_be_better_by_more_than_the_standard_error(
     assert decision.scores["champion"]["test/mse"] == pytest.approx(sum(champion) / 4)
 
 
+@pytest.mark.parametrize("champion", [None, [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]])
+def test_the_rule_decides_on_what_people_chose_and_says_that_they_did(champion: list[float] | None) -> None:
+    report = make_report([0.2, 0.3, 0.4])
+    before = None if champion is None else _champion(make_report(champion))
+    plain, chosen = decide(report, before), decide(report.model_copy(update={"chosen_by": "people"}), before)
+    assert chosen.promoted == plain.promoted == (champion != [0.1, 0.2, 0.3])
+    assert chosen.reason == f"{plain.reason}; chosen among trials by people"
+
+
 def test_the_difference_and_its_error_are_those_of_pairs() -> None:
     decision = decide(make_report([0.1, 0.2, 0.4]), _champion(make_report([0.3, 0.3, 0.4])))
     assert decision.scores["difference"]["mean"] == pytest.approx(0.1)

@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from jobs.directory.layout import JobFolder
+from jobs.search.settings import Scheduler
 from jobs.specs import (
     EvaluateSpec,
     FigureSpec,
@@ -78,6 +79,37 @@ def test_a_search_is_for_the_objective_and_never_for_a_test_metric() -> None:
     assert [metric.row_name for metric in SelectionMetric] == ["val/objective", "val/mse", "val/fg_ari"]
     with pytest.raises(ValidationError):
         job_spec.validate_python(_tune(_train(8)) | {"metric": "test/mse"})
+
+
+def test_a_search_by_eye_has_people_for_its_objective() -> None:
+    spec = job_spec.validate_python(_tune(_train(8)) | {"objective": "human"})
+    assert isinstance(spec, TuneSpec)
+    assert spec.goals == {"human/score": True}
+    assert (spec.stops_by, spec.most_comparisons) == (Scheduler.NONE, 16)
+    plain = job_spec.validate_python(_tune(_train(8)))
+    assert isinstance(plain, TuneSpec)
+    assert (plain.is_by_eye, plain.most_comparisons, plain.stops_by) == (False, 0, Scheduler.ASHA)
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"comparisons": 5, "objective": "metrics"}, "comparisons"),
+        ({"objectives": ["val/mse"]}, "objectives"),
+        ({"scheduler": "asha"}, "scheduler"),
+        ({"sampler": "cma-es"}, "sampler"),
+        ({"sampler": "nsga-ii"}, "sampler"),
+        ({"seeds": 2}, "seeds"),
+        ({"warm_start": "job_1"}, "warm_start"),
+        ({"trials": 1}, "trials"),
+        ({"sampler": "grid"}, "trials"),  # of one point
+    ],
+)
+def test_what_people_cannot_judge_is_refused(fields: dict[str, Any], pointer: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        job_spec.validate_python(_tune(_train(8)) | {"objective": "human"} | fields)
+    (error,) = refused.value.errors()
+    assert error["ctx"]["pointer"] == pointer
 
 
 @pytest.mark.parametrize(("old", "metric"), [("test_mse", SelectionMetric.MSE), ("fg_ari", SelectionMetric.FG_ARI)])

@@ -108,6 +108,24 @@ def test_weights_are_t_minus_one_squared() -> None:
         assert float(mseot_weights(steps).sum()) == pytest.approx(1)
 
 
+def test_other_readings_of_the_weights() -> None:
+    torch.testing.assert_close(mseot_weights(4, base="t"), torch.tensor([1.0, 4, 9, 16]) / 30)
+    torch.testing.assert_close(mseot_weights(4, normalized=False), torch.tensor([0.0, 1, 4, 9]))
+    torch.testing.assert_close(mseot_weights(4, base="t", normalized=False), torch.tensor([1.0, 4, 9, 16]))
+    bases: tuple[Literal["t-1", "t"], ...] = ("t-1", "t")
+    for base in bases:
+        assert mseot_weights(1, base=base, normalized=False).tolist() == [1]
+
+
+def test_the_config_chooses_the_reading_of_the_weights() -> None:
+    image, output = made(3, 3)
+    errors = step_errors(image, output).mean(dim=1)[1:]
+    literal = total_loss(image, output, LossConfig(mseot_normalized=False)).mseot
+    assert float(literal) == pytest.approx(float(errors[1] + 4 * errors[2]), rel=1e-5)
+    from_the_first = total_loss(image, output, LossConfig(mseot_weights="t")).mseot
+    assert float(from_the_first) == pytest.approx(float(errors[0] + 4 * errors[1] + 9 * errors[2]) / 14, rel=1e-5)
+
+
 def test_one_step_alone_is_trained_too() -> None:
     """Eq. 14 would weigh it with 0."""
     image, output = made(1)

@@ -24,6 +24,7 @@ def config(
     channels: Literal[1, 3] = 1,
     sizes: tuple[int, ...] = (20,),
     scale: Literal["expected", "chosen"] = "expected",
+    support: bool = False,
     **attention: Any,
 ) -> ModelConfig:
     side = min(height, width, 25)
@@ -32,7 +33,7 @@ def config(
         width=width,
         channels=channels,
         attention=AttentionConfig(**{"kernel_size": side} | attention),
-        localizer=LocalizerConfig(kind=kind, sizes=sizes, scale=scale),
+        localizer=LocalizerConfig(kind=kind, sizes=sizes, scale=scale, support=support),
     )
 
 
@@ -278,6 +279,18 @@ def test_regressors_start_in_the_middle_at_stride_one(kind: Kind) -> None:
         torch.testing.assert_close(value, torch.full((2,), expected))
 
 
+@pytest.mark.parametrize("kind", ["small", "improved"])
+def test_a_regressors_centre_is_squashed_or_cut_off(kind: Kind) -> None:
+    for centre, place in (("tanh", math.tanh(0.5)), ("clamp", 0.5)):
+        model = config(kind, 40, 56).model_copy(update={"localizer": LocalizerConfig(kind=kind, centre=centre)})
+        window = with_head(make_localizer(model), (0.5, -0.5, 0, 0, 0))(torch.rand(2, 1, 40, 56)).window
+        torch.testing.assert_close(window.x, torch.full((2,), 27.5 * (1 + place)))
+        torch.testing.assert_close(window.y, torch.full((2,), 19.5 * (1 - place)))
+        far = with_head(make_localizer(model), (9.0, -9.0, 0, 0, 0))(torch.rand(2, 1, 40, 56)).window
+        torch.testing.assert_close(far.x, torch.full((2,), 55.0))
+        torch.testing.assert_close(far.y, torch.zeros(2), atol=1e-4, rtol=0)
+
+
 def test_seeker_starts_at_stride_one_too() -> None:
     window = make_localizer(config("seeker", log_gamma_max=1.0))(torch.rand(2, 1, 64, 64)).window
     torch.testing.assert_close(window.delta, torch.ones(2))
@@ -437,6 +450,55 @@ def test_a_chosen_size_scales_the_window_and_a_mean_lies_between() -> None:
             assert bool(seeker.score.weight.grad.any()), "sizes are learned from how well their windows do"
     assert between["chosen"] == 0
     assert between["expected"] > 5
+
+
+@pytest.mark.parametrize("side", [10, 13, 16, 22, 26, 33])
+def test_a_support_gives_the_window_the_objects_own_size_and_place(side: int) -> None:
+    seeker = Seeker(config("seeker", sizes=(12, 20, 28), support=True))
+    error = torch.zeros(1, 1, 64, 64)
+    square(error, 29, 34, side)
+    window = seeker(error).window
+    middle = (side - 1) / 2 - side // 2
+    assert window.delta.item() == pytest.approx(side / 20, rel=1e-5)
+    assert (window.x.item(), window.y.item()) == pytest.approx((29 + middle, 34 + middle), abs=1e-4)
+
+
+@pytest.mark.parametrize("side", [8, 36])
+def test_no_object_is_far_smaller_or_larger_than_the_sizes(side: int) -> None:
+    error = torch.zeros(1, 1, 64, 64)
+    square(error, 32, 32, side)
+    windows = [Seeker(config("seeker", sizes=(12, 20, 28), support=support))(error).window for support in (True, False)]
+    assert [value.item() for value in windows[0]] == [value.item() for value in windows[1]]
+
+
+def test_two_touching_objects_are_left_to_the_seeker() -> None:
+    """Their support is one, and has no place between them."""
+    error = torch.zeros(1, 1, 64, 64)
+    square(error, 21, 32, 20)
+    square(error, 41, 32, 20)
+    windows = [Seeker(config("seeker", support=support))(error).window for support in (True, False)]
+    assert windows[0].x.item() == windows[1].x.item()
+    assert windows[0].delta.item() == windows[1].delta.item() == 1
+
+
+def test_windows_from_the_support_still_teach_the_seeker() -> None:
+    seeker = Seeker(config("seeker", sizes=(12, 20, 28), support=True))
+    error = torch.zeros(1, 1, 64, 64)
+    square(error, 29, 34, 24)
+    window = seeker(error).window
+    for value in (window.x, window.y, window.delta):
+        seeker.zero_grad()
+        torch.autograd.backward(value.sum(), retain_graph=True)
+        assert seeker.score.weight.grad is not None
+        assert bool(seeker.score.weight.grad.any())
+
+
+def test_without_a_support_there_is_no_candidate() -> None:
+    seeker = Seeker(config("seeker"))
+    error = torch.rand(2, 1, 64, 64)
+    scores = seeker.score_anchors(error)
+    assert seeker.candidate(error, scores.logits) is None
+    assert LocalizerConfig.model_validate({"kind": "seeker"}).support is False, "as stored configs have it"
 
 
 def test_one_size_makes_the_windows_that_no_size_is_named_for() -> None:

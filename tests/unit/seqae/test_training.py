@@ -230,6 +230,33 @@ def test_a_model_may_go_on_with_other_weights_and_another_learning_rate(
     assert own["lr"] == pytest.approx(5 * old["lr"])
 
 
+def test_a_run_starts_from_another_runs_weights_with_an_optimizer_of_its_own(
+    make: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    before = make(seed=2)
+    reports(before, until=4)
+    before.save(tmp_path / "4")
+    (tmp_path / "4" / "trainer.pt").write_bytes(b"of no use here")
+    trainer = make(seed=3, loss={"alpha_presence": 0.5}, model={"steps": 2}, schedule={"learning_rate": 1e-3})
+    fresh = make(seed=3)
+    with pytest.raises(CheckpointError, match=r"trainer\.pt: 14 bytes"):
+        trainer.start_from(tmp_path / "4")
+    before.save(tmp_path / "4")
+    assert trainer.start_from(tmp_path / "4") == 4
+    assert trainer.iteration == 0
+    assert not trainer.optimizer.state_dict()["state"]
+    for name, value in trainer.model.state_dict().items():
+        assert value.equal(before.model.state_dict()[name]), name
+    assert any(not value.equal(fresh.model.state_dict()[name]) for name, value in before.model.state_dict().items())
+    assert len(reports(trainer)) == trainer.iterations
+
+
+def test_weights_of_another_architecture_are_not_started_from(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    make(model={"coder": {"bottleneck": 3}}).save(tmp_path / "0")
+    with pytest.raises(CheckpointError, match=r"another model\.coder\.bottleneck \(3; this run's is 16\)"):
+        make().start_from(tmp_path / "0")
+
+
 def test_a_damaged_checkpoint_is_not_resumed(make: Callable[..., Trainer], tmp_path: Path) -> None:
     make().save(tmp_path / "0")
     file = tmp_path / "0" / "trainer.pt"

@@ -65,16 +65,18 @@ def wait_for_health(url: str, seconds: float) -> bool:
     return False
 
 
-def test_the_page_needs_nobody_else(client: httpx.Client) -> None:
+@pytest.mark.parametrize(("path", "name", "calls"), [("/", "page", "/reconstruct"), ("/compare", "compare", "/pairs")])
+def test_a_page_needs_nobody_else(client: httpx.Client, path: str, name: str, calls: str) -> None:
     """E5: the page, its script and its style come from here, and its policy allows nothing else."""
-    answer = client.get("/")
+    answer = client.get(path)
     assert answer.headers["content-type"].startswith("text/html")
-    loaded = re.findall(r'(?:src|href)="(/page[^"]+)"', answer.text)
-    assert loaded == ["/page.css", "/page.js"]
+    loaded = re.findall(r'(?:src|href)="(/[^"]+)"', answer.text)
+    loaded = [one for one in loaded if one.endswith((".css", ".js"))]
+    assert loaded == ["/page.css", f"/{name}.js"]
     style, script = (client.get(path) for path in loaded)
     assert style.headers["content-type"].startswith("text/css")
     assert "javascript" in script.headers["content-type"]
-    assert "/reconstruct" in script.text
+    assert calls in script.text
     assert not any("https://" in text for text in (answer.text, style.text, script.text))
     policy = answer.headers["content-security-policy"]
     assert "script-src 'self';" in policy

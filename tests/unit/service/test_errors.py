@@ -30,6 +30,7 @@ ANSWERS: dict[type[Error], tuple[int, str, str]] = {
         "conflict",
         "The job's state, or an earlier use of the same idempotency key, forbids what was asked",
     ),
+    service.errors.ClusterClosedError: (409, "cluster-closed", "No machine can join this cluster"),
     service.errors.BodyTooLargeError: (413, "body-too-large", "A body larger than this service takes"),
     service.errors.MediaTypeError: (415, "media-type", "A body of a type that this address does not take"),
     service.errors.ForeignHostError: (421, "foreign-host", "A request to a name that is none of this service's"),
@@ -38,6 +39,7 @@ ANSWERS: dict[type[Error], tuple[int, str, str]] = {
         "foreign-origin",
         "A request that changes something, made by a web page of another origin",
     ),
+    service.errors.AnswerError: (422, "answer", "An answer to a pair of trials that names neither of them"),
     service.errors.SpecRefusedError: (
         422,
         "spec-refused",
@@ -110,6 +112,11 @@ ANSWERS: dict[type[Error], tuple[int, str, str]] = {
         "checkpoint",
         "A checkpoint can't be used: a file is missing or truncated, a hash is wrong, the format is of another version",
     ),
+    seqae.errors.NewerCheckpointError: (
+        500,
+        "newer-checkpoint",
+        "A newer release wrote the checkpoint, and can use it",
+    ),
     seqae.errors.DivergedError: (500, "diverged", "Training produced a loss that is not finite"),
     jobs.errors.SubmissionRefused: (
         500,
@@ -140,6 +147,8 @@ ANSWERS: dict[type[Error], tuple[int, str, str]] = {
     ),
     jobs.errors.OutOfMemoryError: (500, "out-of-memory", "The main memory or the GPU's memory did not suffice"),
     jobs.errors.DiskFullError: (500, "disk-full", "The disk that holds the job's folder is full"),
+    service.errors.NewerDatabaseError: (500, "newer-database", "The job database is that of a newer release"),
+    service.errors.BackupError: (500, "backup", "A backup can't be made or restored"),
     service.errors.StackError: (500, "stack", "The embedded stack can't be started, found or ended"),
     service.errors.ApiError: (500, "api", "The service refused a client's request, or can't be reached"),
 }

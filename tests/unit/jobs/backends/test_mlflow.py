@@ -20,7 +20,7 @@ from jobs.backends.mlflow import MlflowTracking
 from jobs.backends.mlflow_client import mapped_errors
 from jobs.backends.mlflow_shipping import TRIALS_TABLE
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import DatasetRecord, NoteKind, Outcome, Result, Shipped, TrialRow, TrialState
+from jobs.directory.records import DatasetRecord, NoteKind, Outcome, Result, Shipped, StartRecord, TrialRow, TrialState
 from jobs.errors import NoRun, TrackingRefused, TrackingUnavailable
 from jobs.interfaces import RunDetails, RunStatus
 from tests.unit.jobs.backends.fake_client import FakeClient, FakeExperiment, FakeRun
@@ -243,6 +243,22 @@ def test_a_second_ship_sends_nothing(tracking: MlflowTracking, folder: JobFolder
         "artifacts": ["figure-7.json"],
         "seqae.dataset": "scenes of digits",
     }
+
+
+def test_the_model_that_training_started_from_is_a_tag(
+    tracking: MlflowTracking, folder: JobFolder, run_id: str, run: FakeRun
+) -> None:
+    tracking.ship(folder.path, run_id)
+    assert "seqae.start_from" not in run.tags
+    folder.write_start(StartRecord(model="cells/3", iteration=1600))
+    tracking.ship(folder.path, run_id)
+    assert run.tags["seqae.start_from"] == "cells/3"
+    assert folder.read_shipped().start_from == "cells/3"
+    run.tags.clear()
+    tracking.ship(folder.path, run_id)
+    assert run.tags == {}, "sent once"
+    (folder.path / "start.json").write_text("{")
+    tracking.ship(folder.path, run_id)
 
 
 def test_only_what_is_new_is_sent(tracking: MlflowTracking, folder: JobFolder, run_id: str, run: FakeRun) -> None:

@@ -19,6 +19,7 @@ from jobs.backends.mlflow_registry import ModelRegistry
 from jobs.directory.records import CrossEvaluation, EvaluationReport
 from jobs.errors import NoModel
 from jobs.interfaces import RegisteredModel
+from jobs.promotion import Promotion
 from seqae.checkpoints import manifest
 from tests.reports import make_report, make_scores
 
@@ -168,6 +169,24 @@ def test_a_job_is_registered_once(registry: ModelRegistry, client: _Client) -> N
     assert not registry.register("job_b", "run_b", MODEL, CHECKPOINT, {}, make_report(0.6)).promotion.promoted, (
         "what was decided stays decided, whatever a person does afterwards"
     )
+
+
+def test_a_trial_of_a_search_is_a_version_of_its_own_and_moves_no_alias(
+    registry: ModelRegistry, client: _Client
+) -> None:
+    assert _register(registry, "a", 0.5)
+    assert not _register(registry, "b", 0.6)
+    decided = Promotion(promoted=True, reason="trial 3 of job_b, chosen by ann")
+    for _ in range(2):
+        made = registry.register("job_b", "run_b_trial", MODEL, CHECKPOINT, {"val/mse": 0.1}, None, decided=decided)
+        assert (made.version.version, made.version.job_id, made.promotion) == ("3", "job_b", decided)
+    assert client.aliases[MODEL] == {"champion": "1", "challenger": "2"}
+    assert len(client.uploads) == 3
+    assert registry.resolve("job_b").version == "2", "a job's own model is still meant by its id"
+    newest = _only(registry).versions[0]
+    assert (newest.version, newest.promotion, newest.metrics) == ("3", decided, {"val/mse": 0.1})
+    registry.promote(MODEL, "3", "ann", "sharper")
+    assert registry.resolve("champion").run_id == "run_b_trial"
 
 
 def test_only_a_better_model_on_the_same_images_becomes_the_champion(registry: ModelRegistry) -> None:

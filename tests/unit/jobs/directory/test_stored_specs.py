@@ -66,6 +66,7 @@ def test_a_newer_spec_is_told_from_a_damaged_one() -> None:
     with pytest.raises(SpecUnreadable, match="newer release") as caught:
         parse_spec({"name": "a"}, SPEC_VERSION + 1)
     assert caught.value.is_newer
+    assert f"this one, seqae 0.1.0, reads {SPEC_VERSION}): install that release" in str(caught.value)
 
 
 def test_the_file_has_the_version(tmp_path: Path) -> None:

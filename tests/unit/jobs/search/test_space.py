@@ -216,6 +216,7 @@ def test_the_grid_has_every_combination_once() -> None:
         ({"objectives": ["val/mse", "val/fg_ari"], "sampler": "cma-es"}, "#/sampler"),
         ({"scheduler": "pbt"}, "#/scheduler"),
         ({"warm_start": "../x"}, "#/warm_start"),
+        ({"base": {"name": "b", "start_from": "cells"}}, "#/base/start_from"),
         ({"retrain": {"epochs": 0}}, "#/retrain/epochs"),
     ],
 )

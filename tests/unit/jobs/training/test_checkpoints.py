@@ -1,6 +1,7 @@
 """Checkpoints of a trainer that writes a file in place of a model."""
 
 import errno
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from jobs.errors import DiskFullError, FencedError
 from jobs.specs import SelectionMetric
 from jobs.training.checkpoints import CheckpointManager
 from seqae.checkpoints import manifest
+from seqae.errors import NewerCheckpointError
 
 
 class _Trainer:
@@ -92,6 +94,19 @@ def test_the_best_is_the_best_by_the_metric_and_not_the_newest(
         write_checkpoint(folder.attempt(1).checkpoints / str(step))
     evaluate(folder, {4: 0.1, 8: 0.9, 12: 0.5})
     assert CheckpointManager(folder, folder.attempt(1), metric).best() == folder.attempt(1).checkpoints / best
+
+
+def test_a_newer_releases_checkpoint_is_not_skipped_for_an_older_one(folder: JobFolder) -> None:
+    """After a downgrade the job fails and says why; it would else begin anew, and prune what was trained."""
+    for step in (4, 8):
+        write_checkpoint(folder.attempt(1).checkpoints / str(step))
+    newest = folder.attempt(1).checkpoints / "8" / "manifest.json"
+    newest.write_text(json.dumps(json.loads(newest.read_text()) | {"format_version": manifest.FORMAT_VERSION + 1}))
+    manager = CheckpointManager(folder, folder.attempt(2))
+    with pytest.raises(NewerCheckpointError, match="checkpoints/8: format version"):
+        manager.newest()
+    assert folder.attempt(2).notes() == []
+    assert steps(folder) == [4, 8]
 
 
 @pytest.mark.parametrize("metric", SelectionMetric)

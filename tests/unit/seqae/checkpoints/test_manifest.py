@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from seqae.checkpoints.manifest import FORMAT_VERSION, verify, write
-from seqae.errors import CheckpointError
+from seqae.errors import CheckpointError, NewerCheckpointError
 
 FILES = ["config.json", "model.safetensors"]
 
@@ -84,3 +84,20 @@ def test_another_format_version_is_refused_and_named(folder: Path) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format_version": 99}))
     with pytest.raises(CheckpointError, match=f"version 99, this release reads {FORMAT_VERSION}"):
         verify(folder)
+
+
+def test_a_newer_release_may_write_more_than_this_one_knows(folder: Path) -> None:
+    """It is told from a damaged one, with what to do."""
+    file = folder / "manifest.json"
+    newer = json.loads(file.read_text()) | {"format_version": FORMAT_VERSION + 1, "of_tomorrow": {}}
+    file.write_text(json.dumps(newer))
+    with pytest.raises(NewerCheckpointError, match=r"a newer one than seqae 0\.1\.0 wrote it, and can use it"):
+        verify(folder)
+
+
+def test_an_older_format_is_no_newer_one(folder: Path) -> None:
+    file = folder / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format_version": FORMAT_VERSION - 1}))
+    with pytest.raises(CheckpointError) as caught:
+        verify(folder)
+    assert not isinstance(caught.value, NewerCheckpointError)

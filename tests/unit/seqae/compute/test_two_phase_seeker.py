@@ -21,6 +21,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sizes, colour, a side that is no multiple of 4": {
         "model": {"localizer": {"sizes": [12, 20]}, "channels": 3, "height": 22, "background": {}}
     },
+    "windows from the support, too": {"model": {"localizer": {"sizes": [4, 28], "support": True}}},
     "nothing pasted": {"loss": {"alpha_separation": 0, "alpha_location": 0}},
     "gamma free, region loss against the image": {
         "model": {"attention": {"log_gamma_max": 1.0, "sigma": "free"}},

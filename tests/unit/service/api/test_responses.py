@@ -8,7 +8,18 @@ import pytest
 from service.db.store import Store
 from tests.unit.service.conftest import MakeApp, Serve
 
-PATHS = ["/", "/page.js", "/docs", "/openapi.json", "/healthz", "/readyz", "/jobs", "/jobs?limit=0", "/nothing/here"]
+PATHS = [
+    "/",
+    "/compare",
+    "/page.js",
+    "/docs",
+    "/openapi.json",
+    "/healthz",
+    "/readyz",
+    "/jobs",
+    "/jobs?limit=0",
+    "/nothing/here",
+]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -50,7 +61,7 @@ def test_every_answer_is_closed_to_other_pages(client: httpx.Client, path: str) 
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
-    assert ("script-src" in policy) == (path in ("/", "/docs"))
+    assert ("script-src" in policy) == (path in ("/", "/compare", "/docs"))
 
 
 def test_a_failure_is_closed_to_other_pages_too(make_app: MakeApp, serve: Serve) -> None:

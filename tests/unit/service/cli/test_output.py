@@ -5,6 +5,7 @@ import pytest
 from service.cli.output import (
     EXIT_STATUSES,
     ExitStatus,
+    format_bytes,
     format_duration,
     format_metric,
     format_table,
@@ -69,4 +70,15 @@ def test_the_end_of_a_job_that_failed_says_why_and_what_to_do() -> None:
         "job_10123456789a FAILED: no digits (data)",
         "  next: seqae logs job_10123456789a",
         "  next: seqae retry job_10123456789a",
+    ]
+
+
+def test_sizes() -> None:
+    assert [format_bytes(number) for number in (0, 999, 1000, 2_500_000, 3 * 10**9, 4 * 10**12)] == [
+        "0 B",
+        "999 B",
+        "1.0 kB",
+        "2.5 MB",
+        "3.0 GB",
+        "4.0 TB",
     ]

@@ -1,12 +1,17 @@
 """How MLflow, Ray and the control plane are started."""
 
+import shlex
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
 import pytest
 
+from jobs.telemetry.log_records import LogRecordLine
 from service.local.daemons import Daemon, build_daemons
 from service.local.home import DaemonName, HomeLayout
 from service.local.ports import PortName
@@ -34,6 +39,43 @@ def _daemons(home: Path) -> dict[DaemonName, Daemon]:
     layout.prepare()
     ports = {name: number for number, name in enumerate(PortName, start=1)}
     return {daemon.name: daemon for daemon in build_daemons(layout, ports, None)}
+
+
+def test_mlflows_server_writes_its_log_as_the_others_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEQAE_LOG_FORMAT", raising=False)
+    assert "--uvicorn-opts" not in _daemons(tmp_path)[DaemonName.MLFLOW].command
+    monkeypatch.setenv("SEQAE_LOG_FORMAT", "json")
+    daemon = _daemons(tmp_path)[DaemonName.MLFLOW]
+    options = daemon.command[daemon.command.index("--uvicorn-opts") + 1]
+    assert daemon.environment["MLFLOW_CONFIGURE_LOGGING"] == "false"
+    name, path = shlex.split(options)
+    assert name == "--log-config"
+    program = (
+        "import json, logging, logging.config, sys\n"
+        "logging.config.dictConfig(json.load(open(sys.argv[1])))\n"
+        "logging.getLogger('uvicorn.error').info('begins')\n"
+        "logging.getLogger('mlflow.store').warning('%s', 'odd')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, timeout=60)
+    lines = [LogRecordLine.model_validate_json(line) for line in done.stderr.splitlines()]
+    assert [(line.logger, line.message) for line in lines] == [("uvicorn.error", "begins"), ("mlflow.store", "odd")]
+
+
+def test_a_head_for_other_machines_listens_at_its_address_with_its_ray_alone(tmp_path: Path) -> None:
+    layout = HomeLayout(tmp_path)
+    layout.prepare()
+    ports = {name: number for number, name in enumerate(PortName, start=1)}
+    daemons = {daemon.name: daemon for daemon in build_daemons(layout, ports, None, "10.0.0.5")}
+    words = daemons[DaemonName.RAY].command
+    options = dict(pairwise(words))
+    assert (options["--node-ip-address"], options["--dashboard-host"]) == ("10.0.0.5", "127.0.0.1")
+    assert all(daemon.url.startswith("http://127.0.0.1:") for daemon in daemons.values())
+    address = f"10.0.0.5:{ports[PortName.RAY_GCS]}"
+    assert daemons[DaemonName.API].environment["SEQAE_HEAD_ADDRESS"] == address
+    assert daemons[DaemonName.RAY].environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
+    alone = _daemons(tmp_path)
+    assert "SEQAE_HEAD_ADDRESS" not in alone[DaemonName.API].environment
+    assert alone[DaemonName.RAY].environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
 
 
 def test_no_url_holds_the_homes_path(tmp_path: Path) -> None:

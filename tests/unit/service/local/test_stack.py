@@ -19,12 +19,15 @@ from typing import Protocol
 import psutil
 import pytest
 
+from jobs.directory.storage_marker import read_marker
 from service.errors import StackError
 from service.local import home
 from service.local.daemons import Daemon, http_url
 from service.local.home import DaemonName, HomeLayout
 from service.local.host import Host, this_host
-from service.local.ports import PortName, free_port
+from service.local.join_ticket import read_ticket
+from service.local.node_addresses import outward_ip
+from service.local.ports import HOST, PortName, free_port
 from service.local.processes import SessionLeader, environment_of, members
 from service.local.record import StackRecord, load_record, save_record
 from service.local.stack import Stack, api_url
@@ -63,6 +66,7 @@ class MakeStack(Protocol):
         say: Callable[[str], None] = ...,
         home: Path | None = None,
         data_dir: Path | None = None,
+        node_ip: str | None = None,
     ) -> Stack: ...
 
 
@@ -92,15 +96,18 @@ def make_stack(tmp_path: Path) -> Iterator[MakeStack]:
         say: Callable[[str], None] = _silently,
         home: Path | None = None,
         data_dir: Path | None = None,
+        node_ip: str | None = None,
     ) -> Stack:
         chosen = {DaemonName.RAY: DAEMON, DaemonName.API: DAEMON, **(programs or {})}
 
-        def build(layout: HomeLayout, ports: Mapping[PortName, int], data: Path | None) -> tuple[Daemon, ...]:
+        def build(
+            layout: HomeLayout, ports: Mapping[PortName, int], data: Path | None, _: str | None
+        ) -> tuple[Daemon, ...]:
             environment = {} if data is None else {"SEQAE_DATA_DIR": str(data)}
             parts = (_daemon(layout, name, program, ports[PortName(name)]) for name, program in chosen.items())
             return tuple(replace(daemon, environment=environment) for daemon in parts)
 
-        stack = Stack(home or tmp_path, data_dir, free if ports is None else ports, say, build)
+        stack = Stack(home or tmp_path, data_dir, free if ports is None else ports, say, build, node_ip)
         made.append(stack)
         return stack
 
@@ -139,6 +146,46 @@ def test_up_twice_is_harmless_also_from_another_process(make_stack: MakeStack) -
     assert make_stack().up() == ()
     assert _pids(stack) == before
     stack.down()
+
+
+def test_a_head_writes_down_how_machines_join(make_stack: MakeStack) -> None:
+    """The join token file is there while machines may join, for its owner alone; a later `up` keeps the address."""
+    try:
+        own = outward_ip()
+    except StackError:
+        pytest.skip("this machine has no address but the loopback's")
+    said: list[str] = []
+    stack = make_stack(node_ip=own, say=said.append)
+    stack.up()
+    layout = stack.layout
+    ticket = read_ticket(layout.join_token)
+    address = f"{own}:{load_record(layout).ports[PortName.RAY_GCS]}"
+    assert (ticket.head_address, ticket.storage) == (address, str(layout.home))
+    assert ticket.ray_token == layout.token.read_text()
+    assert ticket.storage_marker == read_marker(layout.home)
+    assert said[-1] == f"other machines join with `seqae join {address} --token-file {layout.join_token}`"
+    assert make_stack().up() == ()
+    with pytest.raises(StackError, match=f"listens for machines at {own}"):
+        make_stack(node_ip=HOST).up()
+    stack.down()
+    assert not layout.join_token.exists()
+    make_stack(ports={}).up()
+    assert read_ticket(layout.join_token) == ticket, "as before"
+    make_stack().down()
+    make_stack(node_ip=HOST).up()
+    assert not layout.join_token.exists()
+    assert load_record(layout).node_ip is None
+    with pytest.raises(StackError, match="takes no other machines"):
+        make_stack(node_ip=own).up()
+    make_stack().down()
+
+
+def test_a_head_at_an_address_that_is_gone_does_not_start(make_stack: MakeStack) -> None:
+    stack = make_stack(node_ip="203.0.113.77")
+    with pytest.raises(StackError, match="no address of this machine"):
+        stack.up()
+    assert _living(stack) == []
+    assert not stack.layout.join_token.exists()
 
 
 def _lives(pid: int) -> bool:
@@ -235,7 +282,7 @@ def test_a_port_in_use_is_told(make_stack: MakeStack) -> None:
         first.layout.home / "other",
         ports=taken,
         say=_silently,
-        build=lambda layout, ports, __: (
+        build=lambda layout, ports, *_: (
             _daemon(layout, DaemonName.RAY, DAEMON, ports[PortName.RAY]),
             _daemon(layout, DaemonName.API, DAEMON, ports[PortName.API]),
         ),

@@ -1,8 +1,11 @@
 """The reconciler against a fake cluster and a fake MLflow, with a clock of the test's own."""
 
+import logging
+
 import pytest
 
 from jobs.interfaces import Capacity, NodeCapacity, RunStatus
+from jobs.telemetry.log_records import current_job
 from service.job_state import State
 from tests.control_plane import ControlPlane
 
@@ -80,6 +83,14 @@ def test_a_step_that_breaks_does_not_stop_the_others(plane: ControlPlane, caplog
     broken, driver = plane.running({"scaling": {"workers": 1}})
     (driver.folder.path / "metrics.jsonl").mkdir()
     fine = plane.submit({"scaling": {"workers": 1}})
+    noted: list[str | None] = []
+
+    def note(_record: logging.LogRecord) -> bool:
+        noted.append(current_job.get())
+        return True
+
+    caplog.handler.addFilter(note)
     plane.until(fine, State.STARTING)
     assert "the step from RUNNING failed" in caplog.text
+    assert set(noted) == {broken}, "what a log line in JSON has as its job"
     assert plane.state(broken) == State.RUNNING

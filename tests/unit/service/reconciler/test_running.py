@@ -169,6 +169,29 @@ def test_a_job_that_lost_a_machine_says_that_it_waits_for_workers(plane: Control
     assert told == ["workers", None]
 
 
+def test_a_search_by_eye_says_that_it_waits_for_people(plane: ControlPlane) -> None:
+    job_id, driver = plane.running()
+    since = None
+    for missing in (3, 3, 2):
+        driver.beat(4, comparisons_missing=missing)
+        plane.tick()
+        waiting = plane.service.get(job_id).waiting
+        assert waiting is not None
+        assert waiting.reason == "comparisons"
+        assert waiting.missing.startswith(f"{missing} comparisons of trials: `seqae compare {job_id}`")
+        since = since or waiting.since
+        assert waiting.since == since
+    driver.beat(4)
+    plane.tick(2)
+    assert plane.service.get(job_id).waiting is None
+    told = [event.data["for"] for event in plane.service.events(job_id=job_id, limit=500) if event.type == "waiting"]
+    assert told == ["comparisons", None]
+    driver.beat(4, comparisons_missing=2)
+    plane.tick()
+    assert plane.service.pause(job_id).state is State.PAUSING
+    assert plane.service.get(job_id).waiting is None
+
+
 def test_a_job_whose_workers_are_not_placed_says_so(plane: ControlPlane) -> None:
     """F12: its driver beats, and no worker has begun."""
     job_id = plane.submit()

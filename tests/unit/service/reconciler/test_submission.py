@@ -51,6 +51,7 @@ def test_the_driver_gets_its_run_and_the_environment(plane: ControlPlane) -> Non
     job_id, driver = plane.running()
     submission = plane.launcher.submissions[driver.name]
     assert submission.environment["SEQAE_RUN_ID"] == f"run-{job_id}"
+    assert submission.environment["SEQAE_JOB_ID"] == job_id
     assert submission.job_dir == plane.jobs_dir / job_id
     assert driver.job_folder.read_spec().name == "scenes"
     run = plane.tracking.runs[f"run-{job_id}"]

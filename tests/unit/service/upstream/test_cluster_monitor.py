@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.backends.fakes import FakeLauncher
+from jobs.cluster.nodes import ClusterNode, NodeResources, NodeState
 from jobs.errors import LauncherUnavailable
 from jobs.interfaces import Capacity, NodeCapacity, ProcessState, Submission
 from service.upstream.cluster_monitor import ClusterMonitor, ClusterStatus
@@ -52,6 +53,8 @@ def test_every_call_goes_through_the_one_breaker() -> None:
         lambda: cluster.logs("job_a-1"),
         cluster.capacity,
         cluster.recent_capacity,
+        cluster.nodes,
+        cluster.recent_nodes,
         cluster.cluster_id,
         cluster.live,
     ):
@@ -81,6 +84,18 @@ def test_the_capacity_is_asked_for_every_few_seconds() -> None:
     assert cluster.capacity().nodes == (), "asked anew"
     now += timedelta(seconds=5)
     assert cluster.recent_capacity().nodes == ()
+
+
+def test_the_machines_are_asked_for_every_two_seconds() -> None:
+    launcher, now = FakeLauncher(), NOW
+    cluster = ClusterMonitor(launcher, lambda: now)
+    size = NodeResources(cpus=2)
+    assert cluster.recent_nodes() == ()
+    launcher.machines = (ClusterNode("a", "desk", "10.0.0.5", True, NodeState.ALIVE, size, size),)
+    assert cluster.recent_nodes() == ()
+    assert cluster.nodes() == launcher.machines, "asked anew"
+    now += timedelta(seconds=2)
+    assert cluster.recent_nodes() == launcher.machines
 
 
 def test_a_clock_that_is_set_back_keeps_no_call_back() -> None:

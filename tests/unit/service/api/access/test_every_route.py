@@ -24,6 +24,8 @@ EXPECTED: dict[str, Scope | str] = {
     "GET /": PUBLIC,
     "GET /page.js": PUBLIC,
     "GET /page.css": PUBLIC,
+    "GET /compare": PUBLIC,
+    "GET /compare.js": PUBLIC,
     "GET /healthz": PUBLIC,
     "GET /readyz": PUBLIC,
     "GET /static-offline-docs": PUBLIC,
@@ -51,6 +53,9 @@ EXPECTED: dict[str, Scope | str] = {
     "GET /jobs/{job_id}/trials": Scope.READ,
     "GET /jobs/{job_id}/trials/{number}": Scope.READ,
     "GET /jobs/{job_id}/trials/{number}/frames/{step}": Scope.READ,
+    "POST /jobs/{job_id}/trials/{number}:promote": Scope.PROMOTE,
+    "GET /jobs/{job_id}/pairs": Scope.READ,
+    "POST /jobs/{job_id}/pairs/{pair}": Scope.SUBMIT,
     "POST /reconstruct": Scope.READ,
     "GET /models": Scope.READ,
     "GET /models/{name}": Scope.READ,
@@ -58,6 +63,8 @@ EXPECTED: dict[str, Scope | str] = {
     "POST /models/{name}:rollback": Scope.PROMOTE,
     "POST /models:rollback": Scope.PROMOTE,
     "GET /disk": Scope.READ,
+    "GET /nodes": Scope.READ,
+    "GET /cluster/join": Scope.ADMIN,
     "GET /metrics": Scope.READ,
     "POST /tokens": Scope.ADMIN,
     "GET /tokens": Scope.ADMIN,
@@ -112,6 +119,30 @@ def test_every_route_is_in_the_table(door: Door) -> None:
     assert routes_of(door.app).keys() == EXPECTED.keys()
 
 
+@pytest.mark.parametrize("needs_tokens", [True, False])
+def test_the_reference_says_what_each_operation_needs(tmp_path: Path, needs_tokens: bool) -> None:
+    made, store = make_door(tmp_path, tokens=needs_tokens)
+    store.close()
+    document = made.app.openapi()
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    operations = {
+        f"{method.upper()} {path}": operation
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    }
+    assert len(operations) > 30
+    assert "security" not in document, "each operation says it for itself"
+    for name, operation in operations.items():
+        wanted = EXPECTED[name]
+        if wanted == PUBLIC:
+            assert operation["security"] == []
+            assert operation["description"].endswith("Needs no token.")
+        else:
+            assert operation["security"] == [{"token": [str(wanted)]}, *([] if needs_tokens else [{}])], name
+            assert operation["description"].endswith(f"Needs a token with the scope `{wanted}`.")
+            assert {"401", "403"} <= operation["responses"].keys()
+
+
 @pytest.mark.parametrize("name", EXPECTED)
 @pytest.mark.parametrize("caller", Caller)
 def test_who_gets_past_the_door(door: Door, job_id: str, name: str, caller: Caller) -> None:
@@ -141,7 +172,7 @@ def test_who_gets_past_the_door(door: Door, job_id: str, name: str, caller: Call
 def path_of(path: str, job_id: str) -> str:
     """A request's path for a route's."""
     path = path.replace("{path:path}", "ajax-api/2.0/mlflow/runs/search")
-    made = path.format(job_id=job_id, step="latest", number="0", name="m", version="1", token_id="tok_0")
+    made = path.format(job_id=job_id, step="latest", number="0", pair="0", name="m", version="1", token_id="tok_0")
     return f"{made}/redoc.js" if path == "/static-offline-docs" else made
 
 

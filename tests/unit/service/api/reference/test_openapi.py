@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter
 from jobs.specs import job_spec
 from service.api.examples import SPECS
 from service.api.reference.operations import OPERATIONS
-from service.api.routes import access, disk, events, health, jobs, metrics, models, trials
+from service.api.routes import access, disk, events, health, jobs, metrics, models, nodes, trials
 from service.api.uploads import Upload
 from service.schemas.access import NewToken, SessionRequest
 from service.schemas.jobs import PriorityChange
@@ -101,7 +101,7 @@ def test_every_example_that_is_made_is_shown(document: Document) -> None:
 def test_examples_of_answers_are_answers(document: Document) -> None:
     routes = {
         f"{method} {route.path_format}": route
-        for routes_of in (access, disk, events, health, jobs, metrics, models, trials)
+        for routes_of in (access, disk, events, health, jobs, metrics, models, nodes, trials)
         for route in routes_of.router.routes
         if isinstance(route, APIRoute)
         for method in route.methods or ()

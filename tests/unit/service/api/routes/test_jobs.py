@@ -219,6 +219,23 @@ def test_logs_are_followed_to_the_end(client: httpx.Client, store: Store, settin
     assert "".join(seen) == "one\n" + "two\n" * 300_000, "more than is read at once"
 
 
+def test_lines_that_a_driver_wrote_as_json_are_read_as_text(
+    client: httpx.Client, store: Store, settings: Settings
+) -> None:
+    job = submit(client)
+    admit(store)
+    log = JobFolder(settings.jobs_dir / job).attempt(1).log
+    log.parent.mkdir(parents=True)
+    line = '{"time":"t","level":"INFO","logger":"jobs.driver","message":"iteration %d"}'
+    log.write_text(f"plain\n{line % 1}\n{line % 2}")
+    assert client.get(f"/jobs/{job}/logs").text == (
+        "plain\nt INFO jobs.driver: iteration 1\nt INFO jobs.driver: iteration 2"
+    )
+    assert client.get(f"/jobs/{job}/logs?tail=1").text == "t INFO jobs.driver: iteration 2"
+    move(store, job, State.STARTING, State.FAILED)
+    assert client.get(f"/jobs/{job}/logs?follow=true&tail=1").text == "t INFO jobs.driver: iteration 2"
+
+
 def test_what_the_cluster_said_is_told_once_to_who_follows(
     client: httpx.Client, store: Store, launcher: FakeLauncher, settings: Settings
 ) -> None:

@@ -100,6 +100,15 @@ def test_the_champion_is_moved_with_who_and_why(
     assert service.requests[-1].headers["seqae-owner"] == "ann"
 
 
+def test_a_trial_of_a_search_is_promoted(run: Run, service: FakeService) -> None:
+    service.jobs = [make_job(1, State.SUCCEEDED, kind="tune")]
+    service.answers[f"POST /jobs/{service.jobs[0].id}/trials/7:promote"] = lambda _: as_json(_model())
+    done = run("promote", "1", "--trial", "7", "--why", "fewer seconds", "--owner", "ann")
+    assert done.stdout == "seqae-mnist_scenes/2 is the champion; before it was 1\n"
+    assert json.loads(service.requests[-1].content) == {"why": "fewer seconds"}
+    assert service.requests[-1].headers["seqae-owner"] == "ann"
+
+
 @pytest.mark.parametrize("text", ["seqae", "seqae/", "/3", "seqae/x", "seqae/-1", "seqae/²"])
 def test_what_is_no_version_is_told(text: str, run: Run, service: FakeService) -> None:
     error = run("promote", text).exception

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from service.cli.commands.overview import _show_live, _size
+from service.cli.commands.overview import _show_live
 from service.client import Client
 from service.job_state import State
 from service.schemas.disk import DiskPart, DiskView, JobDisk, OwnerDisk
@@ -96,14 +96,3 @@ def test_who_uses_the_disk(run: Run, service: FakeService) -> None:
     assert "1.5 MB  1.0 GB  7" in printed
     assert make_job(1).id in printed
     assert json.loads(run("disk", "--json").stdout)["owners"][0]["owner"] == "ann"
-
-
-def test_sizes() -> None:
-    assert [_size(number) for number in (0, 999, 1000, 2_500_000, 3 * 10**9, 4 * 10**12)] == [
-        "0 B",
-        "999 B",
-        "1.0 kB",
-        "2.5 MB",
-        "3.0 GB",
-        "4.0 TB",
-    ]

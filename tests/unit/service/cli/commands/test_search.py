@@ -10,7 +10,7 @@ from jobs.specs import TrainSpec, job_spec
 from seqae.errors import Error
 from service.api.reference.trial_answers import trial_answers
 from service.job_state import State
-from service.schemas.trials import TrialPage, TrialView
+from service.schemas.trials import PairPage, TrialPage, TrialView
 from tests.unit.service.cli.conftest import FakeService, Run, as_json, make_job
 
 SPEC = {
@@ -92,3 +92,39 @@ def test_a_search_without_a_model_yet_says_so(run: Run, service: FakeService) ->
     begun: TrialPage = trial_answers()["trials_none"][1]
     service.answers[f"GET /jobs/{JOB.id}/trials"] = lambda _: httpx.Response(200, json=begun.model_dump(mode="json"))
     assert run("search", "1", "--why").stdout.splitlines() == ["8 pending", "no trial has ended with a model yet"]
+
+
+PAIRS: PairPage = trial_answers()["pairs"][1]
+
+
+def test_pairs_are_listed_with_their_pictures_and_the_page(run: Run, service: FakeService) -> None:
+    service.answers[f"GET /jobs/{JOB.id}/pairs"] = lambda _: as_json(PAIRS.model_dump(mode="json"))
+    header, pair, page, counts = run("compare", "1").stdout.splitlines()
+    assert header.split()[:3] == ["pair", "one", "other"]
+    assert pair.split()[:3] == ["24", "3", "7"]
+    assert pair.endswith("/trials/7/frames/400")
+    assert page.endswith(f"/compare#{JOB.id}")
+    assert counts == "5 of 24 compared; the search waits for 2 more"
+    assert PairPage.model_validate_json(run("compare", "1", "--json").stdout) == PAIRS
+
+
+@pytest.mark.parametrize(("options", "body"), [(("--better", "7"), {"better": 7}), (("--equal",), {"better": "equal"})])
+def test_a_pair_is_answered(run: Run, service: FakeService, options: tuple[str, ...], body: dict[str, object]) -> None:
+    none: PairPage = trial_answers()["pairs_none"][1]
+    seen: list[object] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(json.loads(request.content))
+        return as_json(none.model_dump(mode="json"))
+
+    service.answers[f"POST /jobs/{JOB.id}/pairs/24"] = answer
+    service.answers[f"GET /jobs/{JOB.id}/pairs"] = lambda _: as_json(none.model_dump(mode="json"))
+    assert run("compare", "1", "--pair", "24", *options).stdout == "24 of 24 compared\n"
+    assert seen == [body]
+
+
+@pytest.mark.parametrize(
+    "options", [("--pair", "24"), ("--better", "7"), ("--equal",), ("--pair", "24", "--better", "7", "--equal")]
+)
+def test_half_an_answer_is_refused_before_anything_is_sent(run: Run, options: tuple[str, ...]) -> None:
+    assert "an answer has --pair" in str(run("compare", "1", *options).exception)

@@ -1,0 +1,1 @@
+"""Parts of the localization networks (Eq. 2)."""
