@@ -38,6 +38,7 @@ __all__ = [
     "TetrominoesConfig",
     "TrainConfig",
     "field_error",
+    "image_settings",
 ]
 
 
@@ -168,7 +169,7 @@ class LocalizerConfig(Config):
 
     support: bool = False
     """Whether a seeker also considers the square around the error that hangs together with its peak, from 0.75 of the
-    smallest of `sizes` to 1.25 of the largest, and takes it where it is better isolated than the square of its own."""
+    smallest of `sizes` to 1.15 of the largest, and takes it where it explains more than the square of its own."""
 
     @model_validator(mode="after")
     def _sizes_are_ordered(self) -> Self:
@@ -380,6 +381,21 @@ class ImagesConfig(Config):
     test_images: int = Field(4_000, ge=1, le=1_000_000)
     """At most so many images, of the final scores; nothing is chosen on them."""
 
+    crop: float = Field(0.0, ge=0, le=0.9)
+    """Largest share of a training image's sides that is cut off, another part each time it is seen; what is left is
+    enlarged to the model's size. 0 leaves images whole."""
+
+    flip: bool = False
+    """Whether training mirrors every second image, left to right, by chance each time it is seen."""
+
+
+def image_settings(data: "DataConfig") -> dict[str, Any]:
+    """The settings that decide which images there are, as plain values: all but how training varies them.
+
+    Caches of data are known by these.
+    """
+    return data.model_dump(mode="json", exclude={"crop", "flip"})
+
 
 def _data_kind(given: Any) -> str:
     kind = given.get("kind", "mnist_scenes") if isinstance(given, dict) else getattr(given, "kind", None)
@@ -433,8 +449,8 @@ class LossConfig(Config):
     its error that the writes have taken away."""
 
     beta: float = Field(1e-4, ge=0, le=1e6)
-    """Weight of the divergence of a write's code from the unit Gaussian, in nats; the mean over the writes is weighted
-    by how present they are. Only the variational coder has one."""
+    """Weight of the divergence of a write's code from the unit Gaussian, in nats; the mean over an image's writes is
+    weighted by how present they are. Only the variational coder has one."""
 
     @property
     def pastes(self) -> bool:
@@ -481,8 +497,8 @@ class ScheduleConfig(Config):
     compile: Literal["off", "default", "reduce-overhead", "auto"] = "off"
     """torch.compile of the model and its loss, by its mode; "reduce-overhead" makes CUDA graphs on a GPU. The first
     iteration, and the first at each T, takes a minute longer; on a CPU it needs a C++ compiler. Results are the same
-    to rounding, but for what is drawn: a variational coder's noise, and which objects are pasted where. "auto": one
-    worker compiles if what is left of the run, by the measured time of its steps, repays it; several do not."""
+    to rounding. "auto": one worker compiles if what is left of the run, by the measured time of its steps, repays it;
+    several do not."""
 
     checkpoint_activations: bool = False
     """Keep only each step's canvas and records for the backward pass, which makes the rest again: memory grows slower

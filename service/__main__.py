@@ -13,7 +13,9 @@ from jobs.backends.kubernetes.template import ClusterTemplate
 from jobs.backends.loopback import loopback_unproxied
 from jobs.backends.mlflow import MlflowTracking
 from jobs.backends.ray import RayLauncher
+from jobs.errors import StorageRefused, StorageUnavailable
 from jobs.interfaces import Launcher
+from jobs.storage.locations import check_storage, open_storage
 from jobs.telemetry.log_records import FORMAT_VARIABLE, configure_logging, format_named
 from seqae.errors import Error
 from service.app import create_app
@@ -36,6 +38,7 @@ def build(settings: Settings) -> Starlette:
     """The app with the real cluster, database and registry; the database is brought to the newest version."""
     for folder in (settings.home, settings.jobs_dir, settings.home / "control"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_storage(settings)
     store = Store(settings.database, webhook_urls=settings.webhook_urls)
     store.migrate()
     _refuse_to_be_locked(settings, store)
@@ -48,6 +51,21 @@ def build(settings: Settings) -> Starlette:
         default_model=settings.default_model,
     )
     return create_app(settings, launcher, store, tracking)
+
+
+def _check_storage(settings: Settings) -> None:
+    """Says what is wrong with the storage before jobs wait for it. One that does not answer may come back.
+
+    Raises:
+        Error: the bucket, the credentials or a permission are missing.
+    """
+    if settings.storage:
+        try:
+            check_storage(open_storage(settings.storage))
+        except StorageUnavailable as error:
+            logging.getLogger(__name__).warning("SEQAE_STORAGE: %s; jobs wait for it", error)
+        except StorageRefused as error:
+            raise Error(f"SEQAE_STORAGE: {error}") from error
 
 
 def _launcher(settings: Settings) -> Launcher:

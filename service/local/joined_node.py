@@ -164,9 +164,10 @@ class JoinedNode:
         if self._leader is not None:
             if processes.alive(self._leader, self.mark):
                 self._say(f"leaving the cluster; what runs here has {self._drain_seconds:g} s")
-                self._tell_drain()
+                if self._information.bucket is None:
+                    self._tell_drain()
             processes.end(self.mark, self._leader, grace=self._drain_seconds + _END_SECONDS)
-            with suppress(OSError):
+            with suppress(OSError):  # it runs out by itself
                 end_drain(Path(self._information.storage), self._key)
         shutil.rmtree(self._temp, ignore_errors=True)
         if self._temp.parent.is_dir() and not any(self._temp.parent.iterdir()):

@@ -70,8 +70,9 @@ def test_what_is_imported_is_a_dependency_of_its_own() -> None:
     packages = {name for path in _sources() for name in _imported(path)} - sys.stdlib_module_names - set(ROOMS)
     assert len(packages) > 20
     project = _project()
-    # `seqae bench` alone needs its extra; without it those methods say so.
-    declared = {_name(line) for line in [*project["dependencies"], *project["optional-dependencies"]["bench"]]}
+    # `seqae bench` alone needs its extra, and traces theirs; without them those say so.
+    extras = [line for name in ("bench", "traces") for line in project["optional-dependencies"][name]]
+    declared = {_name(line) for line in [*project["dependencies"], *extras]}
     # pydantic pins its core; mlflow's package is in several distributions.
     distributions = {name: {_name(one) for one in packages_distributions()[name]} for name in packages}
     missing = {name for name, found in distributions.items() if not found & declared}
@@ -81,7 +82,7 @@ def test_what_is_imported_is_a_dependency_of_its_own() -> None:
 def test_what_checks_the_code_is_not_needed_to_run_it() -> None:
     project = _project()
     extras = project["optional-dependencies"]
-    assert extras.keys() == {"bench", "dev"}
+    assert extras.keys() == {"bench", "dev", "traces"}
     runtime, dev = ({_name(line) for line in lines} for lines in (project["dependencies"], extras["dev"]))
     assert set(extras["bench"]) <= set(extras["dev"]), "what the extra is for is tested"
     assert dev & runtime == set()
