@@ -5,7 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobs.directory.records import Failure
-from jobs.errors import DiskFullError, ErrorClass, OutOfMemoryError, TrackingUnavailable, WorkersLostError
+from jobs.errors import (
+    DiskFullError,
+    ErrorClass,
+    OutOfMemoryError,
+    PreemptedError,
+    StorageRefused,
+    StorageUnavailable,
+    TrackingUnavailable,
+    WorkersLostError,
+)
 from seqae.errors import DataError, DivergedError
 
 __all__ = ["classify", "is_disk_full", "is_out_of_memory", "is_outage_of_disk", "out_of_memory_kills"]
@@ -21,6 +30,7 @@ _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", 
 _MEMORY_TYPES = ("OutOfMemoryError",)
 # How Ray reports that its own memory monitor has killed a process. (It guesses at the system's in every report.)
 _MEMORY_DEATHS = ("NODE_OUT_OF_MEMORY", "running low on memory")
+_LOST = (WorkersLostError, ConnectionError, TrackingUnavailable, StorageUnavailable, StorageRefused)
 _CONNECTION_WORDS = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "gloo", "NCCL")
 _CONNECTION_TYPES = (
     "DistError",
@@ -38,7 +48,6 @@ _CONNECTION_TYPES = (
     "WorkerHealthCheckTimeoutError",
     "WorkerGroupStartupFailedError",
     "WorkerGroupStartupTimeoutError",
-    "PreemptionError",
     "ControllerError",
     "RaySystemError",
 )
@@ -97,6 +106,8 @@ def classify(error: BaseException) -> Failure:
 def _class_of(error: BaseException) -> ErrorClass:
     if isinstance(error, DataError):
         return ErrorClass.DATA
+    if isinstance(error, PreemptedError) or _is_named(error, ("PreemptionError",)):
+        return ErrorClass.PREEMPTED
     if isinstance(error, DivergedError):
         return ErrorClass.DIVERGED
     if is_disk_full(error):
@@ -109,7 +120,7 @@ def _class_of(error: BaseException) -> ErrorClass:
 
 
 def _is_lost_connection(error: BaseException) -> bool:
-    if isinstance(error, WorkersLostError | ConnectionError | TrackingUnavailable):
+    if isinstance(error, _LOST):
         return True
     if _is_named(error, _CONNECTION_TYPES):
         return True

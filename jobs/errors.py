@@ -13,7 +13,10 @@ __all__ = [
     "NoModel",
     "NoRun",
     "OutOfMemoryError",
+    "PreemptedError",
     "SpecUnreadable",
+    "StorageRefused",
+    "StorageUnavailable",
     "SubmissionRefused",
     "TrackingRefused",
     "TrackingUnavailable",
@@ -69,8 +72,26 @@ class FencedError(Error):
     """A newer attempt of the same job exists: this one must stop and commit nothing."""
 
 
+class StorageUnavailable(Error):  # noqa: N818
+    """The object storage did not answer in time, or answered with a failure of its own. Try again later.
+
+    Whether what was asked for has been done is not known.
+    """
+
+
+class StorageRefused(Error):  # noqa: N818
+    """The object storage answered, and refuses: no such bucket, no or wrong credentials, no permission.
+
+    The text names which, and quotes neither keys nor the answer.
+    """
+
+
 class WorkersLostError(Error):
     """A worker, its node, or the connection between workers was lost."""
+
+
+class PreemptedError(Error):
+    """A worker was told that its machine is about to be taken away; a checkpoint was written. The text says by what."""
 
 
 class OutOfMemoryError(Error):
@@ -96,6 +117,9 @@ class ErrorClass(StrEnum):
     """Anything unforeseen in the training code."""
     INFRASTRUCTURE = "infrastructure"
     """A worker, node, head or driver was lost; the next attempt resumes, and the user's retries are not spent."""
+    PREEMPTED = "preempted"
+    """A machine was about to be taken away, and the attempt left in time; the next one goes on where it ended. Neither
+    the user's retries nor the losses that a job may have are spent."""
 
     # Given by the control plane, never by an attempt.
     CHECKPOINT = "checkpoint"
@@ -112,4 +136,4 @@ class ErrorClass(StrEnum):
     @property
     def is_users(self) -> bool:
         """Whether the job itself is at fault: a retry would spend one of the user's retries."""
-        return self not in (ErrorClass.INFRASTRUCTURE, ErrorClass.CHECKPOINT)
+        return self not in (ErrorClass.INFRASTRUCTURE, ErrorClass.PREEMPTED, ErrorClass.CHECKPOINT)

@@ -169,7 +169,7 @@ class LocalizerConfig(Config):
 
     support: bool = False
     """Whether a seeker also considers the square around the error that hangs together with its peak, from 0.75 of the
-    smallest of `sizes` to 1.25 of the largest, and takes it where it is better isolated than the square of its own."""
+    smallest of `sizes` to 1.15 of the largest, and takes it where it explains more than the square of its own."""
 
     @model_validator(mode="after")
     def _sizes_are_ordered(self) -> Self:
@@ -449,8 +449,8 @@ class LossConfig(Config):
     its error that the writes have taken away."""
 
     beta: float = Field(1e-4, ge=0, le=1e6)
-    """Weight of the divergence of a write's code from the unit Gaussian, in nats; the mean over the writes is weighted
-    by how present they are. Only the variational coder has one."""
+    """Weight of the divergence of a write's code from the unit Gaussian, in nats; the mean over an image's writes is
+    weighted by how present they are. Only the variational coder has one."""
 
     @property
     def pastes(self) -> bool:
@@ -497,8 +497,8 @@ class ScheduleConfig(Config):
     compile: Literal["off", "default", "reduce-overhead", "auto"] = "off"
     """torch.compile of the model and its loss, by its mode; "reduce-overhead" makes CUDA graphs on a GPU. The first
     iteration, and the first at each T, takes a minute longer; on a CPU it needs a C++ compiler. Results are the same
-    to rounding, but for what is drawn: a variational coder's noise, and which objects are pasted where. "auto": one
-    worker compiles if what is left of the run, by the measured time of its steps, repays it; several do not."""
+    to rounding. "auto": one worker compiles if what is left of the run, by the measured time of its steps, repays it;
+    several do not."""
 
     checkpoint_activations: bool = False
     """Keep only each step's canvas and records for the backward pass, which makes the rest again: memory grows slower

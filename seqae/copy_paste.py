@@ -17,7 +17,21 @@ from seqae.attention import Filters, Window, read
 from seqae.model import Output, SequentialAutoEncoder
 from seqae.networks import Seeker
 
-__all__ = ["Composition", "CopyPasteLosses", "SampledSteps", "compose", "copy_paste_losses", "presence", "sample_steps"]
+__all__ = [
+    "DRAWS",
+    "Composition",
+    "CopyPasteLosses",
+    "SampledSteps",
+    "compose",
+    "copy_paste_losses",
+    "partners",
+    "presence",
+    "sample_steps",
+]
+
+DRAWS = 3
+"""Uniform numbers that an image needs: for its step, and for the distance and the direction of what is pasted."""
+
 
 _DISTANCE = (0.35, 0.9)  # between the two centres, as shares of the window's side
 _HALF_PRESENT = 5.0  # energy (squared intensities, summed) that is half a write at stride 1; a digit has about 70
@@ -56,29 +70,48 @@ def presence(write: Tensor, delta: Tensor) -> Tensor:
     return energy / (energy + _HALF_PRESENT * delta.detach().square())
 
 
-def compose(error: Tensor, write: Tensor, window: Window, kernels: int) -> Composition:
-    """Pastes the object written for each image's neighbour in the batch beside the object of the image itself.
+def partners(count: int, device: torch.device) -> Tensor:
+    """For each of so many images the one whose object is pasted into it, [count].
 
-    The distance and the direction are drawn from torch's generator. Where both objects have ink, the stronger shows.
+    Neighbours lend each other theirs; of an odd number the first three go round. So no image depends on one outside
+    its pair, and a batch may be cut between pairs (`seqae.optimization.batches.split`).
+
+    Args:
+        count: images of a batch, or of such a part of one.
+        device: where the indices shall be.
+    """
+    index = torch.arange(count, device=device)
+    if count % 2 == 0:
+        return index ^ 1
+    first = min(count, 3)
+    return torch.cat((index[:first].roll(1), ((index[first:] - first) ^ 1) + first))
+
+
+def compose(error: Tensor, write: Tensor, window: Window, kernels: int, drawn: Tensor) -> Composition:
+    """Pastes the object written for each image's partner in the batch beside the object of the image itself.
+
+    Where both objects have ink, the stronger shows.
 
     Args:
         error: [B, C, H, W], what the windows were read off.
         write: [B, C, H, W]; an object is those pixels of `error` of which its write explains more than half.
         window: where it was written, each [B].
         kernels: N; with the window's delta it gives the scale of the distance between the two.
+        drawn: uniform numbers for the distance and the direction, [B, 2].
     """
-    batch, _, height, width = error.shape
+    _, _, height, width = error.shape
     low, high = _DISTANCE
-    distance = kernels * window.delta * (low + (high - low) * torch.rand(batch, device=error.device))
-    angle = 2 * torch.pi * torch.rand(batch, device=error.device)
+    distance = kernels * window.delta * (low + (high - low) * drawn[:, 0])
+    angle = 2 * torch.pi * drawn[:, 1]
+    of = partners(len(error), error.device)
     x = _reflected(window.x, distance * angle.cos(), width)
     y = _reflected(window.y, distance * angle.sin(), height)
     # Whole pixels: an object that was blurred by its way here could be told by that.
-    right, down = (x - window.x.roll(1)).round(), (y - window.y.roll(1)).round()
+    right, down = (x - window.x[of]).round(), (y - window.y[of]).round()
     objects = torch.where(write.abs() > 0.5 * error.abs(), error, 0.0)
-    pasted = _translated(objects.roll(1, 0), right, down)
+    pasted = _translated(objects[of], right, down)
     both = torch.where(pasted.abs() > error.abs(), pasted, error)
-    return Composition(both, window.x.roll(1) + right, window.y.roll(1) + down)
+    return Composition(both, window.x[of] + right, window.y[of] + down)
 
 
 def _translated(image: Tensor, right: Tensor, down: Tensor) -> Tensor:
@@ -101,7 +134,12 @@ def _reflected(centre: Tensor, step: Tensor, pixels: int) -> Tensor:
 
 
 def copy_paste_losses(
-    model: SequentialAutoEncoder, image: Tensor, output: Output, target: Literal["window", "object"] = "window"
+    model: SequentialAutoEncoder,
+    image: Tensor,
+    output: Output,
+    drawn: Tensor,
+    target: Literal["window", "object"] = "window",
+    noise: Tensor | None = None,
 ) -> CopyPasteLosses:
     """The losses of one more step, on images composed of what `output`'s steps wrote: for each image, one of them.
 
@@ -109,12 +147,14 @@ def copy_paste_losses(
         model: what made `output`.
         image: [B, C, H, W] in 0..1.
         output: of the model for that image, of one step or more. Nothing of it gets a gradient.
+        drawn: uniform numbers in [0, 1), [B, `DRAWS`].
         target: what the first object's patch must be, as `sample_steps` has it.
+        noise: of the codes, as `seqae.networks.AutoEncoder.encode` takes it.
     """
-    found = sample_steps(image, output, target)
+    found = sample_steps(image, output, drawn[:, 0], target)
     kernels = found.patch.shape[-1]
-    composed = compose(found.error, found.write, found.window, kernels)
-    code = model.coder.encode(read(composed.error, found.filters))
+    composed = compose(found.error, found.write, found.window, kernels, drawn[:, 1:])
+    code = model.coder.encode(read(composed.error, found.filters), noise)
     separation = F.mse_loss(model.coder.decode(code.z).float(), found.patch)
     if not isinstance(model.localizer, Seeker):  # the others have no map of places to choose from
         return CopyPasteLosses(separation, torch.zeros_like(separation))
@@ -124,7 +164,7 @@ def copy_paste_losses(
     logits = looks.logits(composed.error) if looks else model.localizer.score_anchors(composed.error).logits
     side = kernels * found.window.delta
     location = _location_loss(model.localizer, logits, composed, found.window, side)
-    return CopyPasteLosses(separation, (present * present.roll(1) * location).mean())
+    return CopyPasteLosses(separation, (present * present[partners(len(image), image.device)] * location).mean())
 
 
 class SampledSteps(NamedTuple):
@@ -137,7 +177,9 @@ class SampledSteps(NamedTuple):
     filters: Filters
 
 
-def sample_steps(image: Tensor, output: Output, target: Literal["window", "object"] = "window") -> SampledSteps:
+def sample_steps(
+    image: Tensor, output: Output, drawn: Tensor, target: Literal["window", "object"] = "window"
+) -> SampledSteps:
     """Draws a step for every image, the t-th with a probability proportional to its presence / t.
 
     First writes are the cleanest objects; late ones are practice on what is crowded, and on what others left.
@@ -145,6 +187,7 @@ def sample_steps(image: Tensor, output: Output, target: Literal["window", "objec
     Args:
         image: [B, C, H, W] in 0..1.
         output: of the model for that image, of one step or more.
+        drawn: a uniform number in [0, 1) for each image, [B].
         target: "window" takes each step's patch as it was read; "object" leaves out what others of the writes own.
     """
     steps = output.steps
@@ -154,7 +197,9 @@ def sample_steps(image: Tensor, output: Output, target: Literal["window", "objec
     # All may be 0; after a step that was too large, also NaN, which the trainer reports from the loss.
     present = presence(writes, windows.delta)
     chances = (present.mT / numbers).nan_to_num() + 1e-6  # [B, T]
-    which = torch.multinomial(chances, 1).squeeze(1)
+    # The step at which the sum of the chances passes the number drawn; rounding may leave it a little above their sum.
+    sums = chances.cumsum(dim=1)
+    which = (sums < drawn[:, None] * sums[:, -1:]).sum(dim=1).clamp(max=len(steps) - 1)
     rows = torch.arange(len(image), device=image.device)
 
     def of(stacked: Tensor) -> Tensor:

@@ -100,9 +100,10 @@ def total_loss(image: Tensor, output: Output, config: LossConfig, pasted: CopyPa
     divergences = [step.divergence for step in output.steps if step.divergence is not None]
     divergence = nothing
     if divergences:
-        # By presence: the middle of the Gaussian is for codes of objects, not for those of writes that do nothing.
-        weights = present.detach() / present.detach().sum().clamp(min=1e-8)
-        divergence = (weights * torch.stack(divergences)).sum()
+        # By presence: the middle of the Gaussian is for codes of objects, not for those of writes that do nothing. Of
+        # each image apart: the whole batch's presence is not known to a worker that has a share of it.
+        weights = present.detach() / writes.detach().clamp(min=1e-8)
+        divergence = (weights * torch.stack(divergences)).sum(dim=0).mean()
         total = total + config.beta * divergence
     separation, location = pasted or (nothing, nothing)
     if pasted is not None:

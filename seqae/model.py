@@ -80,12 +80,13 @@ class SequentialAutoEncoder(nn.Module):
         # How oneDNN and cuDNN want convolutions: the seeker's take a fifth less time on a CPU with two threads.
         self.to(memory_format=torch.channels_last)
 
-    def step(self, image: Tensor, canvas: Tensor, locate: Localizer | None = None) -> Step:
+    def step(self, image: Tensor, canvas: Tensor, noise: Tensor | None = None, locate: Localizer | None = None) -> Step:
         """One write.
 
         Args:
             image: [B, C, H, W] in float32.
             canvas: likewise, before the write.
+            noise: [B, Z], by which a variational coder samples its code.
             locate: finds the window in place of the localization network.
         """
         attention = self.config.attention
@@ -93,7 +94,7 @@ class SequentialAutoEncoder(nn.Module):
         window, embedding = (locate or self.localizer)(error)  # Eq. 2
         filters = make_filters(window, attention.kernel_size, self.config.height, self.config.width)
         patch = read(error, filters)  # Eq. 3
-        code = self.coder.encode(patch)  # Eq. 4
+        code = self.coder.encode(patch, noise)  # Eq. 4
         decoded = self.coder.decode(code.z).float()  # Eq. 5
         written = write(decoded, filters, attention.write_gain)
         return Step(
@@ -108,12 +109,12 @@ class SequentialAutoEncoder(nn.Module):
             embedding=embedding,
         )
 
-    def _recomputed_step(self, image: Tensor, canvas: Tensor) -> Step:
+    def _recomputed_step(self, image: Tensor, canvas: Tensor, noise: Tensor | None = None) -> Step:
         """`step` under activation checkpointing: the backward pass computes everything in between again."""
-        given: dict[str, Any] = {"preserve_rng_state": self.config.coder.kind == "variational"}
+        given: dict[str, Any] = {"preserve_rng_state": False}  # what is random is handed in
         if any(isinstance(module, _BatchNorm) for module in self.localizer.modules()):
             given["context_fn"] = self._forward_and_again
-        step: Step = checkpoint(self.step, image, canvas, use_reentrant=False, **given)
+        step: Step = checkpoint(self.step, image, canvas, noise, use_reentrant=False, **given)
         return step
 
     def _forward_and_again(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -134,12 +135,14 @@ class SequentialAutoEncoder(nn.Module):
             for norm, (momentum, batches) in zip(norms, usual, strict=True):
                 norm.momentum, norm.num_batches_tracked = momentum, batches
 
-    def forward(self, image: Tensor, steps: int | None = None) -> Output:
+    def forward(self, image: Tensor, steps: int | None = None, noise: Tensor | None = None) -> Output:
         """Reconstructs images.
 
         Args:
             image: [B, C, H, W] in 0..1.
             steps: T, if not the config's (progressive training, 2.6).
+            noise: normal numbers [T or more, B, Z], by which a variational coder samples its codes; without them they
+                are the means.
         """
         start = self.background(image).float() if self.background is not None else torch.zeros_like(image)
         canvas = start
@@ -149,8 +152,8 @@ class SequentialAutoEncoder(nn.Module):
         count = self.config.steps if steps is None else steps
         looks = None if again else self._looks(count, len(image))
         step = self._recomputed_step if again else partial(self.step, locate=looks.look if looks else None)
-        for _ in range(count):
-            record = step(image, canvas)
+        for t in range(count):
+            record = step(image, canvas, None if noise is None else noise[t])
             canvas = record.canvas
             records.append(record)
         return Output(start, tuple(records), looks)

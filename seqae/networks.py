@@ -159,7 +159,7 @@ class Seeker(nn.Module):
     between two objects; the same weights pool the features for the rest. The size may be the peak's instead.
 
     With `support` there is a second candidate: the square around the error that hangs together with what is at the
-    peak. Its isolation is compared with that of the anchors' square, and the better one is taken.
+    peak. It is taken where it explains more of the error, by its side, than the anchors' square.
     """
 
     STRIDE = 4
@@ -167,7 +167,7 @@ class Seeker(nn.Module):
     SURROUND_WEIGHT = 4.0  # weight of the error in the frame of one cell around the square
     # A square twice as large must hold 2 ** 1.5 times the error: more than two objects have, less than one as large.
     SIZE_EXPONENT = 1.5
-    SUPPORT_SIDES = (0.75, 1.25)  # a support is an object from this share of the smallest size to this of the largest
+    SUPPORT_SIDES = (0.75, 1.15)  # a support is an object from this share of the smallest size to this of the largest
     OFFSET = 4.0  # pixels: how far the head may move the centre
     SHARPNESS = 10.0
 
@@ -252,29 +252,29 @@ class Seeker(nn.Module):
     def candidate(self, error: Tensor, logits: Tensor) -> Candidate | None:
         """The support's square for error images [B, C, H, W], given their logits; None where the config asks for none.
 
-        It is better where its isolation is larger, it is no smaller or larger than objects are, and the peak is in it.
+        It is better where it is no smaller or larger than objects are, has the peak in it, and its error, by the side,
+        is more than the isolation of the anchors' square. What else lies in the square does not count: a stroke that
+        stands beside other objects is not part of them.
         """
         if not self.config.localizer.support:
             return None
         strength = error.float().abs().mean(dim=1)
         place = self.place(logits)
-        own = Square(place.x, place.y, REFERENCE_SIZE * place.log_scale.exp())
-        square = bounding_square(connected_support(strength, place.x, place.y))
+        support = connected_support(strength, place.x, place.y)
+        square = bounding_square(support)
         sizes = self.config.localizer.sizes
         least, most = self.SUPPORT_SIDES[0] * sizes[0], self.SUPPORT_SIDES[1] * sizes[-1]
         away = torch.maximum((square.x - place.x).abs(), (square.y - place.y).abs())
         fits = (square.side >= least) & (square.side <= most) & (away <= square.side / 2)
-        gains = [
-            square_isolation(
-                strength,
-                given,
-                frame=self.STRIDE,
-                surround_weight=self.SURROUND_WEIGHT,
-                size_exponent=self.SIZE_EXPONENT,
-            )
-            for given in (square, own)
-        ]
-        return Candidate(square, fits & (gains[0] > gains[1]))
+        explained = (strength * support).sum(dim=(1, 2)) / square.side.clamp(min=1).pow(self.SIZE_EXPONENT)
+        own = square_isolation(
+            strength,
+            Square(place.x, place.y, REFERENCE_SIZE * place.log_scale.exp()),
+            frame=self.STRIDE,
+            surround_weight=self.SURROUND_WEIGHT,
+            size_exponent=self.SIZE_EXPONENT,
+        )
+        return Candidate(square, fits & (explained > own))
 
     def locate(self, scores: AnchorScores, candidate: Candidate | None = None) -> Localization:
         """The window at the best anchor and those around it, or at the candidate where that is better.
@@ -323,8 +323,8 @@ class Code(NamedTuple):
 class Coder(Protocol):
     """The region coder: Eq. 4 and 5."""
 
-    def encode(self, patch: Tensor) -> Code:
-        """Eq. 4: the code of patches [B, C, N, N]."""
+    def encode(self, patch: Tensor, noise: Tensor | None = None) -> Code:
+        """Eq. 4: the code of patches [B, C, N, N]; `noise` [B, Z] is for a coder that is variational."""
 
     def decode(self, z: Tensor) -> Tensor:
         """Eq. 5: codes [B, Z] -> patches [B, C, N, N]."""
@@ -347,7 +347,7 @@ class AutoEncoder(nn.Module):
 
     N = 32 gives the sizes of the table.
 
-    With `variational` the encoder gives a mean and a log variance, and training samples z from them.
+    With `variational` the encoder gives a mean and a log variance, and training samples z by them.
     """
 
     def __init__(self, kernel_size: int, channels: int, config: CoderConfig) -> None:
@@ -378,8 +378,13 @@ class AutoEncoder(nn.Module):
         # Writes start at 0: as noise they would answer each other, and at T 48 the first gradient would be infinite.
         nn.init.zeros_(self.decoder[-2].get_parameter("weight"))
 
-    def encode(self, patch: Tensor) -> Code:
-        """Eq. 4: [B, C, N, N] -> z [B, Z]."""
+    def encode(self, patch: Tensor, noise: Tensor | None = None) -> Code:
+        """Eq. 4: [B, C, N, N] -> z [B, Z].
+
+        Args:
+            patch: as it was read.
+            noise: normal numbers [B, Z], by which a variational coder samples z; without them z is the mean.
+        """
         # Channels last, as the convolutions leave them: no copy. ReLU comes after that, as in `Seeker.score_anchors`.
         out = self.to_code(F.relu(self.encoder(patch).permute(0, 2, 3, 1).flatten(1)))
         if not self.variational:
@@ -387,7 +392,7 @@ class AutoEncoder(nn.Module):
         mean, log_variance = out.float().chunk(2, dim=1)
         log_variance = log_variance.clamp(-12, 12)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
-        z = mean + torch.randn_like(mean) * (0.5 * log_variance).exp() if self.training else mean
+        z = mean if noise is None else mean + noise * (0.5 * log_variance).exp()
         return Code(z, divergence)
 
     def decode(self, z: Tensor) -> Tensor:

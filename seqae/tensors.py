@@ -6,7 +6,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["intensities", "random_views"]
+__all__ = ["VIEW_DRAWS", "intensities", "random_views"]
+
+VIEW_DRAWS = 4
+"""Uniform numbers that `random_views` uses for each image."""
 
 
 def intensities(images: NDArray[np.uint8] | Tensor, device: torch.device | str | None = None) -> Tensor:
@@ -20,20 +23,21 @@ def intensities(images: NDArray[np.uint8] | Tensor, device: torch.device | str |
     return given.to(device).float() / 255
 
 
-def random_views(image: Tensor, crop: float, flip: bool) -> Tensor:
-    """Each image as a part of it, enlarged, and perhaps mirrored; drawn from torch's generator of the device.
+def random_views(image: Tensor, crop: float, flip: bool, drawn: Tensor) -> Tensor:
+    """Each image as a part of it, enlarged, and perhaps mirrored.
 
     Args:
         image: [B, C, H, W].
         crop: largest share of the sides that is cut off; the part keeps the image's aspect.
         flip: whether every second image is mirrored left to right, by chance.
+        drawn: uniform numbers in [0, 1), [B, `VIEW_DRAWS`].
 
     Returns:
         [B, C, H, W]; the given images where neither is asked for.
     """
     if crop == 0 and not flip:
         return image
-    draws = torch.rand(4, len(image), device=image.device)
+    draws = drawn.T
     side = 1 - crop * draws[0]
     # A part of side s may be centred up to 1 - s from the middle, in an image from -1 to 1.
     x, y = ((2 * draws[at] - 1) * (1 - side) for at in (1, 2))

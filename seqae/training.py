@@ -1,15 +1,15 @@
 """The training loop of one worker, as an iterator of progress reports and evaluations.
 
 `Trainer.run` does nothing but train and evaluate: whoever iterates it logs, saves, tells the cluster, and stops it by
-not asking for more. The order of the data and all random numbers are functions of (seed, iteration) alone,
-so a run that resumes from a checkpoint goes on exactly as if it had not stopped.
+not asking for more. The order of the data is a function of (seed, iteration), and what is random is one of (seed,
+iteration, image): a run that resumes from a checkpoint goes on exactly as if it had not stopped, and however many
+workers share the batches, and in whatever pieces they compute them, the curve is the same to rounding.
 """
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,110 +22,25 @@ from seqae.checkpoints.architecture import architecture_difference
 from seqae.checkpoints.manifest import Manifest, verify
 from seqae.compute.compilation import allow_compilations, has_compiler
 from seqae.compute.cpu_threads import flush_denormals
-from seqae.compute.generators import generator_of
 from seqae.compute.variant import Precision, Variant, choose_compilation, choose_precision, given_variant
 from seqae.config import ImagesConfig, LossConfig, TrainConfig
-from seqae.copy_paste import copy_paste_losses
 from seqae.data.cache import Dataset
 from seqae.errors import CheckpointError, DivergedError
 from seqae.evaluation.evaluate import Evaluation, evaluate
 from seqae.evaluation.names import modern, with_split
-from seqae.losses import Losses, total_loss
-from seqae.model import Output, SequentialAutoEncoder
-from seqae.tensors import intensities, random_views
+from seqae.losses import Losses
+from seqae.model import SequentialAutoEncoder
+from seqae.optimization.batches import BatchSampler, split
+from seqae.optimization.gradients import AllReduce, GradientAccumulation, LateFlag, add_up
+from seqae.optimization.learning_rate import one_cycle, set_peak
+from seqae.optimization.progress import Progress, WorkerLoad
+from seqae.optimization.random_numbers import uniforms
+from seqae.optimization.training_loss import TrainingLoss
+from seqae.tensors import VIEW_DRAWS, intensities, random_views
 
-__all__ = ["Progress", "Trainer", "TrainingLoss", "with_synchronized_batch_norm"]
+__all__ = ["Trainer", "with_synchronized_batch_norm"]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Progress report of a run."""
-
-    iteration: int
-    """Optimizer steps done."""
-    iterations: int
-    """Optimizer steps in all."""
-    epoch: float
-    """Passes over the training images done."""
-    epochs: float
-    loss: float
-    """Mean of Eq. 15 since the report before."""
-    region: float
-    mseot: float
-    mse: float
-    """Of the last canvas on the training images (Eq. 13), mean since the report before."""
-    separation: float
-    """Of pasted images (`seqae.copy_paste`), mean since the report before; 0 where there are none."""
-    location: float
-    """Likewise."""
-    presence: float
-    """Writes per training image that do something, mean since the report before."""
-    learning_rate: float
-    gradient_norm: float
-    """Of the newest step, before clipping."""
-    images_per_second: float
-    """Over all workers, since the report before; evaluations and what the reader of reports does not counted."""
-    eta_seconds: float
-    checkpoint_due: bool
-    """The schedule asks for a checkpoint now."""
-
-
-class _BatchSampler:
-    """Sampler of batches: epochs are permutations of the images, laid end to end."""
-
-    def __init__(self, seed: int, images: int, device: torch.device) -> None:
-        self._seed, self._images, self._device = seed, images, device
-        self._newest: tuple[int, Tensor] | None = None
-
-    def _permutation(self, epoch: int) -> Tensor:
-        """The order of an epoch, made and copied to the device once: a copy for each batch would make a GPU wait."""
-        if self._newest is None or self._newest[0] != epoch:
-            order = np.random.default_rng((self._seed, epoch)).permutation(self._images)
-            self._newest = (epoch, torch.from_numpy(order).to(self._device))
-        return self._newest[1]
-
-    def batch(self, iteration: int, size: int) -> Tensor:
-        """Indices of the images of one batch, [size], on the device."""
-        first = iteration * size
-        taken: list[Tensor] = []
-        while size > 0:
-            epoch, at = divmod(first, self._images)
-            part = self._permutation(epoch)[at : at + size]
-            taken.append(part)
-            first += len(part)
-            size -= len(part)
-        return torch.cat(taken)
-
-
-def _one_cycle(done: int, iterations: int, warmup: float) -> float:
-    """One-cycle learning rate as a share of its peak: a linear rise from 1/25 in the warm-up, then half a cosine to 0.
-
-    torch's OneCycleLR divides by zero where the warm-up is one iteration long, so short runs would fail.
-    """
-    rise = warmup * iterations
-    if done < rise:
-        return 1 / 25 + (1 - 1 / 25) * done / rise
-    return 0.5 * (1 + math.cos(math.pi * (done - rise) / max(iterations - rise, 1)))
-
-
-class TrainingLoss(nn.Module):
-    """Model and loss as one module, so that a wrapper (DDP, torch.compile) sees the whole step."""
-
-    def __init__(self, model: SequentialAutoEncoder, config: TrainConfig) -> None:
-        super().__init__()
-        self.model = model
-        self.config = config
-        self.precision: Precision = given_variant(config.schedule).precision
-
-    def forward(self, image: Tensor, steps: int) -> Losses:
-        """The losses of images [B, C, H, W] in 0..1, with T = `steps`."""
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            output: Output = self.model(image, steps)
-            loss = self.config.loss
-            pasted = copy_paste_losses(self.model, image, output, loss.separation_target) if loss.pastes else None
-        return total_loss(image, output, loss, pasted)
 
 
 def with_synchronized_batch_norm(model: ModuleT, device: torch.device, world: int) -> ModuleT:
@@ -149,8 +64,11 @@ class Trainer:
         device: where to train.
         rank: of this worker, 0 to world - 1. Rank 0 evaluates.
         world: number of workers.
-        wrap: puts a data-parallel wrapper around the module whose forward pass gives the loss. It must average
-            gradients over the workers.
+        all_reduce: adds a tensor up over the workers, in place; needed with several.
+        pieces: in so many each worker computes its share of a batch; more where memory runs out.
+
+    Attributes:
+        module: computes the losses of images [B, C, H, W], with T and random numbers [B, n] for them.
     """
 
     def __init__(
@@ -161,13 +79,17 @@ class Trainer:
         device: str | torch.device = "cpu",
         rank: int = 0,
         world: int = 1,
-        wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
+        all_reduce: AllReduce | None = None,
+        pieces: int = 1,
     ) -> None:
         flush_denormals()  # before anything is computed, at which threads start
         self.config = config = config.bare()
         self.data = data
         self.device = torch.device(device)
         self.rank, self.world = rank, world
+        if world > 1 and all_reduce is None:
+            raise ValueError("several workers need a way to add up their gradients")
+        self._all_reduce = all_reduce
         # The weights are drawn on the CPU; a GPU that the job was not given is not touched.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)
@@ -178,23 +100,29 @@ class Trainer:
         self.loss = TrainingLoss(self.model, config)
         self.variant = given_variant(config.schedule)
         self._compile()
-        self.module = wrap(self.loss)
-        # What a step draws, it draws on its own device. torch.manual_seed sets all there are, which takes 100 us.
-        self._generator = generator_of(self.device)
+        self.module: nn.Module = self.loss
+        self._parameters = list(self.model.parameters())
+        pairs = config.loss.pastes
+        self._shares = list(split(range(config.schedule.batch_size), world, pairs=pairs))
+        self._gradients = GradientAccumulation(self.device, pairs=pairs, pieces=pieces)
         given = config.data
         self._crop, self._flip = (given.crop, given.flip) if isinstance(given, ImagesConfig) else (0.0, False)
-        self._is_random = config.loss.pastes or config.model.coder.kind == "variational" or self._crop > 0 or self._flip
         self.images = torch.from_numpy(np.ascontiguousarray(data.train.images)).to(self.device)  # uint8 [M, C, H, W]
-        self._order = _BatchSampler(config.seed, len(self.images), self.device)
+        self._order = BatchSampler(config.seed, len(self.images), self.device)
         self.iterations = config.schedule.iterations(len(self.images))
         self.iteration = 0
+        self.halvings = 0
         self.evaluation: Evaluation | None = None
+        self._stop_wanted = self._stop_agreed = False
+        self._stop_flag = LateFlag()
+        # Of the steps since the newest report, [8] each, left on the device: reading them would make a GPU wait.
+        self._losses: list[Tensor] = []
         self._metrics: dict[str, float] = {}  # of the newest evaluation, this process's or the one's before it
         schedule = config.schedule
         # Fused: one kernel, in place of a hundred to start.
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=schedule.learning_rate, fused=True)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda done: _one_cycle(done, self.iterations, schedule.warmup)
+            self.optimizer, lambda done: one_cycle(done, self.iterations, schedule.warmup)
         )
 
     @property
@@ -262,61 +190,89 @@ class Trainer:
         flush_denormals()  # this may be another thread than the one that made the trainer
         self.choose_variant()
         schedule = self.config.schedule
-        losses: list[Tensor] = []  # [5] each, left on the device: reading them would make a GPU wait
-        started = time.perf_counter()
-        while self.iteration < self.iterations:
-            loss, norm = self.train_step()
-            losses.append(loss)
+        steps, started = 0, time.perf_counter()
+        self._gradients.take_seconds()
+        while self.iteration < self.iterations and not self._stop_agreed:
+            norm = self.train_step()
+            steps += 1
             last = self.iteration == self.iterations
             due = last or self.iteration % schedule.checkpoint_every == 0
             evaluation_due = last or self.iteration % schedule.evaluate_every == 0
-            if not (due or evaluation_due or self.iteration % schedule.log_every == 0):
+            regular = due or evaluation_due or self.iteration % schedule.log_every == 0
+            if not (regular or self._stop_agreed):
                 continue
-            progress = self._progress(losses, norm, started, due)
+            progress = self._progress(norm, steps, started, due)
+            if regular:
+                self._losses = []
             if evaluation_due and self.rank == 0:
                 self.evaluation = self.evaluate()
                 self._metrics = with_split(self.evaluation.metrics(), "val")
                 yield self.evaluation
             yield progress
-            losses = []
-            started = time.perf_counter()
+            steps, started = 0, time.perf_counter()
 
-    def train_step(self) -> tuple[Tensor, Tensor]:
-        """One optimizer step on this worker's share of the batch.
+    def request_stop(self) -> None:
+        """Asks all workers to stop after the same step, the next one or the one after it; from any thread.
+
+        The run then ends with a report that says so, from whose iteration on it can be resumed.
+        """
+        self._stop_wanted = True
+
+    def train_step(self) -> Tensor:
+        """One optimizer step; every worker computes its share of the batch.
 
         Returns:
-            `Losses` as one tensor, and the gradient's norm before clipping.
+            The gradient's norm before clipping.
         """
         schedule = self.config.schedule
         batch = self._order.batch(self.iteration, schedule.batch_size)
-        share = batch[self.rank :: self.world]
-        # With more workers than images one of them has none; it must take part, so it gets one that does not count.
-        image = intensities(self.images[share if len(share) else batch[:1]])
-        if self._is_random:
-            self._generator.manual_seed(hash((self.config.seed, self.iteration, self.rank)) & 0x7FFFFFFF)
-        image = random_views(image, self._crop, self._flip)
+        steps = self.steps_now()
+        views = VIEW_DRAWS if self._crop > 0 or self._flip else 0
+        count = views + self.loss.draws(steps)
+
+        def losses_of(rows: range) -> Losses:
+            drawn = uniforms(self.config.seed, self.iteration, rows, count, self.device)
+            image = intensities(self.images[batch[rows.start : rows.stop]])
+            image = random_views(image, self._crop, self._flip, drawn[:, :views])
+            losses: Losses = self.module(image, steps, drawn[:, views:])
+            return losses
+
         if not self.model.training:  # setting it on all modules takes 60 us
             self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        losses: Losses = self.module(image, self.steps_now())
-        # The workers' gradients are averaged; where the shares differ by an image, this makes it the batch's mean.
-        weight = len(share) * self.world / schedule.batch_size
-        torch.autograd.backward(losses.total * weight)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), schedule.grad_clip)
+        losses = self._gradients.accumulate(self._shares[self.rank], schedule.batch_size, losses_of, self._parameters)
+        if self._all_reduce is None:
+            self._stop_agreed = self._stop_wanted
+        else:
+            wanted = torch.full((1,), float(self._stop_wanted), device=self.device)
+            sums = add_up(self._all_reduce, self._parameters, torch.cat((losses, wanted)))
+            losses = sums[:-1]
+            self._stop_agreed = self._stop_flag.update(sums[-1])
+        norm = nn.utils.clip_grad_norm_(self._parameters, schedule.grad_clip)
         self.optimizer.step()
         self.scheduler.step()
         self.iteration += 1
-        return torch.stack(losses).detach(), norm  # a copy: CUDA graphs write the next step's losses to the same place
+        self._losses.append(losses)
+        return norm
 
-    def _progress(self, losses: list[Tensor], norm: Tensor, started: float, due: bool) -> Progress:
-        mean = Losses(*torch.stack(losses).mean(dim=0).cpu())
+    def _loads(self, steps: int) -> tuple[WorkerLoad, ...]:
+        """What the newest steps cost each worker; every worker calls it at the same iteration."""
+        table = torch.zeros(self.world, 2, device=self.device)
+        table[self.rank, 0] = self._gradients.take_seconds() / steps
+        table[self.rank, 1] = self._gradients.pieces
+        if self._all_reduce is not None:
+            self._all_reduce(table)
+        costs = zip(self._shares, table.tolist(), strict=True)
+        return tuple(WorkerLoad(len(share), seconds, round(pieces)) for share, (seconds, pieces) in costs)
+
+    def _progress(self, norm: Tensor, steps: int, started: float, due: bool) -> Progress:
+        mean = Losses(*torch.stack(self._losses).mean(dim=0).cpu())
         # A gradient that is not finite has spoiled the weights already, though the loss shows it only one step later.
         for name, value in (("loss", float(mean.total)), ("gradient", float(norm))):
             if not np.isfinite(value):
                 what = f"the {name} is {value} at iteration {self.iteration}"
                 raise DivergedError(f"{what}; a lower learning rate may help")
         seconds = time.perf_counter() - started  # read only now that a GPU has been waited for
-        rate = len(losses) * self.config.schedule.batch_size / seconds
+        rate = steps * self.config.schedule.batch_size / seconds
         left = (self.iterations - self.iteration) * self.config.schedule.batch_size
         return Progress(
             iteration=self.iteration,
@@ -335,6 +291,8 @@ class Trainer:
             images_per_second=rate,
             eta_seconds=left / rate,
             checkpoint_due=due,
+            stopping=self._stop_agreed,
+            workers=self._loads(steps),
         )
 
     def evaluate(self) -> Evaluation:
@@ -350,7 +308,12 @@ class Trainer:
 
     def save(self, path: Path, before_commit: Callable[[], None] | None = None) -> Manifest:
         """Writes a checkpoint folder (see `seqae.checkpoints.checkpoint.save`); call it on one worker only."""
-        state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "halvings": self.halvings,
+            "losses": [losses.cpu() for losses in self._losses],
+        }
         return checkpoint.save(
             path,
             self.model,
@@ -400,17 +363,23 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.iteration = manifest.iteration
+        # An older release stored neither: it halved nothing, and wrote no checkpoint between two reports.
+        self.halvings = state.get("halvings", 0)
+        self._losses = [losses.to(self.device) for losses in state.get("losses", ())]
         self._metrics = modern(manifest.metrics)
         if stored != self.config:
-            self._use_own_learning_rate()
+            self._set_peak()
 
-    def _use_own_learning_rate(self) -> None:
-        """Puts this run's peak in the place of the loaded one, at the same point of the cycle."""
-        peak = self.config.schedule.learning_rate
-        now = peak * _one_cycle(self.iteration, self.iterations, self.config.schedule.warmup)
-        self.scheduler.base_lrs = [peak for _ in self.optimizer.param_groups]
-        for group in self.optimizer.param_groups:
-            group["initial_lr"], group["lr"] = peak, now
+    def halve_learning_rate(self) -> None:
+        """Halves the rest of the learning rate's cycle; a checkpoint remembers it."""
+        self.halvings += 1
+        self._set_peak()
+
+    def _set_peak(self) -> None:
+        """Puts this run's peak of the learning rate in the place of the one it has, at the same point of the cycle."""
+        schedule = self.config.schedule
+        share = one_cycle(self.iteration, self.iterations, schedule.warmup)
+        set_peak(self.optimizer, self.scheduler, schedule.learning_rate * 0.5**self.halvings, share)
 
 
 def _without_weights(config: TrainConfig) -> TrainConfig:

@@ -91,6 +91,14 @@ class CheckpointManager:
                 raise
         self._prune(_KEEP_NEWEST)
 
+    def go_back(self, step: int) -> Path | None:
+        """Removes the checkpoints after a step, from which a run has diverged, and returns the newest that is left."""
+        self.check_fence()
+        for path in self._folder.checkpoint_paths():
+            if int(path.name) > step:
+                shutil.rmtree(path, ignore_errors=True)
+        return self.newest()
+
     def remove_unfinished(self) -> None:
         """Removes checkpoints that killed processes left half written."""
         for attempt in self._folder.attempts():

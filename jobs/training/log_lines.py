@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jobs.telemetry.log_records import FORMAT_VARIABLE, JOB_VARIABLE, format_named, make_handler
 
 if TYPE_CHECKING:
-    from seqae.training import Progress
+    from seqae.optimization.progress import Progress
 
 __all__ = ["describe_metrics", "describe_report", "log_to_standard_error"]
 

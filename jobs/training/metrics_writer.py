@@ -12,9 +12,9 @@ from jobs.directory.layout import AttemptFolder, JobFolder
 from jobs.directory.records import Phase, Progress
 from jobs.evaluation.film_strips import film_strips
 from jobs.training.log_lines import describe_metrics, describe_report
-from seqae import training
 from seqae.evaluation.evaluate import Evaluation
 from seqae.evaluation.names import with_split
+from seqae.optimization import progress as reports
 from seqae.reconstructor import Reconstructor
 from seqae.training import Trainer
 
@@ -72,7 +72,7 @@ class MetricsWriter:
             # MLflow's slider stands at 0 when its page opens, and shows no other picture until it is moved.
             self._write_film_strips(trainer)
 
-    def write_progress(self, report: training.Progress, log_every: int) -> None:
+    def write_progress(self, report: reports.Progress, log_every: int) -> None:
         """Writes a report of the trainer: the heartbeat, and now and then a row of metrics.
 
         Args:
@@ -158,7 +158,7 @@ class MetricsWriter:
         self._written_at = time.monotonic()
 
 
-def _training_row(report: training.Progress) -> dict[str, float]:
+def _training_row(report: reports.Progress) -> dict[str, float]:
     return {
         "train/loss": report.loss,
         "train/region_loss": report.region,

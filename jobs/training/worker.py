@@ -1,28 +1,35 @@
 """Training loop of one worker: in a process of Ray Train, or in the process of a trial."""
 
 import logging
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import NoteKind, Outcome, Result, Want
-from jobs.errors import FencedError
+from jobs.errors import FencedError, PreemptedError
 from jobs.specs import SelectionMetric, TrainSpec, model_name
+from jobs.storage.data_sets import load_data
 from jobs.training.checkpoints import CheckpointManager
 from jobs.training.data_record import write_data_record
+from jobs.training.divergence import MOST_HALVINGS, last_step_before_rise
 from jobs.training.final_test import evaluate_on_test, write_report
 from jobs.training.metrics_writer import MetricsWriter
+from jobs.training.notice import Notice, NoticeSource, watch_notices
+from jobs.training.worker_loads import LoadWatch
 from seqae.checkpoints.manifest import verify
 from seqae.compute.cpu_threads import set_threads
-from seqae.data.cache import load_data
+from seqae.config import TrainConfig
+from seqae.data.cache import Dataset
+from seqae.errors import DivergedError
 from seqae.evaluation.evaluate import Evaluation
 from seqae.evaluation.names import modern, with_split
-from seqae.training import Progress, Trainer
+from seqae.optimization.progress import Progress
+from seqae.training import Trainer
 
 __all__ = ["DistributedContext", "TrainingTask", "train"]
 
@@ -51,6 +58,10 @@ class TrainingTask:
     """Whether it may go on from a model that was trained with other loss weights and another learning rate."""
     start: Path | None = None
     """Checkpoint whose weights it starts from while it has none of its own; it must not change. None: from the seed."""
+    heals_divergence: bool = True
+    """Whether a run that has diverged goes on with half the learning rate; a trial of a search must train with its."""
+    pieces: int = 1
+    """In so many each worker computes its share of a batch; more where memory runs out."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,11 @@ _FENCED = len(_WANTS)
 
 
 def train(
-    task: TrainingTask, distributed: DistributedContext, on_evaluation: Callable[[], None] | None = None
+    task: TrainingTask,
+    distributed: DistributedContext,
+    on_evaluation: Callable[[], None] | None = None,
+    fetch: Callable[[Path], None] = lambda _: None,
+    notices: Sequence[NoticeSource] = (),
 ) -> Result:
     """Trains from the newest checkpoint, or from the start, until the end or until control.json asks to stop.
 
@@ -81,6 +96,8 @@ def train(
         task: the run.
         distributed: rank and device of this worker.
         on_evaluation: called on rank 0 after each evaluation, when its metrics and its checkpoint are in the folder.
+        fetch: brings a checkpoint or a file that rank 0 or the driver has to this worker's machine, by its path.
+        notices: sources of the notice that this worker must go; then all stop with a checkpoint.
 
     Returns:
         How it ended. On rank 0 with a checkpoint: the best of a run that came to its end, which is the model to
@@ -89,6 +106,7 @@ def train(
     Raises:
         Error, OSError, RuntimeError: see `jobs.error_classes.classify`.
         FencedError: a newer attempt exists; nothing was committed after it appeared.
+        PreemptedError: a worker must go; the checkpoint of the last iteration is written.
     """
     folder = JobFolder(task.folder, control=task.control)
     spec = folder.read_spec()
@@ -98,31 +116,86 @@ def train(
     rank_zero = _RankZero(folder, spec, task, distributed) if distributed.rank == 0 else None
     report = rank_zero.metrics_writer.write_data_progress if rank_zero else None
     data = load_data(spec.data, spec.model, task.cache_dir, task.data_dir, report)
-    wrap = _data_parallel(distributed)
-    trainer = Trainer(spec, data, device=distributed.device, rank=distributed.rank, world=distributed.world, wrap=wrap)
-    _resume(trainer, rank_zero, distributed, task)
+    trainer = _make_trainer(spec, data, distributed, task)
+    _load_shared(trainer, rank_zero.checkpoints.newest() if rank_zero else None, distributed, task, fetch)
+    nodes = _gathered(distributed, socket.gethostname())
     if rank_zero:
-        write_data_record(rank_zero.attempt, data, spec.data)
-        rank_zero.metrics_writer.write_start(trainer)
+        rank_zero.start(trainer, nodes, task.pieces)
     variant = trainer.choose_variant()
     if rank_zero:
         logger.info("computes in %s", variant)
-    want, evaluated = Want.RUN, False
-    for event in trainer.run():
-        if isinstance(event, Evaluation):
-            if rank_zero:
-                rank_zero.metrics_writer.write_evaluation(event, trainer)
-            evaluated = True
-            continue
-        want = _agreed_want(rank_zero, distributed, task.attempt)
-        if rank_zero:
-            rank_zero.write(event, trainer, want)
-        if want is not Want.RUN:
-            break
-        if evaluated and on_evaluation is not None:
-            on_evaluation()
+    while True:
+        try:
+            want = _follow(trainer, rank_zero, distributed, task, on_evaluation, notices)
+        except DivergedError as error:
+            trainer = _go_back(error, trainer, rank_zero, distributed, task, fetch)
+        else:
+            return rank_zero.result(want, trainer) if rank_zero else Result(outcome=Outcome.SUCCEEDED)
+
+
+def _follow(
+    trainer: Trainer,
+    rank_zero: "_RankZero | None",
+    distributed: DistributedContext,
+    task: TrainingTask,
+    on_evaluation: Callable[[], None] | None,
+    notices: Sequence[NoticeSource],
+) -> Want:
+    """Runs a trainer to its end, or until it is to stop; what was wanted then."""
+    notice = Notice()
+    watch = watch_notices(notices, trainer.request_stop, notice)
+    watch.start()
+    try:
         evaluated = False
-    return rank_zero.result(want, trainer) if rank_zero else Result(outcome=Outcome.SUCCEEDED)
+        for event in trainer.run():
+            if isinstance(event, Evaluation):
+                if rank_zero:
+                    rank_zero.metrics_writer.write_evaluation(event, trainer)
+                evaluated = True
+                continue
+            want = _agreed_want(rank_zero, distributed, task.attempt)
+            if rank_zero:
+                rank_zero.write(event, trainer, want)
+            if want is not Want.RUN:
+                return want
+            if evaluated and on_evaluation is not None:
+                on_evaluation()
+            evaluated = False
+            if event.stopping and event.iteration < event.iterations:
+                # All wait here for the checkpoint: the first one that raises takes the others with it.
+                reasons = [reason for reason in _gathered(distributed, notice.reason or "") if reason]
+                raise PreemptedError(f"left at iteration {event.iteration} with a checkpoint: {'; '.join(reasons)}")
+        return Want.RUN
+    finally:
+        watch.request_stop()
+
+
+def _go_back(
+    error: DivergedError,
+    trainer: Trainer,
+    rank_zero: "_RankZero | None",
+    distributed: DistributedContext,
+    task: TrainingTask,
+    fetch: Callable[[Path], None],
+) -> Trainer:
+    """Makes a diverged run go on from before the rise of its loss, with half the learning rate.
+
+    Raises:
+        DivergedError: that was done as often as it may be.
+    """
+    halvings = trainer.halvings + 1
+    if not task.heals_divergence:
+        raise error
+    if halvings > MOST_HALVINGS:
+        what = f"{error}, though it went back and halved the learning rate {MOST_HALVINGS} times"
+        raise DivergedError(what) from error
+    healed = _make_trainer(trainer.config, trainer.data, distributed, task)
+    _load_shared(healed, rank_zero.before_rise() if rank_zero else None, distributed, task, fetch)
+    while healed.halvings < halvings:
+        healed.halve_learning_rate()
+    if rank_zero:
+        rank_zero.write_diverged(error, healed)
+    return healed
 
 
 class _RankZero:
@@ -136,8 +209,25 @@ class _RankZero:
         self._device = distributed.device
         self._tests = task.tests
         self._model_name = model_name(spec)
+        self._spec = spec
+        self._loads = LoadWatch([])
         self.checkpoints.check_fence()
         self.checkpoints.remove_unfinished()
+
+    def start(self, trainer: Trainer, nodes: Sequence[str], pieces: int) -> None:
+        """Writes that training starts or goes on.
+
+        Args:
+            trainer: of this attempt; it may have loaded a checkpoint.
+            nodes: the workers' machines, by rank.
+            pieces: in how many each computes its share of a batch.
+        """
+        if trainer.iteration > 0:
+            text = f"from iteration {trainer.iteration} of {trainer.iterations}"
+            self.attempt.add_note(NoteKind.RESUMED, text)
+        self._loads = LoadWatch(nodes, pieces)
+        write_data_record(self.attempt, trainer.data, self._spec.data)
+        self.metrics_writer.write_start(trainer)
 
     def control_code(self) -> int:
         """What control.json asks for, as a number that can be broadcast."""
@@ -145,11 +235,26 @@ class _RankZero:
         return _FENCED if control.fences(self.attempt.number) else _WANTS.index(control.want)
 
     def write(self, report: Progress, trainer: Trainer, want: Want) -> None:
-        """Writes a report of the trainer, and a checkpoint when one is due or a pause is wanted."""
+        """Writes a report of the trainer, and a checkpoint when one is due, a pause is wanted, or a worker must go."""
         # Rows before the checkpoint: what a resumed run would not repeat must be written already.
         self.metrics_writer.write_progress(report, trainer.config.schedule.log_every)
-        if report.checkpoint_due or want is Want.PAUSE:
+        for remark in self._loads.look(report.workers):
+            logger.warning("%s", remark.text)
+            self.attempt.add_note(remark.kind, remark.text)
+        if report.checkpoint_due or report.stopping or want is Want.PAUSE:
             self.checkpoints.save(trainer)
+
+    def before_rise(self) -> Path | None:
+        """The checkpoint from before the rise of the loss, to which a diverged run goes back; None: its start."""
+        return self.checkpoints.go_back(last_step_before_rise(self.folder.history()))
+
+    def write_diverged(self, error: DivergedError, trainer: Trainer) -> None:
+        """Writes that a run has diverged and goes on; and a checkpoint, which remembers the learning rate."""
+        where = f"goes on from iteration {trainer.iteration} with half the learning rate"
+        text = f"{error}: {where}, {trainer.halvings} of at most {MOST_HALVINGS} times"
+        logger.warning("%s", text)
+        self.attempt.add_note(NoteKind.DIVERGED, text)
+        self.checkpoints.save(trainer)
 
     def result(self, want: Want, trainer: Trainer) -> Result:
         """How the run ended, after the final evaluation of one that came to its end."""
@@ -175,27 +280,48 @@ class _RankZero:
         )
 
 
-def _data_parallel(distributed: DistributedContext) -> Callable[[nn.Module], nn.Module]:
-    """What wraps the model so that gradients are averaged over all workers."""
-    if distributed.world == 1:
-        return lambda module: module
-    devices = [distributed.device] if distributed.device.startswith("cuda") else None
-    return lambda module: nn.parallel.DistributedDataParallel(module, device_ids=devices)
+def _make_trainer(config: TrainConfig, data: Dataset, distributed: DistributedContext, task: TrainingTask) -> Trainer:
+    return Trainer(
+        config,
+        data,
+        device=distributed.device,
+        rank=distributed.rank,
+        world=distributed.world,
+        all_reduce=dist.all_reduce if distributed.world > 1 else None,
+        pieces=task.pieces,
+    )
 
 
-def _resume(trainer: Trainer, rank_zero: _RankZero | None, distributed: DistributedContext, task: TrainingTask) -> None:
-    """Loads the newest whole checkpoint, or else the weights to start from, the same on every rank."""
-    chosen: list[Path | None] = [rank_zero.checkpoints.newest() if rank_zero else None]
+def _load_shared(
+    trainer: Trainer,
+    path: Path | None,
+    distributed: DistributedContext,
+    task: TrainingTask,
+    fetch: Callable[[Path], None],
+) -> None:
+    """Loads the checkpoint that rank 0 names, or else the weights to start from, and makes them the same everywhere."""
+    chosen = [path]
     if distributed.world > 1:
         dist.broadcast_object_list(chosen, src=0, device=torch.device(distributed.device))
-    path = chosen[0]
-    if path is None:
-        if task.start is not None:
-            trainer.start_from(task.start)
-        return
-    trainer.load(path, other_settings=task.other_settings)
-    if rank_zero:
-        rank_zero.attempt.add_note(NoteKind.RESUMED, f"from iteration {trainer.iteration} of {trainer.iterations}")
+    if chosen[0] is not None:
+        fetch(chosen[0])
+        trainer.load(chosen[0], other_settings=task.other_settings)
+    elif task.start is not None:
+        # Written after the weights.
+        fetch(task.start.with_name("start.json"))
+        trainer.start_from(task.start)
+    if distributed.world > 1:
+        # Drawn from one seed, they differ by a rounding where the processors do.
+        for tensor in trainer.model.state_dict().values():
+            dist.broadcast(tensor, src=0)
+
+
+def _gathered(distributed: DistributedContext, text: str) -> list[str]:
+    """What each rank says, by rank; all wait for the last."""
+    found = [text] * distributed.world
+    if distributed.world > 1:
+        dist.all_gather_object(found, text)
+    return found
 
 
 def _agreed_want(rank_zero: _RankZero | None, distributed: DistributedContext, attempt: int) -> Want:

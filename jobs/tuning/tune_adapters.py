@@ -108,6 +108,7 @@ class Proposals:
             data_dir=self._context.data_dir,
             metric=self._spec.metric,
             tests=False,
+            heals_divergence=False,
             other_settings=self._spec.stops_by is Scheduler.PBT,
         )
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from service.cli.output import ExitStatus, format_duration, format_metric
 from service.client import Client
-from service.schemas.jobs import JobView, ProgressView
+from service.schemas.jobs import JobView, ProgressView, WaitingView
 
 __all__ = ["PipeConsole", "describe", "describe_state", "detachable", "follow"]
 
@@ -100,14 +100,16 @@ class _Lines:
 
 def describe_state(job: JobView) -> str:
     """A job's state, or what it waits for."""
-    return job.state if job.waiting is None else f"WAITING FOR {job.waiting.reason.upper()}"
+    if job.waiting is None or job.waiting.position is not None:
+        return job.state
+    return f"WAITING FOR {job.waiting.reason.upper()}"
 
 
 def describe(job: JobView) -> str:
     """How far a job is: what it lacks, its newest numbers by their names, or its result."""
     progress = job.progress
     if job.waiting is not None:
-        return job.waiting.missing
+        return _wait(job.waiting)
     if job.state.is_terminal:
         return "  ".join(
             f"{name} {format_metric(job.metrics, name)}"
@@ -128,6 +130,15 @@ def describe(job: JobView) -> str:
     if progress.images_per_second is not None:
         fields.append(f"{progress.images_per_second:.0f} images/s")
     return "  ".join([*fields, _eta(progress)])
+
+
+def _wait(waiting: WaitingView) -> str:
+    """What a job lacks; of one in the queue also its place, and when its turn may come."""
+    if waiting.position is None:
+        return waiting.missing
+    guess = waiting.starts_in_seconds
+    when = "" if guess is None else f", perhaps in {format_duration(guess)}"
+    return f"place {waiting.position}{when}: waits for {waiting.missing}"
 
 
 def _trials(progress: ProgressView) -> str:

@@ -48,6 +48,8 @@ class EventCursor(BaseModel):
 class WaitingFor(StrEnum):
     """What a job that does not get further waits for."""
 
+    PLACE = "place"
+    """Its turn in the queue. Worked out when it is asked for, and never stored."""
     WORKERS = "workers"
     """A place on the cluster for its workers."""
     COMPARISONS = "comparisons"
@@ -58,6 +60,8 @@ class WaitingFor(StrEnum):
     """An answer of the MLflow server."""
     DISK = "disk"
     """Room on the disk, or the disk itself."""
+    STORAGE = "storage"
+    """An answer of the object storage."""
     STEP = "step"
     """A step of the control plane fails for this job, and is repeated."""
 

@@ -13,9 +13,12 @@ from service.clock import Clock
 from service.db.engine import Database
 from service.db.models import AttemptRow, EventRow, JobRow
 from service.errors import ConflictError, CursorError, JobNotFoundError, StaleRowError
-from service.job_state import ENDED, Desired, State
+from service.job_state import ACTIVE, ENDED, Desired, EventType, State
 
-__all__ = ["Queries", "find_job", "find_known", "is_known"]
+__all__ = ["MOST_QUEUED", "Queries", "find_job", "find_known", "is_known", "read_placed_and_queued"]
+
+MOST_QUEUED = 200
+"""Length of the head of the queue that is looked at."""
 
 
 _SPECS_AT_ONCE = 500
@@ -84,6 +87,11 @@ class Queries:
         more = len(rows) > limit
         return rows[:limit], _encode(rows[limit - 1].number) if more else None
 
+    def placed_and_queued(self) -> tuple[list[JobRow], list[JobRow]]:
+        """The jobs that hold a place on the cluster, and the head of the queue, best first."""
+        with self.database.read() as session:
+            return read_placed_and_queued(session, MOST_QUEUED)
+
     def counts(self) -> dict[State, int]:
         """How many jobs are in each state."""
         with self.database.read() as session:
@@ -115,6 +123,12 @@ class Queries:
         with self.database.read() as session:
             return list(session.scalars(query))
 
+    def newest_events(self, kind: EventType, limit: int) -> list[EventRow]:
+        """The newest events of a type that are of no job, newest first."""
+        query = select(EventRow).where(EventRow.job_id == "", EventRow.type == kind)
+        with self.database.read() as session:
+            return list(session.scalars(query.order_by(EventRow.id.desc()).limit(limit)))
+
     def known(self, job: JobRow) -> JobRow | None:
         """The job that the same owner sent before with the same idempotency key.
 
@@ -130,13 +144,22 @@ class Queries:
         with self.database.read() as session:
             return list(session.scalars(query.where(JobRow.state.in_(ENDED)).limit(limit)))
 
+    def ended(self) -> list[JobRow]:
+        """Id, owner, state, times and model of each job that has ended and is cleaned up; nothing else is read."""
+        times = (JobRow.finished_at, JobRow.updated_at)
+        columns = load_only(JobRow.id, JobRow.owner, JobRow.state, *times, JobRow.model_version)
+        query = select(JobRow).options(columns).where(JobRow.state.in_(ENDED), JobRow.cleaned_up.is_(True))
+        with self.database.read() as session:
+            return list(session.scalars(query))
+
     def specs(self, *, live_only: bool = False) -> Iterator[JobRow]:
-        """Id, owner, state and spec of each job, newest first; of the other columns nothing is read.
+        """Id, name, owner, state, spec and the job that is repeated, of each job, newest first; nothing else is read.
 
         Args:
             live_only: only jobs that have not ended.
         """
-        columns = load_only(JobRow.id, JobRow.name, JobRow.owner, JobRow.state, JobRow.spec, JobRow.spec_version)
+        about = (JobRow.id, JobRow.name, JobRow.owner, JobRow.state, JobRow.retry_of)
+        columns = load_only(*about, JobRow.spec, JobRow.spec_version)
         query = select(JobRow).options(columns).order_by(JobRow.number.desc()).limit(_SPECS_AT_ONCE)
         if live_only:
             query = query.where(JobRow.state.not_in(ENDED))
@@ -216,3 +239,17 @@ def _decode(cursor: str) -> int:
         return found
     except ValueError as error:
         raise CursorError(f"not a cursor of this service: {cursor[:100]!r}") from error
+
+
+def read_placed_and_queued(session: Session, most: int) -> tuple[list[JobRow], list[JobRow]]:
+    """As `Queries.placed_and_queued`, within a transaction; where nothing is queued, both are empty.
+
+    Args:
+        session: to read by.
+        most: length of the head of the queue. Jobs of another release are not in it.
+    """
+    queued = select(JobRow).where(JobRow.state == State.QUEUED, is_known())
+    queue = list(session.scalars(queued.order_by(JobRow.priority.desc(), JobRow.number).limit(most)))
+    if not queue:
+        return [], []
+    return list(session.scalars(select(JobRow).where(JobRow.state.in_(ACTIVE - {State.FINALIZING})))), queue

@@ -11,14 +11,15 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from jobs.interfaces import submission_id
+from jobs.telemetry.log_records import current_traceparent
 from service.clock import CLOCK_SKEW, Clock, utc_now
 from service.db.audit import record
 from service.db.changes import AttemptChanges, JobChanges
 from service.db.engine import Database
 from service.db.models import AttemptRow, DeliveryRow, EventRow, JobRow
-from service.db.queries import Queries, find_job, find_known, is_known
+from service.db.queries import MOST_QUEUED, Queries, find_job, find_known, read_placed_and_queued
 from service.errors import ConflictError, StaleRowError
-from service.job_state import ACTIVE, ENDED, AttemptOutcome, EventType, State, reason_for
+from service.job_state import ENDED, AttemptOutcome, EventType, State, reason_for
 
 __all__ = ["NewEvent", "Store", "new_job_id"]
 
@@ -168,7 +169,7 @@ class Store(Queries):
     def admit(
         self,
         choose: Callable[[list[JobRow], list[JobRow]], list[JobRow]],
-        most: int = 200,
+        most: int = MOST_QUEUED,
         on_broken: Callable[[JobRow, str], object] = lambda _row, _why: None,
     ) -> list[JobRow]:
         """Lets jobs out of the queue, and writes their next attempts before any cluster is asked.
@@ -179,14 +180,10 @@ class Store(Queries):
             most: length of the head of the queue. Jobs of another release are not in it.
             on_broken: told of a job whose rows contradict each other, and why; the others are admitted.
         """
-        holding = ACTIVE - {State.FINALIZING}
         with self.database.write() as session:
-            queued = select(JobRow).where(JobRow.state == State.QUEUED, is_known())
-            order = (JobRow.priority.desc(), JobRow.number)
-            queue = list(session.scalars(queued.order_by(*order).limit(most)))
+            placed, queue = read_placed_and_queued(session, most)
             if not queue:
                 return []
-            placed = list(session.scalars(select(JobRow).where(JobRow.state.in_(holding))))
             admitted = []
             for job in choose(placed, queue):
                 try:
@@ -295,6 +292,9 @@ class Store(Queries):
 
     def _write_event(self, session: Session, job: JobRow, before: State | None, to: State, reason: str) -> None:
         data: dict[str, Any] = {"from": before, "to": to.value, "reason": reason, "attempt": job.attempt}
+        if before is None and (traceparent := current_traceparent.get()) is not None:
+            # What the job's driver is to be traced below.
+            data["traceparent"] = traceparent
         if to in (State.FAILED, State.LOST) and job.error_class is not None:
             data["error"] = {"class": job.error_class, "message": job.error_message}
         now = self.now()

@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from jobs.directory.storage_marker import ensure_marker
+from jobs.storage.locations import STORAGE_VARIABLE
 from service.errors import StackError
 from service.local import processes
 from service.local.daemons import Daemon, build_daemons, http_url
@@ -234,6 +235,7 @@ class Stack:
                 versions=Versions.installed(),
                 storage=str(self.layout.home),
                 storage_marker=ensure_marker(self.layout.home),
+                bucket=os.environ.get(STORAGE_VARIABLE) or None,
                 data_dir=None if record.data_dir is None else str(record.data_dir),
                 ray_token=self.layout.token.read_text().strip(),
             ),

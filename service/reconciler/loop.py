@@ -14,10 +14,12 @@ from pathlib import Path
 from secrets import token_hex
 
 from jobs.error_classes import is_outage_of_disk
-from jobs.errors import ErrorClass, LauncherUnavailable, TrackingUnavailable
+from jobs.errors import ErrorClass, LauncherUnavailable, StorageRefused, StorageUnavailable, TrackingUnavailable
 from jobs.interfaces import Tracking
 from jobs.periodic_thread import PeriodicThread
+from jobs.storage.job_files import JobFiles, SharedJobFiles
 from jobs.telemetry.log_records import current_job
+from jobs.telemetry.tracing import Tracing
 from seqae.errors import Error
 from service.backoff import exponential_backoff
 from service.db.changes import JobChanges
@@ -31,7 +33,7 @@ from service.metrics.instruments import Metrics
 from service.reconciler import finalization, recovery, running, stopping, submission
 from service.reconciler.context import Delay, ReconcilerContext, wait_for
 from service.reconciler.garbage_collector import GarbageCollector
-from service.scheduling.admission import choose
+from service.scheduling.admission import Plan, Preemption, plan
 from service.settings import ReconcilerSettings
 from service.upstream.cluster_monitor import ClusterMonitor
 
@@ -76,6 +78,8 @@ class Reconciler:
         environment: for every driver on the cluster: MLFLOW_TRACKING_URI, SEQAE_CACHE_DIR, SEQAE_DATA_DIR.
         name: names this process among those that share the database; None: a random name.
         metrics: instruments of this process; None: new ones.
+        files: where jobs' files are; None: in `jobs_dir`, which drivers share.
+        tracing: spans of this process; None: none.
     """
 
     def __init__(
@@ -88,13 +92,24 @@ class Reconciler:
         environment: Mapping[str, str] | None = None,
         name: str | None = None,
         metrics: Metrics | None = None,
+        files: JobFiles | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._store = store
         self._cluster = cluster
         self._settings = settings or ReconcilerSettings()
         self.metrics = metrics or Metrics()
+        self._tracing = tracing or Tracing()
         self._context = ReconcilerContext(
-            store, cluster, tracking, jobs_dir, self._settings, environment or {}, self.metrics
+            store,
+            cluster,
+            tracking,
+            jobs_dir,
+            self._settings,
+            environment or {},
+            files or SharedJobFiles(jobs_dir),
+            self.metrics,
+            self._tracing,
         )
         self._garbage_collector = GarbageCollector(self._context)
         self._leases = Leases(store, name or token_hex(8), self._settings.longest_wait)
@@ -120,10 +135,14 @@ class Reconciler:
         PeriodicThread.stop_all(self._threads, timeout)
 
     def _run_every(self, seconds: float, act: Callable[[], object], name: str, part: str = "") -> None:
-        timed = partial(self.metrics.timed_round, part or name, act)
-        thread = PeriodicThread(f"reconciler-{name}", seconds, timed, expected_errors=_OUTAGES)
+        measured = partial(self._measured_round, part or name, act)
+        thread = PeriodicThread(f"reconciler-{name}", seconds, measured, expected_errors=_OUTAGES)
         self._threads.append(thread)
         thread.start()
+
+    def _measured_round(self, part: str, act: Callable[[], object]) -> object:
+        with self._tracing.span("reconcile", {"seqae.part": part}):
+            return self.metrics.timed_round(part, act)
 
     def _work(self) -> None:
         """Looks after one job after the other until none is due."""
@@ -154,6 +173,7 @@ class Reconciler:
         """
         settings = self._settings
         try:
+            self._context.files.fetch(job.id)
             again = _STEPS[job.state](self._context, job) or 0.0
         except (StaleRowError, StoreUnavailableError):
             raise
@@ -162,6 +182,9 @@ class Reconciler:
             return settings.cluster_poll
         except TrackingUnavailable as error:
             self._wait(job, WaitingFor.MLFLOW, str(error))
+            return settings.tracking_retry
+        except (StorageUnavailable, StorageRefused) as error:
+            self._wait(job, WaitingFor.STORAGE, str(error))
             return settings.tracking_retry
         except Exception as error:  # noqa: BLE001 -- written down below
             # A bug or an odd file must not take the other jobs with it.
@@ -201,7 +224,7 @@ class Reconciler:
             # What is left of it on the cluster and in MLflow the garbage collector closes.
             ended = self._store.update(job, cleaned_up=True, waiting=None)
             if ended.delete_requested:
-                remove_job(self._store, self._context.jobs_dir, self._context.cache_dir, ended)
+                remove_job(self._store, self._context.files, self._context.jobs_dir, self._context.cache_dir, ended)
             return True
         end = State.CANCELLED if job.state == State.CANCELLING else State.FAILED
         if not is_legal(job.state, end):
@@ -234,12 +257,15 @@ class Reconciler:
             return
         unreadable: list[tuple[JobRow, str]] = []
         broken: list[tuple[JobRow, str]] = []
-        admitted = self._store.admit(
-            lambda placed, queue: choose(
-                placed, queue, capacity, self._settings, lambda job, why: unreadable.append((job, why))
-            ),
-            on_broken=lambda job, why: broken.append((job, why)),
-        )
+        found = Plan()
+
+        def choose(placed: list[JobRow], queue: list[JobRow]) -> list[JobRow]:
+            nonlocal found
+            now = self._store.now()
+            found = plan(placed, queue, capacity, self._settings, now, lambda job, why: unreadable.append((job, why)))
+            return found.admitted
+
+        admitted = self._store.admit(choose, on_broken=lambda job, why: broken.append((job, why)))
         for job in admitted:
             waited_for = (self._store.now() - job.queued_at).total_seconds()
             self.metrics.queue_seconds.observe(max(0.0, waited_for))
@@ -247,6 +273,17 @@ class Reconciler:
             self._fail_queued(job, ErrorClass.SPEC_UNREADABLE, why)
         for job, why in broken:
             self._fail_queued(job, ErrorClass.INTERNAL, why)
+        for preemption in found.preemptions:
+            self._preempt(preemption)
+
+    def _preempt(self, preemption: Preemption) -> None:
+        """Asks a job to leave for another one; it is still wanted, so that it is queued again once it has left."""
+        job, by = preemption.job, preemption.by
+        reason = f"makes room for job {by.id} of priority {by.priority}"
+        try:
+            self._store.transition(job, State.PAUSING, reason)
+        except StaleRowError:
+            log.debug("job %s has moved on before it could make room", job.id)
 
     def sweep_disk(self) -> None:
         """Keeps what grows on the disk within its quotas, unless another process is at it."""

@@ -3,7 +3,6 @@
 import logging
 from datetime import timedelta
 
-from jobs.directory.fencing import issue_control
 from jobs.directory.records import Control, Failure
 from jobs.errors import ErrorClass, LauncherUnavailable
 from jobs.interfaces import submission_id
@@ -44,6 +43,8 @@ def lose_attempt(context: ReconcilerContext, job: JobRow, failure: Failure) -> N
     }
     if failure.error_class.is_users:
         changes["retries"] = job.retries + 1
+    elif failure.error_class is ErrorClass.PREEMPTED:
+        changes["losses_in_row"] = 0  # it left in time: nothing is wrong with the job or with its machines
     else:
         changes["losses"] = job.losses + 1
     reason = failure.message.partition("\n")[0]
@@ -53,7 +54,7 @@ def lose_attempt(context: ReconcilerContext, job: JobRow, failure: Failure) -> N
 
 def fence_off(context: ReconcilerContext, job: JobRow) -> Delay:
     """LOST: makes sure that the lost attempt can do no harm if it wakes up, then lets the next one wait its turn."""
-    issue_control(context.folder(job), Control(attempt=job.attempt + 1))
+    context.files.issue_control(job.id, Control(attempt=job.attempt + 1))
     _try_to_stop(context, job)
     save_driver_log(context, job)
     if job.desired == Desired.CANCEL:
@@ -72,8 +73,12 @@ def fence_off(context: ReconcilerContext, job: JobRow) -> Delay:
 
 
 def queue_again(context: ReconcilerContext, job: JobRow) -> Delay:
-    """RETRY_WAIT whose back-off is over, or PAUSED where a resume came while the attempt was still leaving."""
-    context.store.transition(job, State.QUEUED, leased=True)
+    """RETRY_WAIT whose back-off is over, or PAUSED though it is to run.
+
+    The latter has made room for another job, or was resumed while the attempt was still leaving.
+    """
+    changes: JobChanges = {"queued_at": context.now()} if job.state is State.PAUSED else {}
+    context.store.transition(job, State.QUEUED, leased=True, **changes)
     return None
 
 

@@ -26,8 +26,13 @@ _MOVING = frozenset({State.RUNNING, State.FINALIZING, State.SUCCEEDED})
 """States in which an estimate of the time left holds."""
 
 
-def job_view(row: JobRow) -> JobView:
-    """A job as clients see it; one that this release can't read in full is shown as far as it can be."""
+def job_view(row: JobRow, in_queue: WaitingView | None = None) -> JobView:
+    """A job as clients see it; one that this release can't read in full is shown as far as it can be.
+
+    Args:
+        row: its row.
+        in_queue: what it waits for in the queue, if it is there.
+    """
     spec, note = _spec_and_note(row)
     return JobView(
         id=row.id,
@@ -50,7 +55,7 @@ def job_view(row: JobRow) -> JobView:
         mlflow_url=row.mlflow_url,
         model=_model_view(row),
         promotion=None if row.promotion is None else PromotionView.model_validate(row.promotion.model_dump()),
-        waiting=_waiting_view(row.waiting),
+        waiting=_waiting_view(row.waiting) or in_queue,
         deleting=row.delete_requested,
         spec=spec,
         note=note,

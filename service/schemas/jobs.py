@@ -99,12 +99,18 @@ class WaitingView(Schema):
     """What a job waits for that does not get further."""
 
     reason: str = Field(alias="for")
-    """workers: a place on the cluster for them. comparisons: people who compare trials. cluster, mlflow, disk: that it
-    works again. step: a step of the control plane that fails for this job and is repeated."""
+    """place: its turn in the queue. workers: a place on the cluster for them. comparisons: people who compare trials.
+    cluster, mlflow, disk: that it works again. step: a step of the control plane that fails for this job and is
+    repeated."""
     missing: str
     """What is missing, in words."""
     since: datetime
     """When it began to wait (UTC)."""
+    position: int | None = None
+    """Place in the queue, from 1, of `place`."""
+    starts_in_seconds: float | None = None
+    """A guess of the time until its turn, of `place`, by what the running jobs say they still need; null: nothing to go
+    by."""
 
 
 class JobView(Schema):

@@ -33,6 +33,12 @@ const describe = error => error.isAnswer ? error.message : `the service does not
 // Through this service's door, where it has one: MLflow itself can't be reached from elsewhere.
 const runPage = address => hasDoor ? `/mlflow/${new URL(address, location.href).hash}` : address;
 
+function waits(waiting) {
+  if (waiting.position == null) return `waits for ${waiting.for}: ${waiting.missing}`;
+  const when = waiting.starts_in_seconds == null ? "" : `, perhaps in ${duration(waiting.starts_in_seconds)}`;
+  return `place ${waiting.position}${when}: waits for ${waiting.missing}`;
+}
+
 function row(job) {
   const tr = make("tr"), p = job.progress;
   const name = tr.appendChild(make("td"));
@@ -42,7 +48,7 @@ function row(job) {
   const state = tr.appendChild(make("td", job.state, job.state === "FAILED" ? { class: "bad" } : {}));
   if (job.attempt > 1) state.append(make("span", ` attempt ${job.attempt}`, { class: "dim" }));
   if (job.error) state.append(make("div", job.error.message, { class: "dim" }));
-  else if (job.waiting) state.append(make("div", `waits for ${job.waiting.for}: ${job.waiting.missing}`, { class: "dim" }));
+  else if (job.waiting) state.append(make("div", waits(job.waiting), { class: "dim" }));
   const progress = tr.appendChild(make("td", undefined, { class: "number" }));
   if (p && p.iterations) {
     progress.append(make("progress", undefined, { value: p.iteration, max: p.iterations }));

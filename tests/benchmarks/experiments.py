@@ -19,8 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch.distributed as dist
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from seqae.compute.cpu_threads import set_threads
 from seqae.compute.machine import cores
@@ -28,11 +26,12 @@ from seqae.config import TrainConfig
 from seqae.data.cache import Dataset, load_data
 from seqae.errors import DivergedError
 from seqae.evaluation.evaluate import Evaluation, evaluate
+from seqae.optimization.progress import Progress
 from seqae.peers import runs as peer_runs
 from seqae.peers.draw import DrawConfig, DrawMethod
 from seqae.peers.runs import Budget, Point
 from seqae.peers.settings import MethodName, SceneSet
-from seqae.training import Progress, Trainer
+from seqae.training import Trainer
 from tests.benchmarks import overfit
 from tests.benchmarks.record import HEADER, EvaluationPoint, Record
 from tests.benchmarks.rows import ROWS, Row, config_of, merged, parsed, setting
@@ -62,16 +61,13 @@ class Run:
         return self.out / f"{self.name}-{self.seed}"
 
 
-def wrap(module: nn.Module) -> nn.Module:
-    return DistributedDataParallel(module) if dist.is_initialized() else module
-
-
 def _world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def _trainer(run: Run, config: TrainConfig, data: Dataset) -> Trainer:
-    return Trainer(config, data, device=run.device, rank=run.rank, world=_world(), wrap=wrap)
+    all_reduce = dist.all_reduce if dist.is_initialized() else None
+    return Trainer(config, data, device=run.device, rank=run.rank, world=_world(), all_reduce=all_reduce)
 
 
 def iterations_for(run: Run, data: Dataset) -> int:

@@ -43,7 +43,7 @@ def purity(model: SequentialAutoEncoder, scenes: Scenes, target: Literal["window
     assert scenes.counts is not None
     image = intensities(torch.from_numpy(scenes.images.copy()))
     torch.manual_seed(0)
-    found = sample_steps(image, model(image), target)
+    found = sample_steps(image, model(image), torch.rand(len(image)), target)
     objects = int(scenes.counts.max())
     bits = torch.from_numpy(scenes.amodal.astype("int64"))[:, None] >> torch.arange(objects)[:, None, None] & 1
     energies = (found.write.square().sum(dim=1, keepdim=True) * bits).sum(dim=(2, 3))  # [B, K]

@@ -17,7 +17,8 @@ from seqae.data.digits import bundled_digits
 from seqae.data.mnist_scenes import make_scenes
 from seqae.data.scenes import Scenes
 from seqae.evaluation.evaluate import Evaluation
-from seqae.training import Progress, Trainer
+from seqae.optimization.progress import Progress
+from seqae.training import Trainer
 
 
 def config_of(scenes: int = 500, **parts: Any) -> TrainConfig:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from seqae.compute.cpu_threads import set_threads
 from seqae.compute.machine import cores
@@ -27,8 +26,8 @@ def _work(rank: int, world: int, threads: int, steps: int, store: Path) -> None:
     if world > 1:
         dist.init_process_group("gloo", init_method=store.as_uri(), rank=rank, world_size=world)
     config = config_of()
-    wrap = DistributedDataParallel if world > 1 else lambda module: module
-    trainer = Trainer(config, data_of(config), rank=rank, world=world, wrap=wrap)
+    all_reduce = dist.all_reduce if world > 1 else None
+    trainer = Trainer(config, data_of(config), rank=rank, world=world, all_reduce=all_reduce)
     run = trainer.run()
     drain(run, _WARM)
     if world > 1:

@@ -58,7 +58,8 @@ def test_the_message_says_which_error_and_is_bounded() -> None:
 
 
 def test_only_a_lost_machine_and_a_damaged_checkpoint_are_not_the_jobs_own_fault() -> None:
-    assert {each for each in ErrorClass if not each.is_users} == {ErrorClass.INFRASTRUCTURE, ErrorClass.CHECKPOINT}
+    others = {ErrorClass.INFRASTRUCTURE, ErrorClass.PREEMPTED, ErrorClass.CHECKPOINT}
+    assert {each for each in ErrorClass if not each.is_users} == others
 
 
 def test_the_machines_count_of_processes_killed_for_memory(tmp_path: Path) -> None:

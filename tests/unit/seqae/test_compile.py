@@ -12,7 +12,8 @@ from torch._inductor import cpp_builder, exc
 
 from seqae.config import TrainConfig
 from seqae.data.cache import Dataset
-from seqae.training import Progress, Trainer
+from seqae.optimization.progress import Progress
+from seqae.training import Trainer
 
 Make = Callable[..., TrainConfig]
 Data = Callable[[TrainConfig], Dataset]

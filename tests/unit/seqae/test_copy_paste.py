@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seqae.attention import Filters, Window, make_filters, read
 from seqae.config import ModelConfig
-from seqae.copy_paste import Composition, compose, copy_paste_losses, presence, sample_steps
+from seqae.copy_paste import Composition, compose, copy_paste_losses, partners, presence, sample_steps
 from seqae.model import Output, SequentialAutoEncoder, Step
 from seqae.networks import Code, Seeker
 
@@ -34,11 +34,21 @@ def two_scenes() -> tuple[Tensor, Window]:
     return torch.stack([square(12, 15, 1.0), square(25, 20, 0.5)]), window_at([(12, 15), (25, 20)])
 
 
-def composed(error: Tensor, write: Tensor, window: Window, seed: int, drawn_before: int = 0) -> Composition:
-    torch.manual_seed(seed)
-    if drawn_before:
-        torch.multinomial(torch.ones(drawn_before, 1), 1)
-    return compose(error, write, window, N)
+def uniform(seed: int, count: int = 3) -> Tensor:
+    """Numbers for two images."""
+    return torch.rand(2, count, generator=torch.Generator().manual_seed(seed))
+
+
+def composed(error: Tensor, write: Tensor, window: Window, seed: int) -> Composition:
+    return compose(error, write, window, N, uniform(seed)[:, 1:])
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(1, [0]), (2, [1, 0]), (3, [2, 0, 1]), (4, [1, 0, 3, 2]), (7, [2, 0, 1, 4, 3, 6, 5])],
+)
+def test_neighbours_lend_each_other_their_objects(count: int, expected: list[int]) -> None:
+    assert partners(count, torch.device("cpu")).tolist() == expected
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -132,7 +142,7 @@ def test_a_seed_decides_what_is_composed() -> None:
 class Copy(torch.nn.Module):
     """A coder that writes what it reads."""
 
-    def encode(self, patch: Tensor) -> Code:
+    def encode(self, patch: Tensor, noise: Tensor | None = None) -> Code:
         return Code(patch, None)
 
     def decode(self, z: Tensor) -> Tensor:
@@ -156,9 +166,8 @@ def trained(kind: str = "seeker", sizes: tuple[int, ...] = (20,)) -> tuple[Seque
 def test_a_copy_of_both_is_wrong_by_what_was_pasted() -> None:
     model, error, output = trained()
     window, filters = output.steps[0].window, output.steps[0].filters
-    torch.manual_seed(1)
-    losses = copy_paste_losses(model, error, output)
-    both = read(composed(error, error, window, 1, drawn_before=2).error, filters)
+    losses = copy_paste_losses(model, error, output, uniform(1))
+    both = read(composed(error, error, window, 1).error, filters)
     expected = (both - read(error, filters)).square().mean()
     assert float(expected) > 0
     assert float(losses.separation) == pytest.approx(float(expected))
@@ -166,11 +175,9 @@ def test_a_copy_of_both_is_wrong_by_what_was_pasted() -> None:
 
 def test_the_background_is_not_pasted() -> None:
     model, error, output = trained()
-    torch.manual_seed(1)
-    plain = copy_paste_losses(model, error, output)
+    plain = copy_paste_losses(model, error, output, uniform(1))
     painted = output._replace(start=torch.full_like(error, 0.3))
-    torch.manual_seed(1)
-    torch.testing.assert_close(copy_paste_losses(model, error + 0.3, painted), plain)
+    torch.testing.assert_close(copy_paste_losses(model, error + 0.3, painted, uniform(1)), plain)
 
 
 @pytest.mark.parametrize("sizes", [(20,), (12, 20, 28)])
@@ -182,9 +189,8 @@ def test_location_is_the_likelihood_of_a_choice_at_either_object(sizes: tuple[in
     step = output.steps[0]
     window = step.window._replace(delta=torch.tensor([0.4, 1.3]))
     output = output._replace(steps=(step._replace(window=window),))
-    torch.manual_seed(2)
-    losses = copy_paste_losses(model, error, output)
-    made = composed(error, error, window, 2, drawn_before=2)
+    losses = copy_paste_losses(model, error, output, uniform(2))
+    made = composed(error, error, window, 2)
     logits = seeker.score_anchors(made.error).logits.detach()
     total = 0.0
     for b in range(2):
@@ -212,8 +218,7 @@ def test_steps_are_drawn_for_each_image_by_presence_and_number() -> None:
     )
     drawn = Counter[int]()
     for seed in range(300):
-        torch.manual_seed(seed)
-        found = sample_steps(error, output._replace(steps=steps))
+        found = sample_steps(error, output._replace(steps=steps), uniform(seed)[:, 0])
         drawn.update(int(patch.mean()) for patch in found.patch)
     assert drawn[2] == 0
     assert drawn[1] / drawn[3] == pytest.approx(0.5 / (0.95 / 3), rel=0.25)
@@ -224,13 +229,14 @@ def test_a_step_is_drawn_of_writes_that_are_nothing_or_not_finite_too(value: flo
     """The trainer says what is not finite; drawing must not fail before."""
     _, error, output = trained()
     step = output.steps[0]._replace(write=torch.full((2, 1, SIDE, SIDE), value))
-    found = sample_steps(error, output._replace(steps=(step, step)))
-    assert found.patch.shape == (2, 1, N, N)
+    for drawn in (0.0, 0.5, 1 - 2**-24):
+        found = sample_steps(error, output._replace(steps=(step, step)), torch.full((2,), drawn))
+        assert found.patch.shape == (2, 1, N, N)
 
 
 def test_a_localizer_without_a_map_learns_from_separation_alone() -> None:
     model, error, output = trained("small")
-    losses = copy_paste_losses(model, error, output)
+    losses = copy_paste_losses(model, error, output, uniform(0))
     assert float(losses.location) == 0
     assert float(losses.separation) > 0
 
@@ -242,7 +248,7 @@ def test_what_was_found_gets_no_gradient() -> None:
     for leaf in leaves:
         leaf.requires_grad_()
     filters = Filters(*step.filters)
-    losses = copy_paste_losses(model, error, output._replace(steps=(step._replace(filters=filters),)))
+    losses = copy_paste_losses(model, error, output._replace(steps=(step._replace(filters=filters),)), uniform(0))
     torch.autograd.backward(losses.location)
     assert all(leaf.grad is None for leaf in leaves)
     assert isinstance(model.localizer, Seeker)
@@ -269,8 +275,7 @@ def test_the_object_alone_is_without_what_another_write_owns(target: Literal["wi
         )
     either = [read(torch.stack([shown + faint] * 2), filters)[0] for shown in (first, second)]
     for seed in range(6):
-        torch.manual_seed(seed)
-        found = sample_steps(image, Output(torch.zeros_like(image), tuple(steps)), target)
+        found = sample_steps(image, Output(torch.zeros_like(image), tuple(steps)), uniform(seed)[:, 0], target)
         for patch in found.patch:
             alone = any(torch.allclose(patch, one, atol=1e-5) for one in either)
             assert alone == (target == "object"), "what no write owns stays"
@@ -293,8 +298,8 @@ def test_a_write_that_is_no_object_owns_nothing() -> None:
         )
         for shown in (first, weak)
     )
-    torch.manual_seed(0)
-    found = sample_steps(image, Output(torch.zeros_like(image), steps), "object")
+    # 2 ** -1 is the first write's presence by far, and 1 - 2 ** -24 the last one's.
+    found = sample_steps(image, Output(torch.zeros_like(image), steps), torch.tensor([0.5, 1 - 2**-24]), "object")
     of_first = [row for row in range(2) if float(found.write[row].max()) == 1]
     assert of_first
     for row in of_first:

@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from seqae.config import TrainConfig
 from seqae.data.cache import Dataset
 from seqae.model import SequentialAutoEncoder
-from seqae.training import Trainer, TrainingLoss
+from seqae.optimization.training_loss import TrainingLoss
+from seqae.training import Trainer
 
 Make = Callable[..., TrainConfig]
 Data = Callable[[TrainConfig], Dataset]

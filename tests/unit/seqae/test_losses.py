@@ -207,8 +207,19 @@ def test_codes_of_writes_that_do_nothing_are_free_to_be_anything() -> None:
     first, second = (step.divergence for step in output.steps)
     assert first is not None
     assert second is not None
-    expected = (float(first[1]) / 2 + float(second[0]) * 3 / 4) / (1 / 2 + 3 / 4)
+    # Each image has one write that does something.
+    expected = (float(first[1]) + float(second[0])) / 2
     assert float(total_loss(image, output, LossConfig()).divergence) == pytest.approx(expected)
+
+
+def test_within_an_image_codes_count_by_how_present_their_writes_are() -> None:
+    image, output = made(2, variational=True)
+    output = writing(output, [[5.0, 5.0], [15.0, 5.0]], 1.0)  # presences of 1/2 and 3/4 in the first image
+    first, second = (step.divergence for step in output.steps)
+    assert first is not None
+    assert second is not None
+    of_images = ((first[0] / 2 + second[0] * 3 / 4) / (5 / 4), (first[1] + second[1]) / 2)
+    assert float(total_loss(image, output, LossConfig()).divergence) == pytest.approx(float(sum(of_images)) / 2)
 
 
 def writing(output: Output, energies: list[list[float]], stride: float) -> Output:
@@ -282,7 +293,7 @@ def test_the_divergence_moves_the_codes_alone() -> None:
     torch.autograd.backward(total_loss(image, output, config).total)
     assert write.grad is not None
     assert not write.grad.any()
-    weights = torch.tensor([[0, 1 / 2], [3 / 4, 0]]) / (1 / 2 + 3 / 4)
+    weights = torch.tensor([[0, 1 / 2], [1 / 2, 0]])  # the one write of each image that does something
     for divergence, weight in zip(divergences, weights, strict=True):
         assert divergence is not None
         assert divergence.grad is not None

@@ -199,11 +199,12 @@ def test_log_variances_are_bounded_at_twelve(variational: AutoEncoder) -> None:
         assert divergence.item() == pytest.approx(6 * 0.5 * (math.exp(kept) - 1 - kept), rel=1e-5)
 
 
-def test_codes_are_drawn_in_training_only(variational: AutoEncoder) -> None:
+def test_codes_are_drawn_by_noise_alone(variational: AutoEncoder) -> None:
     patch = torch.rand(1, 1, 12, 12)
     mean, deviation = moments(variational, patch)
     torch.testing.assert_close(variational.eval().encode(patch).z, mean)
-    many = variational.train().encode(patch.expand(4000, -1, -1, -1)).z
+    torch.testing.assert_close(variational.train().encode(patch).z, mean)
+    many = variational.encode(patch.expand(4000, -1, -1, -1), torch.randn(4000, 6)).z
     torch.testing.assert_close(many.mean(dim=0), mean[0], atol=0.1 * deviation.max().item(), rtol=0)
     torch.testing.assert_close(many.std(dim=0), deviation[0], atol=0, rtol=0.1)
 
@@ -451,7 +452,7 @@ def test_a_chosen_size_scales_the_window_and_a_mean_lies_between() -> None:
     assert between["expected"] > 5
 
 
-@pytest.mark.parametrize("side", [10, 13, 16, 22, 26, 33])
+@pytest.mark.parametrize("side", [10, 13, 16, 22, 26, 30])
 def test_a_support_gives_the_window_the_objects_own_size_and_place(side: int) -> None:
     seeker = Seeker(config("seeker", sizes=(12, 20, 28), support=True))
     error = torch.zeros(1, 1, 64, 64)
@@ -462,7 +463,7 @@ def test_a_support_gives_the_window_the_objects_own_size_and_place(side: int) ->
     assert (window.x.item(), window.y.item()) == pytest.approx((29 + middle, 34 + middle), abs=1e-4)
 
 
-@pytest.mark.parametrize("side", [8, 36])
+@pytest.mark.parametrize("side", [8, 34])
 def test_no_object_is_far_smaller_or_larger_than_the_sizes(side: int) -> None:
     error = torch.zeros(1, 1, 64, 64)
     square(error, 32, 32, side)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from seqae.tensors import intensities, random_views
+from seqae.tensors import VIEW_DRAWS, intensities, random_views
 
 
 def test_bytes_become_intensities_of_the_same_shape() -> None:
@@ -34,13 +34,13 @@ def _ramp(count: int) -> torch.Tensor:
 
 def test_images_stay_whole_where_nothing_is_asked_for() -> None:
     image = _ramp(3)
-    assert random_views(image, 0.0, flip=False) is image
+    assert random_views(image, 0.0, False, torch.rand(3, VIEW_DRAWS)) is image
 
 
 def test_every_second_image_is_mirrored_and_nothing_else_changes() -> None:
     torch.manual_seed(0)
     image = _ramp(200)
-    flipped = random_views(image, 0.0, flip=True)
+    flipped = random_views(image, 0.0, True, torch.rand(200, VIEW_DRAWS))
     mirrored = flipped[:, 0, 0, 0] > 6
     assert 60 < int(mirrored.sum()) < 140
     torch.testing.assert_close(flipped[~mirrored], image[~mirrored], atol=1e-4, rtol=0)
@@ -50,7 +50,7 @@ def test_every_second_image_is_mirrored_and_nothing_else_changes() -> None:
 def test_crops_are_parts_of_the_image_up_to_the_share_asked_for() -> None:
     torch.manual_seed(0)
     image = _ramp(200)
-    views = random_views(image, 0.5, flip=False)
+    views = random_views(image, 0.5, False, torch.rand(200, VIEW_DRAWS))
     assert views.shape == image.shape
     spans = views[:, 0, 0, -1] - views[:, 0, 0, 0]
     assert (spans > 0).all(), "none is mirrored"
@@ -65,10 +65,10 @@ def test_crops_are_parts_of_the_image_up_to_the_share_asked_for() -> None:
     assert views[small, 0, 0, 0].std() > 1, "parts lie anywhere"
 
 
-def test_a_seed_repeats_the_views() -> None:
-    made = []
-    for _ in range(2):
-        torch.manual_seed(5)
-        made.append(random_views(_ramp(4), 0.3, flip=True))
-    assert (made[0] == made[1]).all()
-    assert (made[0] != random_views(_ramp(4), 0.3, flip=True)).any()
+def test_an_image_is_varied_by_its_own_numbers_whatever_is_beside_it() -> None:
+    torch.manual_seed(0)
+    drawn = torch.rand(4, VIEW_DRAWS)
+    together = random_views(_ramp(4), 0.3, True, drawn)
+    alone = torch.cat([random_views(_ramp(1), 0.3, True, drawn[at : at + 1]) for at in range(4)])
+    torch.testing.assert_close(together, alone)
+    assert (together != random_views(_ramp(4), 0.3, True, drawn.flip(0))).any()

@@ -14,14 +14,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seqae.checkpoints.checkpoint import load_model
-from seqae.config import ImagesConfig, ModelConfig, TrainConfig
+from seqae.config import ImagesConfig, MnistScenesConfig, ModelConfig, TrainConfig
 from seqae.data.cache import Dataset
+from seqae.data.digits import bundled_digits
+from seqae.data.mnist_scenes import make_scenes
 from seqae.data.scenes import Scenes
 from seqae.errors import CheckpointError, DivergedError
 from seqae.evaluation.evaluate import Evaluation, evaluate
 from seqae.losses import Losses
 from seqae.model import SequentialAutoEncoder
-from seqae.training import Progress, Trainer, with_synchronized_batch_norm
+from seqae.optimization.progress import Progress
+from seqae.training import Trainer, with_synchronized_batch_norm
 
 Make = Callable[..., TrainConfig]
 Data = Callable[[TrainConfig], Dataset]
@@ -47,7 +50,11 @@ def make(small_config: Make, small_data: Data) -> Callable[..., Trainer]:
         unbounded = own.pop("loss", {})
         config = small_config(**parts)
         config = config.model_copy(update={"loss": config.loss.model_copy(update=unbounded)})
-        return Trainer(config, own.pop("data", None) or small_data(config), **own)
+        wrap = own.pop("wrap", None)
+        made = Trainer(config, own.pop("data", None) or small_data(config), **own)
+        if wrap is not None:
+            made.module = wrap(made.module)
+        return made
 
     return trainer
 
@@ -75,11 +82,13 @@ class Spy(nn.Module):
         self.module = module
         self.batches: list[list[int]] = []
         self.steps: list[int] = []
+        self.drawn: list[Tensor] = []
 
-    def forward(self, image: Tensor, steps: int) -> Losses:
+    def forward(self, image: Tensor, steps: int, drawn: Tensor) -> Losses:
         self.batches.append((image[:, 0, 0, 0] * 255).round().int().tolist())
         self.steps.append(steps)
-        out: Losses = self.module(image, steps)
+        self.drawn.append(drawn)
+        out: Losses = self.module(image, steps, drawn)
         return out
 
 
@@ -107,39 +116,22 @@ def test_a_seed_decides_everything(make: Callable[..., Trainer]) -> None:
     assert losses(make(seed=2))[0] != first[0]
 
 
-class Draws(nn.Module):
-    """Notes what random numbers the module that computes the loss would be given."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-        self.drawn: list[tuple[float, ...]] = []
-
-    def forward(self, image: Tensor, steps: int) -> Losses:
-        with torch.random.fork_rng():
-            self.drawn.append(tuple(torch.rand(3).tolist()))
-        out: Losses = self.module(image, steps)
-        return out
-
-
 @pytest.mark.parametrize("parts", [{}, {"loss": {"alpha_separation": 0, "alpha_location": 0}}])
-def test_every_iteration_worker_and_seed_has_noise_of_its_own(
+def test_every_iteration_image_and_seed_has_numbers_of_its_own(
     make: Callable[..., Trainer], parts: dict[str, Any]
 ) -> None:
     drawn: list[tuple[float, ...]] = []
-    for seed, rank in ((1, 0), (1, 1), (2, 0)):
-        found = []
+    for seed in (1, 2):
+        found: list[list[tuple[float, ...]]] = []
         for _ in range(2):
-            trainer = make(
-                _wrap=Draws, _rank=rank, _world=2, seed=seed, model={"coder": {"kind": "variational"}}, **parts
-            )
+            trainer = make(_wrap=Spy, seed=seed, model={"coder": {"kind": "variational"}}, **parts)
             losses(trainer)
-            assert isinstance(trainer.module, Draws)
-            found.append(trainer.module.drawn)
+            found.append([tuple(row.tolist()) for numbers in spy(trainer).drawn for row in numbers])
             torch.rand(5)  # numbers drawn elsewhere don't matter
         assert found[0] == found[1]
         drawn += found[0]
-    assert len(set(drawn)) == len(drawn) == 3 * 6
+    assert len(set(drawn)) == len(drawn) == 2 * 6 * 5
+    assert len({number for row in drawn for number in row}) > 0.99 * sum(len(row) for row in drawn)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -324,7 +316,8 @@ def _views(small_config: Make, seed: int = 0, start: int = 0, **how: Any) -> lis
     alone = small_config(seed=seed, loss={"alpha_separation": 0, "alpha_location": 0})
     config = alone.model_copy(update={"data": ImagesConfig(path="photos", **how)})
     images = np.broadcast_to(np.arange(100, 128, dtype=np.uint8), (30, 1, 24, 28))
-    trainer = Trainer(config, Dataset(Scenes(images), Scenes(images), Scenes(images), "ramps", "", ""), wrap=Spy)
+    trainer = Trainer(config, Dataset(Scenes(images), Scenes(images), Scenes(images), "ramps", "", ""))
+    trainer.module = Spy(trainer.module)
     trainer.iteration = start
     losses(trainer)
     return spy(trainer).batches
@@ -349,44 +342,40 @@ def test_a_batch_may_be_larger_than_the_training_set(make: Callable[..., Trainer
 
 # --- several workers
 
-ALONE = {"alpha_separation": 0, "alpha_location": 0}
-"""Without pasting: which image lends its object to which depends on a worker's share of the batch."""
 
+class Workers:
+    """Several workers in as many threads, which add tensors up between them."""
 
-class Pair:
-    """Two workers in two threads: stands in for a data-parallel wrapper, and averages gradients between them."""
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.barrier = threading.Barrier(count, timeout=60)
+        self.given: list[Tensor] = [torch.empty(0)] * count
 
-    def __init__(self) -> None:
-        self.barrier = threading.Barrier(2, timeout=60)
-        self.given: list[Tensor] = [torch.empty(0)] * 2
-
-    def wrap(self, rank: int) -> Callable[[nn.Module], nn.Module]:
-        def average(gradient: Tensor) -> Tensor:
-            # Both threads go through the same graph, so they meet at the same parameter.
-            self.given[rank] = gradient
+    def all_reduce(self, rank: int) -> Callable[[Tensor], None]:
+        def add_up(values: Tensor) -> None:
+            self.given[rank] = values.clone()
             self.barrier.wait()
-            mean = (self.given[0] + self.given[1]) / 2
+            values.copy_(torch.stack(self.given).sum(dim=0))
             self.barrier.wait()
-            return mean
 
-        def wrapped(module: nn.Module) -> nn.Module:
-            for parameter in module.parameters():
-                parameter.register_hook(average)  # type: ignore[no-untyped-call]  # torch does not annotate it
-            return Spy(module)
+        return add_up
 
-        return wrapped
+    def make(self, make: Callable[..., Trainer], **parts: Any) -> list[Trainer]:
+        shared = {"_world": self.count} | parts
+        return [make(_rank=rank, _all_reduce=self.all_reduce(rank), **shared) for rank in range(self.count)]
 
-    def run(self, trainers: list[Trainer]) -> list[list[float]]:
-        found: list[list[float]] = [[], []]
+    def run(self, work: Callable[[int], list[float]]) -> list[list[float]]:
+        """What each rank's work gives."""
+        found: list[list[float]] = [[] for _ in range(self.count)]
 
-        def work(rank: int) -> None:
+        def guarded(rank: int) -> None:
             try:
-                found[rank] = losses(trainers[rank])
+                found[rank] = work(rank)
             except BaseException:
-                self.barrier.abort()  # or the other would wait
+                self.barrier.abort()  # or the others would wait
                 raise
 
-        threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
+        threads = [threading.Thread(target=guarded, args=(rank,)) for rank in range(self.count)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -394,37 +383,202 @@ class Pair:
         return found
 
 
-@pytest.mark.parametrize("localizer", ["seeker", "small"])
-def test_two_workers_train_the_model_that_one_would(make: Callable[..., Trainer], localizer: str) -> None:
-    """A batch of 5 is shared unevenly, 3 and 2, and still counts as one batch of 5."""
-    parts: dict[str, Any] = {"model": {"localizer": {"kind": localizer}}, "schedule": {"learning_rate": 1e-3}}
-    parts["loss"] = ALONE
+ALONE = {"alpha_separation": 0, "alpha_location": 0}
+"""Without pasting: objects are pasted at whole pixels, so that a rounding, which Adam enlarges, may move one."""
+
+
+@pytest.mark.parametrize("variant", ["plain", "variational", "small localizer"])
+@pytest.mark.parametrize("world", [2, 3])
+def test_several_workers_train_the_model_that_one_would(make: Callable[..., Trainer], variant: str, world: int) -> None:
+    """A batch of 5 is shared unevenly, and still counts as one batch of 5."""
+    model = {**VARIANTS, "small localizer": {"localizer": {"kind": "small"}}}[variant]
+    parts: dict[str, Any] = {"model": model, "schedule": {"learning_rate": 1e-3}, "loss": ALONE}
     one = make(_wrap=Spy, **parts)
     alone = losses(one)
-    pair = Pair()
-    both = [make(_rank=rank, _world=2, _wrap=pair.wrap(rank), **parts) for rank in range(2)]
-    found = pair.run(both)
+    workers = Workers(world)
+    several = workers.make(make, _wrap=Spy, **parts)
+    found = workers.run(lambda rank: losses(several[rank]))
 
-    batches = [spy(trainer).batches for trainer in (one, *both)]
-    for whole, first, second in zip(*batches, strict=True):
-        assert (len(first), len(second)) == (3, 2)
-        assert sorted(first + second) == sorted(whole)
-    shared = [(3 * first + 2 * second) / 5 for first, second in zip(*found, strict=True)]
-    assert shared == pytest.approx(alone, rel=1e-4)
-    for name, value in both[0].model.state_dict().items():
-        assert torch.equal(value, both[1].model.state_dict()[name]), "the workers' models stay the same"
+    for whole, *shares in zip(*(spy(trainer).batches for trainer in (one, *several)), strict=True):
+        assert [len(share) for share in shares] == {2: [2, 3], 3: [1, 2, 2]}[world]
+        assert [image for share in shares for image in share] == whole
+    for losses_of_rank in found:
+        assert losses_of_rank == pytest.approx(alone, rel=1e-4), "each knows the whole batch's losses"
+    for name, value in several[0].model.state_dict().items():
+        for other in several[1:]:
+            assert torch.equal(value, other.model.state_dict()[name]), "the workers' models stay the same"
         # Adam divides by the gradient's size, so rounding shows where a gradient is next to nothing.
         torch.testing.assert_close(value, one.model.state_dict()[name], atol=2e-4, rtol=1e-3, msg=name)
 
 
+def gradient_of(trainer: Trainer) -> Tensor:
+    """Of the next step, before clipping."""
+    found: list[Tensor] = []
+
+    def note(*_: object) -> None:
+        grads = [parameter.grad for parameter in trainer.model.parameters()]
+        found.append(torch.cat([grad.flatten() for grad in grads if grad is not None]).clone())
+
+    handle = trainer.optimizer.register_step_pre_hook(note)
+    trainer.train_step()
+    handle.remove()
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [{}, {"coder": {"kind": "variational"}}, VARIANTS["colour and background"], {"localizer": {"sizes": [12, 20]}}],
+)
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_gradients_are_the_same_on_any_number_of_workers(
+    make: Callable[..., Trainer], tmp_path: Path, variant: dict[str, Any], pieces: int
+) -> None:
+    """At a new model and at one that has learnt a little; 7 images are shared out as 7, as 3 and 4, as 3, 2 and 2."""
+    parts: dict[str, Any] = {"model": variant, "schedule": {"batch_size": 7, "grad_clip": 1e6}}
+    start = make(**parts)
+    for iteration in (0, 3):
+        while start.iteration < iteration:
+            start.train_step()
+        start.save(tmp_path / str(iteration))
+        check_gradients(lambda **given: make(**given, **parts), tmp_path / str(iteration), pieces)
+
+
+def check_gradients(make: Callable[..., Trainer], checkpoint: Path, pieces: int = 1) -> None:
+    """Those of 2 and 3 workers are those of one, at the weights of a checkpoint."""
+    one = make()
+    one.load(checkpoint)
+    expected = gradient_of(one)
+    for world in (2, 3):
+        workers = Workers(world)
+        several = workers.make(make, _pieces=pieces)
+        for trainer in several:
+            trainer.load(checkpoint)
+        found = [torch.empty(0)] * world
+
+        def work(rank: int, several: list[Trainer] = several, found: list[Tensor] = found) -> list[float]:
+            found[rank] = gradient_of(several[rank])
+            return []
+
+        workers.run(work)
+        for gradient in found:
+            assert float((gradient - expected).norm() / expected.norm()) < 1e-5
+
+
+@pytest.mark.slow
+def test_gradients_of_the_default_config_are_the_same_on_any_number_of_workers(tmp_path: Path) -> None:
+    """At iterations 0, 1 and 100."""
+    config = TrainConfig.model_validate({"data": {"train_scenes": 5000, "test_scenes": 10, "val_scenes": 10}})
+    scenes = make_scenes(MnistScenesConfig(train_scenes=500), 64, 64, 1, bundled_digits().train, "train")
+    data = Dataset(scenes, scenes.first(5), scenes.first(5), "bundled digits", "", "")
+
+    def trainer(**parts: Any) -> Trainer:
+        return Trainer(config, data, **{key.removeprefix("_"): value for key, value in parts.items()})
+
+    start = trainer()
+    for iteration in (0, 1, 100):
+        while start.iteration < iteration:
+            start.train_step()
+        start.save(tmp_path / str(iteration))
+        check_gradients(trainer, tmp_path / str(iteration))
+
+
 def test_a_worker_without_images_changes_nothing(make: Callable[..., Trainer]) -> None:
-    """A batch of 1, two workers: the second has nothing to learn from."""
+    """A batch of 1, two workers: one of them has nothing to learn from."""
     schedule = {"batch_size": 1, "epochs": 0.1, "learning_rate": 1e-3}
-    alone = losses(make(schedule=schedule, loss=ALONE))
-    pair = Pair()
-    both = [make(_rank=rank, _world=2, _wrap=pair.wrap(rank), schedule=schedule, loss=ALONE) for rank in range(2)]
-    assert pair.run(both)[0] == pytest.approx(alone, rel=1e-4)
+    alone = losses(make(schedule=schedule))
+    workers = Workers(2)
+    both = workers.make(make, schedule=schedule)
+    assert workers.run(lambda rank: losses(both[rank]))[0] == pytest.approx(alone, rel=1e-4)
     assert len(alone) == 3
+
+
+def test_several_workers_need_a_way_to_add_up(make: Callable[..., Trainer]) -> None:
+    with pytest.raises(ValueError, match="add up"):
+        make(_world=2)
+
+
+def test_a_request_to_one_worker_stops_all_of_them_after_the_same_step(make: Callable[..., Trainer]) -> None:
+    schedule = {"log_every": 100}
+    workers = Workers(2)
+    both = workers.make(make, schedule=schedule)
+    both[1].optimizer.register_step_post_hook(lambda *_: both[1].request_stop() if both[1].iteration == 1 else None)
+    found: list[list[Progress]] = [[], []]
+
+    def work(rank: int) -> list[float]:
+        found[rank] = reports(both[rank])
+        return []
+
+    workers.run(work)
+    for of_rank in found:
+        assert [(report.iteration, report.stopping) for report in of_rank] == [(3, True)]
+
+
+def test_a_run_that_was_stopped_between_two_reports_goes_on_with_the_same_curve(
+    make: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    schedule = {"log_every": 3, "epochs": 2}
+    whole = reports(make(schedule=schedule))
+    stopped = make(schedule=schedule)
+    stopped.optimizer.register_step_post_hook(lambda *_: stopped.request_stop() if stopped.iteration == 2 else None)
+    first = reports(stopped)
+    stopped.save(tmp_path / "4")
+    assert [(report.iteration, report.stopping) for report in first] == [(3, False), (4, True)]
+    resumed = make(schedule=schedule)
+    resumed.load(tmp_path / "4")
+    second = reports(resumed)
+    found = {report.iteration: report.loss for report in (*first[:1], *second)}
+    assert found == pytest.approx({report.iteration: report.loss for report in whole}, rel=1e-6)
+
+
+class Limited(nn.Module):
+    """A device on which no more than so many images find room."""
+
+    def __init__(self, module: nn.Module, most: int, error: Exception) -> None:
+        super().__init__()
+        self.module, self.most, self.error = module, most, error
+
+    def forward(self, image: Tensor, steps: int, drawn: Tensor) -> Losses:
+        if len(image) > self.most:
+            raise self.error
+        out: Losses = self.module(image, steps, drawn)
+        return out
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+def test_a_batch_without_room_is_computed_in_pieces_with_the_same_gradient(
+    make: Callable[..., Trainer], error: Exception
+) -> None:
+    schedule = {"batch_size": 9, "grad_clip": 1e6}
+    expected = gradient_of(make(schedule=schedule))
+    cramped = make(_wrap=lambda module: Limited(module, 3, error), schedule=schedule)
+    assert float((gradient_of(cramped) - expected).norm() / expected.norm()) < 1e-5
+    (report, *_) = reports(cramped)
+    assert [load.pieces for load in report.workers] == [4], "and goes on so"
+    assert report.workers[0].seconds > 0
+
+
+def test_a_batch_whose_smallest_piece_has_no_room_fails(make: Callable[..., Trainer]) -> None:
+    for error in (*OUT_OF_MEMORY, RuntimeError("something else")):
+        with pytest.raises(type(error), match=str(error)[:20]):
+            make(_wrap=lambda module, error=error: Limited(module, 1, error)).train_step()
+
+
+def test_halving_the_learning_rate_lasts(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    usual = rates(make())
+    halved = make()
+    reports(halved, until=2)
+    halved.halve_learning_rate()
+    halved.save(tmp_path / "2")
+    again = make()
+    again.load(tmp_path / "2")
+    assert again.halvings == 1
+    assert rates(again) == pytest.approx([rate / 2 for rate in usual[2:]])
 
 
 def test_workers_on_gpus_share_the_statistics_of_batch_norm() -> None:
@@ -472,7 +626,10 @@ def test_training_on_a_cpu_leaves_gpus_alone(make: Callable[..., Trainer], monke
 def test_only_the_first_worker_evaluates(make: Callable[..., Trainer]) -> None:
     schedule = {"batch_size": 6, "evaluate_every": 2, "epochs": 1}
     kinds = [
-        [(type(report), report.iteration) for report in make(_rank=rank, _world=2, schedule=schedule).run()]
+        [
+            (type(report), report.iteration)
+            for report in make(_rank=rank, _world=2, _all_reduce=lambda _: None, schedule=schedule).run()
+        ]
         for rank in range(2)
     ]
     assert [at for kind, at in kinds[0] if kind is Evaluation] == [2, 4, 5]
@@ -633,12 +790,12 @@ def test_a_few_scenes_are_learnt(tiny: Callable[..., Trainer], precision: str) -
 
 @pytest.mark.parametrize("variant", ["variational", "batch norm", "colour and background"])
 def test_every_kind_of_model_learns(tiny: Callable[..., Trainer], variant: str) -> None:
-    found = losses(tiny(model=VARIANTS[variant], schedule={"epochs": 30}))
+    found = losses(tiny(model=VARIANTS[variant]))
     assert found[-1] < 0.9 * found[0]
 
 
 def test_bfloat16_computes_nearly_the_same(make: Callable[..., Trainer]) -> None:
-    exact, rounded = losses(make(loss=ALONE)), losses(make(loss=ALONE, schedule={"precision": "bfloat16"}))
+    exact, rounded = losses(make()), losses(make(schedule={"precision": "bfloat16"}))
     assert rounded != exact
     assert rounded[0] == pytest.approx(exact[0], rel=0.02)
     assert rounded[1] == pytest.approx(exact[1], rel=0.1), "after a step of the optimizer"

@@ -11,7 +11,8 @@ from jobs.directory.records import MetricRow, Phase
 from jobs.specs import TrainSpec
 from jobs.training.metrics_writer import MetricsWriter
 from seqae.data.cache import load_data
-from seqae.training import Progress, Trainer
+from seqae.optimization.progress import Progress
+from seqae.training import Trainer
 
 
 def _report(iteration: int, iterations: int = 100, epoch: float = 0.1) -> Progress:
@@ -24,6 +25,8 @@ def _report(iteration: int, iterations: int = 100, epoch: float = 0.1) -> Progre
         epochs=1.0,
         eta_seconds=1.0,
         checkpoint_due=False,
+        stopping=False,
+        workers=(),
         **values,
     )
 

@@ -1,6 +1,7 @@
 """Real training of a tiny model in this process: stopping, resuming, fencing, and what is left in the folder."""
 
 import json
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from PIL import Image
 
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control, NoteKind, Outcome, Phase, Result, Want
-from jobs.errors import FencedError
+from jobs.errors import FencedError, PreemptedError
 from jobs.specs import TrainSpec
 from jobs.training import worker
 from jobs.training.checkpoints import CheckpointManager
@@ -305,7 +306,71 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     loss = spec.loss.model_copy(update={"alpha_region": 1e300})
     monkeypatch.setattr(JobFolder, "read_spec", lambda _: spec.model_copy(update={"loss": loss}))
     with pytest.raises(DivergedError, match="iteration"):
+        train(replace(make_task(1), heals_divergence=False), DistributedContext())
+
+
+def _risen_and_spoiled(folder: JobFolder, make_task: MakeTask) -> None:
+    """Trains up to iteration 5, then makes it look as if the loss had risen until 8, where no weight is a number."""
+    train(make_task(1), DistributedContext(), _control_after(folder, Control(attempt=1, want=Want.PAUSE)))
+    spec = folder.read_spec()
+    assert isinstance(spec, TrainSpec)
+    trainer = Trainer(spec, load_data(spec.data, spec.model, make_task(1).cache_dir))
+    trainer.load(folder.attempt(1).checkpoints / "5")
+    trainer.iteration = 8
+    for parameter in trainer.model.parameters():
+        parameter.data.fill_(math.nan)
+    trainer.save(folder.attempt(1).checkpoints / "8")
+    for step in (6, 7, 8):
+        folder.attempt(1).add_metrics(step, {"train/loss": 100.0, "train/epoch": step / 4})
+    folder.write_control(Control(attempt=2))
+
+
+def test_a_run_that_has_diverged_goes_back_before_the_rise_with_half_the_learning_rate(
+    folder: JobFolder, make_task: MakeTask
+) -> None:
+    _risen_and_spoiled(folder, make_task)
+    result = train(make_task(2), DistributedContext())
+    assert (result.outcome, result.iterations) == (Outcome.SUCCEEDED, 12)
+    (note,) = (note for note in folder.attempt(2).notes() if note.kind is NoteKind.DIVERGED)
+    assert "at iteration 9" in note.text
+    assert "from iteration 5 with half the learning rate, 1 of at most 2 times" in note.text
+    rates = {
+        row.step: row.metrics["train/learning_rate"] for row in folder.history() if "train/learning_rate" in row.metrics
+    }
+    assert rates[10] < 0.6 * rates[5], "by the cycle alone it would be 0.7"
+    assert not (folder.attempt(1).checkpoints / "8").exists()
+    # The next attempt trains with that rate, too.
+    spec = folder.read_spec()
+    assert isinstance(spec, TrainSpec)
+    trainer = Trainer(spec, load_data(spec.data, spec.model, make_task(1).cache_dir))
+    trainer.load(folder.checkpoint_paths()[0])
+    assert trainer.halvings == 1
+
+
+def test_a_trial_of_a_search_keeps_its_learning_rate(folder: JobFolder, make_task: MakeTask) -> None:
+    _risen_and_spoiled(folder, make_task)
+    with pytest.raises(DivergedError, match="at iteration 9"):
+        train(replace(make_task(2), heals_divergence=False), DistributedContext())
+
+
+def test_a_run_that_diverges_again_and_again_fails(folder: JobFolder, make_task: MakeTask, make_spec: MakeSpec) -> None:
+    folder.write_spec(make_spec(learning_rate=10.0, grad_clip=1e6, warmup=0.0))
+    with pytest.raises(DivergedError, match="though it went back and halved the learning rate 2 times"):
         train(make_task(1), DistributedContext())
+    assert [note.kind for note in folder.attempt(1).notes()].count(NoteKind.DIVERGED) == 2
+
+
+def test_a_worker_that_must_go_leaves_a_checkpoint_of_its_last_iteration(
+    folder: JobFolder, make_task: MakeTask, make_spec: MakeSpec
+) -> None:
+    folder.write_spec(make_spec(epochs=1000))
+    with pytest.raises(PreemptedError, match=r"left at iteration \d+ with a checkpoint: SIGTERM") as caught:
+        train(make_task(1), DistributedContext(), notices=[lambda: None, lambda: "SIGTERM"])
+    step = int(str(caught.value).split()[3])
+    assert folder.attempt(1).checkpoint_steps()[-1] == step
+    progress = folder.attempt(1).read_progress()
+    assert progress is not None
+    assert progress.iteration <= step
 
 
 def test_missing_data_is_the_users_error(folder: JobFolder, make_task: MakeTask, make_spec: MakeSpec) -> None:

@@ -19,8 +19,9 @@ from seqae.config import TrainConfig
 from seqae.data.cache import Dataset
 from seqae.evaluation import evaluate
 from seqae.model import SequentialAutoEncoder
+from seqae.optimization.progress import Progress
 from seqae.reconstructor import Reconstructor
-from seqae.training import Progress, Trainer
+from seqae.training import Trainer
 
 Make = Callable[..., TrainConfig]
 Data = Callable[[TrainConfig], Dataset]

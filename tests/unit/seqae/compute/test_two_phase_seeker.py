@@ -12,7 +12,7 @@ from seqae.compute.two_phase_seeker import TwoPhaseSeeker, _Looks
 from seqae.config import TrainConfig
 from seqae.losses import Losses
 from seqae.model import SequentialAutoEncoder
-from seqae.training import TrainingLoss
+from seqae.optimization.training_loss import TrainingLoss
 
 Make = Callable[..., TrainConfig]
 

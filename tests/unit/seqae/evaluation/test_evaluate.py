@@ -107,8 +107,8 @@ def test_colours_are_summed(small_config: Callable[..., TrainConfig]) -> None:
     class Painter(SequentialAutoEncoder):
         """Writes the red and blue of the image with opposite signs, object by object."""
 
-        def forward(self, image: Tensor, steps: int | None = None) -> Output:
-            output: Output = super().forward(image, steps)
+        def forward(self, image: Tensor, steps: int | None = None, noise: Tensor | None = None) -> Output:
+            output: Output = super().forward(image, steps, noise)
             left = torch.zeros_like(image)
             left[:, 0, :, :12], left[:, 2, :, :12] = 0.5, -0.5
             right = torch.zeros_like(image)

@@ -2,6 +2,7 @@
 
 import io
 import re
+from datetime import UTC, datetime
 
 import pytest
 import typer
@@ -10,7 +11,7 @@ from rich.console import Console
 from service.cli.progress import PipeConsole, describe, describe_state, detachable, follow
 from service.client import Client
 from service.job_state import State
-from service.schemas.jobs import ProgressView
+from service.schemas.jobs import ProgressView, WaitingView
 from tests.unit.service.cli.conftest import FakeService, as_json, make_job, succeeded, waiting
 
 TRAINING = ProgressView(
@@ -47,6 +48,17 @@ def test_a_job_that_waits_says_for_what() -> None:
     assert describe_state(waiting(1)) == "WAITING FOR WORKERS"
     assert describe(waiting(1)) == "1 of 2 workers has a place"
     assert describe_state(make_job(1, State.RUNNING)) == "RUNNING"
+
+
+def test_a_job_in_the_queue_says_its_place_and_when_its_turn_may_come() -> None:
+    place = WaitingView(
+        reason="place", missing="2 CPUs", since=datetime(2026, 1, 1, tzinfo=UTC), position=3, starts_in_seconds=75
+    )
+    queued = make_job(1, waiting=place)
+    assert describe_state(queued) == "QUEUED"
+    assert describe(queued) == "place 3, perhaps in 1:15: waits for 2 CPUs"
+    unknown = make_job(1, waiting=place.model_copy(update={"starts_in_seconds": None}))
+    assert describe(unknown) == "place 3: waits for 2 CPUs"
 
 
 @pytest.mark.parametrize("terminal", [True, False])
