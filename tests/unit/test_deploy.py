@@ -82,7 +82,7 @@ def test_what_is_imported_is_a_dependency_of_its_own() -> None:
 def test_what_checks_the_code_is_not_needed_to_run_it() -> None:
     project = _project()
     extras = project["optional-dependencies"]
-    assert extras.keys() == {"bench", "dev", "traces"}
+    assert extras.keys() == {"bench", "dev", "gpu", "traces"}
     runtime, dev = ({_name(line) for line in lines} for lines in (project["dependencies"], extras["dev"]))
     assert set(extras["bench"]) <= set(extras["dev"]), "what the extra is for is tested"
     assert dev & runtime == set()
