@@ -15,10 +15,10 @@ from jobs.error_classes import classify, out_of_memory_kills
 from jobs.errors import ErrorClass, FencedError, FolderError, OutOfMemoryError, WorkersLostError
 from jobs.specs import ScalingConfig, WorkerRange
 from jobs.storage.worker_storage import WorkerStorage
+from jobs.supervision.notice import NoticeSource, drain_notice, install_sigterm_handler, sigterm_notice
 from jobs.telemetry.log_records import current_traceparent
 from jobs.telemetry.tracing import Tracing, tracing_of_job
 from jobs.training.log_lines import log_to_standard_error
-from jobs.training.notice import NoticeSource, drain_notice, install_sigterm_handler, sigterm_notice
 from jobs.training.worker import DistributedContext, TrainingTask, train
 from seqae.errors import Error
 
