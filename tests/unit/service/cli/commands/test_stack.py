@@ -56,6 +56,19 @@ def test_a_setting_that_can_not_be_is_told_before_anything_starts(
     assert calls == []
 
 
+def test_a_storage_that_can_not_be_used_is_told_before_anything_starts(
+    run: Run, calls: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SEQAE_STORAGE", f"file://{tmp_path}/file/below")
+    done = run("up", "--home", str(tmp_path / "home"))
+    assert done.exit_code == 1
+    assert "SEQAE_STORAGE: the folder can't be used: Not a directory" in str(done.exception)
+    monkeypatch.setenv("SEQAE_STORAGE", f"file://{tmp_path}/objects")
+    assert run("up", "--home", str(tmp_path / "home")).exit_code == 0
+    assert calls == ["up home"]
+
+
 def test_status_without_a_stack(run: Run, tmp_path: Path) -> None:
     done = run("status", "--home", str(tmp_path / "none"))
     assert (done.exit_code, "seqae up" in done.stdout) == (1, True)
