@@ -107,7 +107,7 @@ def _as_now(job: dict[str, Any]) -> dict[str, Any]:
         expected["metrics"] = modern(job["metrics"])
     if job["progress"] is not None:
         progress = {_PROGRESS.get(name, name): value for name, value in job["progress"].items()}
-        expected["progress"] = progress | {"best_trial": None, "best_metrics": None}
+        expected["progress"] = progress | {"best_trial": None, "best_metrics": None, "comparisons_missing": None}
     return expected
 
 

@@ -42,7 +42,7 @@ def test_a_figure_of_a_job_is_left_in_its_folder(draw: Callable[..., Result], tr
     result = draw("job_seven", figure=7, model="job_trained")
     assert result.outcome is Outcome.SUCCEEDED
     assert result.checkpoint is None, "there is nothing to register"
-    assert set(result.metrics) == {"mse_0", "mse_1", "mse_2", "energy_1", "energy_2"}
+    assert set(result.metrics) == {"mse_0", "mse_1", "mse_2", "energy_1", "energy_2", "pixels_1", "pixels_2"}
     attempt = JobFolder(trained.path.parent / "job_seven").attempt(1)
     about = json.loads((attempt.artifacts / "figure-7.json").read_bytes())
     assert about["numbers"] == result.metrics
