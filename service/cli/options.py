@@ -84,7 +84,6 @@ NodeIpOption = Annotated[
     str | None,
     typer.Option(
         "--node-ip",
-        envvar="SEQAE_NODE_IP",
         metavar="ADDRESS",
         help="Address of this machine by which the others reach it; by default the one that leads to them.",
     ),

@@ -149,10 +149,16 @@ def _stack(
 
 
 def _head_ip(head: bool | None, node_ip: str | None) -> str | None:
-    """The address at which the head is to listen: of this machine, the loopback's for no other machine, or None."""
+    """The address at which the head is to listen: of this machine, the loopback's for no other machine, or None.
+
+    Raises:
+        Error: an address without a head, or one that no other machine can reach.
+    """
     from service.local.node_addresses import check_node_ip, outward_ip
     from service.local.ports import HOST
 
+    if node_ip is not None and not head:
+        raise Error("--node-ip is where a head listens for other machines: it needs --head")
     if head is None:
         return None
     if not head:

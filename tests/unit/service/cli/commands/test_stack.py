@@ -82,3 +82,33 @@ def test_a_file_in_place_of_the_demos_folder_is_told(run: Run, calls: list[str],
     assert isinstance(error, Error)
     assert "is a file" in str(error)
     assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--node-ip", "10.0.0.5"), "needs --head"),
+        (("--no-head", "--node-ip", "10.0.0.5"), "needs --head"),
+        (("--head", "--node-ip", "127.0.0.1"), "no other machine can reach it"),
+        (("--head", "--node-ip", "203.0.113.77"), "no address of this machine"),
+    ],
+)
+def test_a_head_that_nobody_could_reach_is_told_before_anything_starts(
+    options: tuple[str, ...], why: str, run: Run, calls: list[str], tmp_path: Path
+) -> None:
+    done = run("up", "--home", str(tmp_path / "home"), *options)
+    assert isinstance(done.exception, Error)
+    assert why in str(done.exception)
+    assert calls == []
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_head_is_asked_for_or_not(
+    run: Run, calls: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("service.local.node_addresses.outward_ip", lambda: "10.0.0.5")
+    found: list[str | None] = []
+    monkeypatch.setattr(Stack, "up", lambda stack, **_: found.append(stack._node_ip))
+    for options in ((), ("--head",), ("--no-head",)):
+        assert run("up", "--home", str(tmp_path), *options).exit_code == 0
+    assert found == [None, "10.0.0.5", "127.0.0.1"]
