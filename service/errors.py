@@ -342,6 +342,7 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
         jobs.WorkersLostError: ProblemType(
             500, "workers-lost", "A worker, its node, or the connection between workers was lost"
         ),
+        jobs.PreemptedError: ProblemType(500, "preempted", "A worker's machine is about to be taken away"),
         jobs.OutOfMemoryError: ProblemType(500, "out-of-memory", "The main memory or the GPU's memory did not suffice"),
         jobs.DiskFullError: ProblemType(500, "disk-full", "The disk that holds the job's folder is full"),
         # Raised outside the service.

@@ -155,6 +155,7 @@ ANSWERS: dict[type[Error], tuple[int, str, str]] = {
         "workers-lost",
         "A worker, its node, or the connection between workers was lost",
     ),
+    jobs.errors.PreemptedError: (500, "preempted", "A worker's machine is about to be taken away"),
     jobs.errors.OutOfMemoryError: (500, "out-of-memory", "The main memory or the GPU's memory did not suffice"),
     jobs.errors.DiskFullError: (500, "disk-full", "The disk that holds the job's folder is full"),
     service.errors.NewerDatabaseError: (500, "newer-database", "The job database is that of a newer release"),
