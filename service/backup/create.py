@@ -164,7 +164,7 @@ class _Copy:
             except FileNotFoundError:
                 return
             except OSError as error:
-                self._leave_out(f"{shown(str(paths[0].relative_to(self._home)))}: {error.strerror}")
+                self._leave_out(f"{shown(name or str(paths[0].relative_to(self._home)))}: {error.strerror}")
                 return
             for path, file in opened:
                 found = os.fstat(file.fileno())
