@@ -82,6 +82,8 @@ def create_backup(
         attempts = _attempts(databases / _JOBS_DATABASE)
         copy = _Copy(ArchiveWriter(file, info), home, _total(home, databases), say)
         copy.databases(databases)
+        if settings.storage:
+            copy.leave_out("what is in SEQAE_STORAGE: job folders have copies of a part of it alone")
         copy.home_files(attempts)
         copy.writer.close()
         return BackupSummary(
@@ -124,7 +126,7 @@ class _Copy:
         if (folder / _MLFLOW_DATABASE).exists():
             self.file(folder / _MLFLOW_DATABASE, f"mlflow/{_MLFLOW_DATABASE}")
         else:
-            self._leave_out(f"MLflow's database: it is not mlflow/{_MLFLOW_DATABASE} in the home")
+            self.leave_out(f"MLflow's database: it is not mlflow/{_MLFLOW_DATABASE} in the home")
 
     def home_files(self, attempts: Mapping[str, int]) -> None:
         """Copies all but the databases.
@@ -146,7 +148,7 @@ class _Copy:
                     else:
                         self.checkpoint(found)
             except PermissionError as error:
-                self._leave_out(f"a part of jobs/{job_id}: {error.strerror}")
+                self.leave_out(f"a part of jobs/{job_id}: {error.strerror}")
 
     def file(self, path: Path, name: str | None = None) -> None:
         """Copies a file as it is now, if it is there."""
@@ -164,20 +166,21 @@ class _Copy:
             except FileNotFoundError:
                 return
             except OSError as error:
-                self._leave_out(f"{shown(str(paths[0].relative_to(self._home)))}: {error.strerror}")
+                self.leave_out(f"{shown(name or str(paths[0].relative_to(self._home)))}: {error.strerror}")
                 return
             for path, file in opened:
                 found = os.fstat(file.fileno())
                 member = name or str(path.relative_to(self._home))
                 if not is_safe(member):
-                    self._leave_out(f"{shown(member)}: its name is no text, or too long")
+                    self.leave_out(f"{shown(member)}: its name is no text, or too long")
                     continue
                 with _as_of_now(file, found.st_size, path) as (source, size):
                     if not self.writer.add(member, source, size, found.st_mtime):
-                        self._leave_out(f"{member}: it was cut while it was read")
+                        self.leave_out(f"{member}: it was cut while it was read")
                 self._say(BackupProgress(files=self.writer.files, bytes=self.writer.bytes, total=self._total))
 
-    def _leave_out(self, what: str) -> None:
+    def leave_out(self, what: str) -> None:
+        """Notes something that the archive does not have."""
         if len(self.left_out) < _MOST_NAMED:
             self.left_out.append(what)
 

@@ -166,6 +166,14 @@ def test_a_name_that_is_no_text_is_left_out_and_named(lab: ControlPlane, home: P
     assert "?.csv: its name is no text, or too long" in summary.left_out[-1]
 
 
+def test_that_a_storage_of_its_own_is_not_in_it_is_said(lab: ControlPlane, home: Path, tmp_path: Path) -> None:
+    lab.running()
+    settings = Settings(home=home).model_copy(update={"storage": "s3://secret@bucket/lab"})
+    summary = create_backup(tmp_path / "a.tar", settings, None, ignore)
+    assert any("SEQAE_STORAGE" in what for what in summary.left_out)
+    assert not any("secret" in what for what in summary.left_out)
+
+
 def test_progress_is_told(lab: ControlPlane, home: Path, tmp_path: Path) -> None:
     lab.running()
     told: list[BackupProgress] = []
