@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -20,8 +20,12 @@ from jobs.error_classes import classify
 from jobs.errors import ErrorClass, FencedError, FolderError, NoRun, TrackingRefused, TrackingUnavailable
 from jobs.interfaces import Tracking
 from jobs.periodic_thread import PeriodicThread
+from jobs.storage.driver_storage import DriverStorage
+from jobs.storage.locations import STORAGE_VARIABLE, open_storage
 from jobs.telemetry.json_output import print_as_json
 from jobs.telemetry.log_records import FORMAT_VARIABLE, JOB_VARIABLE, LogFormat, configure_logging, format_named
+from jobs.telemetry.tracing import TRACEPARENT_VARIABLE, Tracing, tracing_of_job
+from seqae.errors import Error
 
 __all__ = ["DriverContext", "connect", "drive"]
 
@@ -30,6 +34,12 @@ logger = logging.getLogger(__name__)
 _BEAT_INTERVAL = 1.0
 _BEAT_STALE_AFTER = 3.0
 _SHIP_INTERVAL = 5.0
+
+_FLUSH_SECONDS = 600.0
+"""So long a storage that does not answer is asked to take the result."""
+
+_SIGTERM_SECONDS = 2.0
+"""Of the three that are left after SIGTERM."""
 
 _STOP_GRACE = 15.0
 """Seconds that workers which train get to stop by themselves."""
@@ -50,6 +60,19 @@ class DriverContext:
     """None where no run was given: then the control plane alone ships."""
     run_id: str | None
     """Of the job, on the tracking server."""
+    storage: DriverStorage | None = None
+    """Object storage behind the folder; None: the control plane sees the folder itself."""
+    tracing: Tracing = field(default_factory=Tracing)
+    """Spans of this process."""
+
+    def fetch_job(self, job_id: str) -> None:
+        """Copies another job's folder to beside this job's, where it is not there already.
+
+        Raises:
+            StorageUnavailable, StorageRefused: the storage does not answer.
+        """
+        if self.storage is not None:
+            self.storage.fetch_job(job_id)
 
     def is_fenced(self) -> bool:
         """Whether a newer attempt exists: then this one commits nothing more."""
@@ -68,33 +91,72 @@ def drive(work: Callable[[DriverContext], Result], argv: Sequence[str] | None = 
     """
     _set_up_logging()
     os.environ.update(loopback_unproxied(os.environ))
-    context = _parse_context(argv)
+    context = replace(_parse_context(argv), tracing=_make_tracing())
     _handle_sigterm()
+    if context.storage is None:
+        _drive(context, work)
+        return 0
+    try:
+        context.storage.begin()
+    except FencedError as error:
+        logger.warning("%s", error)
+        return 0
+    context.storage.start()
+    if context.storage.finish(_drive(context, work)):
+        context.storage.remove_copies()
+    return 0
+
+
+def _drive(context: DriverContext, work: Callable[[DriverContext], Result]) -> float:
+    """Runs an attempt to its result file; how many seconds are left then until the process is killed."""
     background = _BackgroundTasks(context)
     background.start()
     try:
-        result = work(context)
+        result = _traced(work, context)
     except FencedError as error:
         background.stop(ship=False)
         logger.warning("%s", error)
         context.attempt.add_note(NoteKind.FENCED, str(error))
-        return 0
+        return _SIGTERM_SECONDS
     except SystemExit:
         # SIGTERM: three seconds are left, and the metrics can be shipped by the control plane.
         background.stop(ship=False)
         result = _result_of_sigterm(context)
         _write_result(context, result)
         logger.info("attempt %d: stopped, %s", context.attempt.number, result.outcome.value)
-        return 0
+        return _SIGTERM_SECONDS
     except Exception as error:
         logger.exception("the attempt failed")
         result = Result(outcome=Outcome.FAILED, error=classify(error))
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        context.tracing.stop()
     background.stop(ship=True)
     _write_result(context, result)
     logger.info("attempt %d: %s", context.attempt.number, result.outcome.value)
-    return 0
+    return _FLUSH_SECONDS
+
+
+def _traced(work: Callable[[DriverContext], Result], context: DriverContext) -> Result:
+    """The attempt's result, with a span around the work."""
+    attributes: dict[str, str | int] = {
+        "seqae.job.id": context.folder.path.name,
+        "seqae.attempt": context.attempt.number,
+    }
+    parent = os.environ.get(TRACEPARENT_VARIABLE)
+    with context.tracing.span("attempt", attributes, parent=parent) as span:
+        result = work(context)
+        span.set("seqae.outcome", result.outcome.value)
+        return result
+
+
+def _make_tracing() -> Tracing:
+    try:
+        return tracing_of_job("driver")
+    except Error as error:
+        # The service has its packages, this machine has not: no reason to lose the attempt.
+        logger.warning("no traces: %s", error)
+        return Tracing()
 
 
 def _set_up_logging() -> None:
@@ -136,7 +198,9 @@ def _parse_context(argv: Sequence[str] | None) -> DriverContext:
     tracking = MlflowTracking(url, cache_dir / "models") if url and run_id else None
     attempt = folder.attempt(given.attempt)
     attempt.path.mkdir(parents=True, exist_ok=True)
-    return DriverContext(folder, attempt, cache_dir, Path(data_dir) if data_dir else None, tracking, run_id)
+    url = os.environ.get(STORAGE_VARIABLE)
+    storage = DriverStorage(open_storage(url), folder, given.attempt) if url else None
+    return DriverContext(folder, attempt, cache_dir, Path(data_dir) if data_dir else None, tracking, run_id, storage)
 
 
 class _BackgroundTasks:

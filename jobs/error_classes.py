@@ -11,6 +11,8 @@ from jobs.errors import (
     ErrorClass,
     OutOfMemoryError,
     PreemptedError,
+    StorageRefused,
+    StorageUnavailable,
     TrackingUnavailable,
     WorkersLostError,
 )
@@ -29,6 +31,7 @@ _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", 
 _MEMORY_TYPES = ("OutOfMemoryError",)
 # How Ray reports that its own memory monitor has killed a process. (It guesses at the system's in every report.)
 _MEMORY_DEATHS = ("NODE_OUT_OF_MEMORY", "running low on memory")
+_LOST = (WorkersLostError, ConnectionError, TrackingUnavailable, StorageUnavailable, StorageRefused)
 _CONNECTION_WORDS = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "gloo", "NCCL")
 _CONNECTION_TYPES = (
     "DistError",
@@ -176,7 +179,7 @@ def _class_of(error: BaseException) -> ErrorClass:
 
 
 def _is_lost_connection(error: BaseException) -> bool:
-    if isinstance(error, WorkersLostError | ConnectionError | TrackingUnavailable):
+    if isinstance(error, _LOST):
         return True
     if _is_named(error, _CONNECTION_TYPES):
         return True

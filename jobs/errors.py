@@ -15,6 +15,8 @@ __all__ = [
     "OutOfMemoryError",
     "PreemptedError",
     "SpecUnreadable",
+    "StorageRefused",
+    "StorageUnavailable",
     "SubmissionRefused",
     "TrackingRefused",
     "TrackingUnavailable",
@@ -68,6 +70,20 @@ class SpecUnreadable(Error):  # noqa: N818
 
 class FencedError(Error):
     """A newer attempt of the same job exists: this one must stop and commit nothing."""
+
+
+class StorageUnavailable(Error):  # noqa: N818
+    """The object storage did not answer in time, or answered with a failure of its own. Try again later.
+
+    Whether what was asked for has been done is not known.
+    """
+
+
+class StorageRefused(Error):  # noqa: N818
+    """The object storage answered, and refuses: no such bucket, no or wrong credentials, no permission.
+
+    The text names which, and quotes neither keys nor the answer.
+    """
 
 
 class WorkersLostError(Error):

@@ -119,7 +119,11 @@ def _run(context: DriverContext) -> Result:
     attempt = context.attempt
     _write_progress(attempt, Phase.DATA, 0, 0)
     source = find_model(
-        spec.model, context.folder.path.parent, context.tracking, Material(context.cache_dir, context.data_dir)
+        spec.model,
+        context.folder.path.parent,
+        context.tracking,
+        Material(context.cache_dir, context.data_dir),
+        context.fetch_job,
     )
     path = source.material.checkpoint
     if path is None:

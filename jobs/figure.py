@@ -43,7 +43,9 @@ def _run(context: DriverContext) -> Result:
     _write_progress(context.attempt, Phase.DATA, 0)
     material = Material(context.cache_dir, context.data_dir)
     if spec.figure not in _NEEDS_NO_MODEL:
-        material = find_model(spec.model, context.folder.path.parent, context.tracking, material).material
+        material = find_model(
+            spec.model, context.folder.path.parent, context.tracking, material, context.fetch_job
+        ).material
     figure = make_figure(spec.figure, replace(material, data=spec.data), index=spec.index, seed=spec.seed)
     _write_figure(context.attempt, spec.figure, figure)
     _write_progress(context.attempt, Phase.FINALIZING, 1)

@@ -36,6 +36,7 @@ __all__ = [
     "Submission",
     "Tracking",
     "VersionInfo",
+    "WorkerDemand",
     "submission_id",
 ]
 
@@ -107,6 +108,17 @@ def submission_id(job_id: str, attempt: int) -> str:
 
 
 @dataclass(frozen=True)
+class WorkerDemand:
+    """The least workers that an attempt needs to start."""
+
+    workers: int = 1
+    cpus: float = 1.0
+    """For each worker."""
+    gpus: float = 0.0
+    """For each worker."""
+
+
+@dataclass(frozen=True)
 class Submission:
     """One attempt, as it is submitted to the cluster."""
 
@@ -117,6 +129,9 @@ class Submission:
     """The job's folder, absolute, the same on every machine."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """For the driver and its workers: MLFLOW_TRACKING_URI, SEQAE_RUN_ID, SEQAE_CACHE_DIR, SEQAE_DATA_DIR."""
+
+    demand: WorkerDemand = WorkerDemand()
+    """What a cluster that is made for the attempt alone must have room for."""
 
     @property
     def submission_id(self) -> str:

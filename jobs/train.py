@@ -32,6 +32,8 @@ def _run(context: DriverContext) -> Result:
         start=copy_start_model(context, spec),
     )
     result = fit(task, spec.scaling)
+    if context.storage is not None:
+        context.storage.take_over()
     compare_with_champion(context, result, spec.scaling)
     return result
 

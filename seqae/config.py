@@ -38,6 +38,7 @@ __all__ = [
     "TetrominoesConfig",
     "TrainConfig",
     "field_error",
+    "image_settings",
 ]
 
 
@@ -168,7 +169,7 @@ class LocalizerConfig(Config):
 
     support: bool = False
     """Whether a seeker also considers the square around the error that hangs together with its peak, from 0.75 of the
-    smallest of `sizes` to 1.25 of the largest, and takes it where it is better isolated than the square of its own."""
+    smallest of `sizes` to 1.15 of the largest, and takes it where it explains more than the square of its own."""
 
     @model_validator(mode="after")
     def _sizes_are_ordered(self) -> Self:
@@ -379,6 +380,21 @@ class ImagesConfig(Config):
 
     test_images: int = Field(4_000, ge=1, le=1_000_000)
     """At most so many images, of the final scores; nothing is chosen on them."""
+
+    crop: float = Field(0.0, ge=0, le=0.9)
+    """Largest share of a training image's sides that is cut off, another part each time it is seen; what is left is
+    enlarged to the model's size. 0 leaves images whole."""
+
+    flip: bool = False
+    """Whether training mirrors every second image, left to right, by chance each time it is seen."""
+
+
+def image_settings(data: "DataConfig") -> dict[str, Any]:
+    """The settings that decide which images there are, as plain values: all but how training varies them.
+
+    Caches of data are known by these.
+    """
+    return data.model_dump(mode="json", exclude={"crop", "flip"})
 
 
 def _data_kind(given: Any) -> str:

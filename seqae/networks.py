@@ -159,7 +159,7 @@ class Seeker(nn.Module):
     between two objects; the same weights pool the features for the rest. The size may be the peak's instead.
 
     With `support` there is a second candidate: the square around the error that hangs together with what is at the
-    peak. Its isolation is compared with that of the anchors' square, and the better one is taken.
+    peak. It is taken where it explains more of the error, by its side, than the anchors' square.
     """
 
     STRIDE = 4
@@ -167,7 +167,7 @@ class Seeker(nn.Module):
     SURROUND_WEIGHT = 4.0  # weight of the error in the frame of one cell around the square
     # A square twice as large must hold 2 ** 1.5 times the error: more than two objects have, less than one as large.
     SIZE_EXPONENT = 1.5
-    SUPPORT_SIDES = (0.75, 1.25)  # a support is an object from this share of the smallest size to this of the largest
+    SUPPORT_SIDES = (0.75, 1.15)  # a support is an object from this share of the smallest size to this of the largest
     OFFSET = 4.0  # pixels: how far the head may move the centre
     SHARPNESS = 10.0
 
@@ -252,29 +252,29 @@ class Seeker(nn.Module):
     def candidate(self, error: Tensor, logits: Tensor) -> Candidate | None:
         """The support's square for error images [B, C, H, W], given their logits; None where the config asks for none.
 
-        It is better where its isolation is larger, it is no smaller or larger than objects are, and the peak is in it.
+        It is better where it is no smaller or larger than objects are, has the peak in it, and its error, by the side,
+        is more than the isolation of the anchors' square. What else lies in the square does not count: a stroke that
+        stands beside other objects is not part of them.
         """
         if not self.config.localizer.support:
             return None
         strength = error.float().abs().mean(dim=1)
         place = self.place(logits)
-        own = Square(place.x, place.y, REFERENCE_SIZE * place.log_scale.exp())
-        square = bounding_square(connected_support(strength, place.x, place.y))
+        support = connected_support(strength, place.x, place.y)
+        square = bounding_square(support)
         sizes = self.config.localizer.sizes
         least, most = self.SUPPORT_SIDES[0] * sizes[0], self.SUPPORT_SIDES[1] * sizes[-1]
         away = torch.maximum((square.x - place.x).abs(), (square.y - place.y).abs())
         fits = (square.side >= least) & (square.side <= most) & (away <= square.side / 2)
-        gains = [
-            square_isolation(
-                strength,
-                given,
-                frame=self.STRIDE,
-                surround_weight=self.SURROUND_WEIGHT,
-                size_exponent=self.SIZE_EXPONENT,
-            )
-            for given in (square, own)
-        ]
-        return Candidate(square, fits & (gains[0] > gains[1]))
+        explained = (strength * support).sum(dim=(1, 2)) / square.side.clamp(min=1).pow(self.SIZE_EXPONENT)
+        own = square_isolation(
+            strength,
+            Square(place.x, place.y, REFERENCE_SIZE * place.log_scale.exp()),
+            frame=self.STRIDE,
+            surround_weight=self.SURROUND_WEIGHT,
+            size_exponent=self.SIZE_EXPONENT,
+        )
+        return Candidate(square, fits & (explained > own))
 
     def locate(self, scores: AnchorScores, candidate: Candidate | None = None) -> Localization:
         """The window at the best anchor and those around it, or at the candidate where that is better.

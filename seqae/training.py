@@ -23,7 +23,7 @@ from seqae.checkpoints.manifest import Manifest, verify
 from seqae.compute.compilation import allow_compilations, has_compiler
 from seqae.compute.cpu_threads import flush_denormals
 from seqae.compute.variant import Precision, Variant, choose_compilation, choose_precision, given_variant
-from seqae.config import LossConfig, TrainConfig
+from seqae.config import ImagesConfig, LossConfig, TrainConfig
 from seqae.data.cache import Dataset
 from seqae.errors import CheckpointError, DivergedError
 from seqae.evaluation.evaluate import Evaluation, evaluate
@@ -36,7 +36,7 @@ from seqae.optimization.learning_rate import one_cycle, set_peak
 from seqae.optimization.progress import Progress, WorkerLoad
 from seqae.optimization.random_numbers import uniforms
 from seqae.optimization.training_loss import TrainingLoss
-from seqae.tensors import intensities
+from seqae.tensors import VIEW_DRAWS, intensities, random_views
 
 __all__ = ["Trainer", "with_synchronized_batch_norm"]
 
@@ -105,6 +105,8 @@ class Trainer:
         pairs = config.loss.pastes
         self._shares = list(split(range(config.schedule.batch_size), world, pairs=pairs))
         self._gradients = GradientAccumulation(self.device, pairs=pairs, pieces=pieces)
+        given = config.data
+        self._crop, self._flip = (given.crop, given.flip) if isinstance(given, ImagesConfig) else (0.0, False)
         self.images = torch.from_numpy(np.ascontiguousarray(data.train.images)).to(self.device)  # uint8 [M, C, H, W]
         self._order = BatchSampler(config.seed, len(self.images), self.device)
         self.iterations = config.schedule.iterations(len(self.images))
@@ -225,12 +227,14 @@ class Trainer:
         schedule = self.config.schedule
         batch = self._order.batch(self.iteration, schedule.batch_size)
         steps = self.steps_now()
-        count = self.loss.draws(steps)
+        views = VIEW_DRAWS if self._crop > 0 or self._flip else 0
+        count = views + self.loss.draws(steps)
 
         def losses_of(rows: range) -> Losses:
-            image = intensities(self.images[batch[rows.start : rows.stop]])
             drawn = uniforms(self.config.seed, self.iteration, rows, count, self.device)
-            losses: Losses = self.module(image, steps, drawn)
+            image = intensities(self.images[batch[rows.start : rows.stop]])
+            image = random_views(image, self._crop, self._flip, drawn[:, :views])
+            losses: Losses = self.module(image, steps, drawn[:, views:])
             return losses
 
         if not self.model.training:  # setting it on all modules takes 60 us

@@ -7,16 +7,22 @@ import sys
 
 from starlette.applications import Starlette
 
+from jobs.backends.kubernetes.launcher import KubernetesLauncher
+from jobs.backends.kubernetes.objects import KubernetesCredentials
+from jobs.backends.kubernetes.template import ClusterTemplate
 from jobs.backends.loopback import loopback_unproxied
 from jobs.backends.mlflow import MlflowTracking
 from jobs.backends.ray import RayLauncher
+from jobs.errors import StorageRefused, StorageUnavailable
+from jobs.interfaces import Launcher
+from jobs.storage.locations import check_storage, open_storage
 from jobs.telemetry.log_records import FORMAT_VARIABLE, configure_logging, format_named
 from seqae.errors import Error
 from service.app import create_app
 from service.db.access.tokens import Tokens
 from service.db.store import Store
 from service.server import Server, ServerConfig
-from service.settings import Settings, is_loopback
+from service.settings import LauncherKind, Settings, is_loopback
 
 __all__ = ["build", "collect_seldom", "main", "run"]
 
@@ -32,10 +38,11 @@ def build(settings: Settings) -> Starlette:
     """The app with the real cluster, database and registry; the database is brought to the newest version."""
     for folder in (settings.home, settings.jobs_dir, settings.home / "control"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_storage(settings)
     store = Store(settings.database, webhook_urls=settings.webhook_urls)
     store.migrate()
     _refuse_to_be_locked(settings, store)
-    launcher = RayLauncher(settings.ray_url, token_file=settings.ray_token_file, timeout=settings.ray_timeout)
+    launcher = _launcher(settings)
     tracking = MlflowTracking(
         settings.mlflow_url,
         settings.home / "models",
@@ -44,6 +51,35 @@ def build(settings: Settings) -> Starlette:
         default_model=settings.default_model,
     )
     return create_app(settings, launcher, store, tracking)
+
+
+def _check_storage(settings: Settings) -> None:
+    """Says what is wrong with the storage before jobs wait for it. One that does not answer may come back.
+
+    Raises:
+        Error: the bucket, the credentials or a permission are missing.
+    """
+    if settings.storage:
+        try:
+            check_storage(open_storage(settings.storage))
+        except StorageUnavailable as error:
+            logging.getLogger(__name__).warning("SEQAE_STORAGE: %s; jobs wait for it", error)
+        except StorageRefused as error:
+            raise Error(f"SEQAE_STORAGE: {error}") from error
+
+
+def _launcher(settings: Settings) -> Launcher:
+    """What runs attempts. Raises: Error: its settings can't be used."""
+    if settings.launcher is LauncherKind.RAY:
+        return RayLauncher(settings.ray_url, token_file=settings.ray_token_file, timeout=settings.ray_timeout)
+    if settings.kubernetes_template is None:
+        raise Error("SEQAE_LAUNCHER=kubernetes needs SEQAE_KUBERNETES_TEMPLATE, a file with a RayCluster manifest")
+    return KubernetesLauncher(
+        ClusterTemplate.load(settings.kubernetes_template),
+        KubernetesCredentials(settings.kubernetes_url, settings.kubernetes_credentials, settings.kubernetes_namespace),
+        settings.kubernetes_labels,
+        timeout=settings.ray_timeout,
+    )
 
 
 def _refuse_to_be_locked(settings: Settings, store: Store) -> None:

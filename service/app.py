@@ -11,11 +11,15 @@ import anyio
 import anyio.to_thread
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
+from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from jobs.interfaces import Launcher, Tracking
+from jobs.storage.job_files import JobFiles, SharedJobFiles, StoredJobFiles
+from jobs.storage.locations import open_storage
 from jobs.telemetry.log_records import FORMAT_VARIABLE
+from jobs.telemetry.tracing import TRACES_VARIABLE, Tracing, make_tracing
 from seqae.data.paths import ROOTS_VARIABLE
 from service.api.access.access_control import AccessControl
 from service.api.access.audit_trail import AuditTrail
@@ -66,6 +70,9 @@ _BUILT_IN: dict[str, Scope | None] = {
 }
 """What the framework's own routes need. The last one has scripts that anybody can have elsewhere."""
 
+_NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""The framework's own spans and logs have queries and messages of exceptions, wherever a provider is set up."""
+
 _DESCRIPTION = """Trains, tracks and serves an attentive sequential auto-encoder.
 
 Errors are problem details (RFC 9457); `errors` points at each field at fault."""
@@ -78,6 +85,7 @@ def create_app(
     tracking: Tracking,
     *,
     inference: ModelPool | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """The HTTP API with its background threads, which start and stop with the app.
 
@@ -87,12 +95,18 @@ def create_app(
         store: the job database, migrated.
         tracking: runs and models.
         inference: serves the models; made from the settings when left out.
+        tracing: makes the spans; made from the settings when left out.
+
+    Raises:
+        Error: traces are on, and their packages are not installed.
     """
+    tracing = tracing or make_tracing(settings.traces, "api")
     instruments = Metrics()
     cluster = ClusterMonitor(launcher, store.now)
     server = TrackingServer(tracking, store.now, rest=settings.tracking_retry / 2)
     if inference is None and settings.inference:
         inference = ModelPool(server, settings)
+    files = _job_files(settings)
     service = JobService(
         store,
         cluster,
@@ -101,6 +115,7 @@ def create_app(
         settings.model_name,
         cache_dir=settings.cache_dir,
         data_dir=settings.data_dir,
+        files=files,
         registry=server,
     )
     decoders = DecoderPool(settings.max_image_pixels, settings.decode_seconds)
@@ -123,6 +138,7 @@ def create_app(
         ray_proxy=ReverseProxy(settings.ray_url, "/ray", partial(_ray_headers, settings.ray_token_file)),
         authenticator=authenticator,
         metrics=instruments,
+        tracing=tracing,
     )
     # The reference at /docs with its scripts from here: FastAPI's own page loads them from another host.
     app = FastAPIOffline(
@@ -130,7 +146,8 @@ def create_app(
         title="seqae",
         version=version("seqae"),
         description=_DESCRIPTION,
-        lifespan=_lifespan(context, _workers(context)),
+        lifespan=_lifespan(context, _workers(context, files)),
+        telemetry=_NO_TELEMETRY,
     )
     app.state.context = context
     table = RouteTable(_BUILT_IN)
@@ -193,7 +210,7 @@ def _guard(app: FastAPI, context: AppContext, table: RouteTable) -> None:
     app.add_middleware(AuditTrail, table=table, log=context.audit)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics, metrics=context.metrics)
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, tracing=context.tracing)
 
 
 def _file(name: str) -> FileResponse:
@@ -206,6 +223,7 @@ def _drivers_environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": settings.mlflow_url,
         "SEQAE_CACHE_DIR": str(settings.cache_dir),
         FORMAT_VARIABLE: settings.log_format,
+        TRACES_VARIABLE: settings.traces,
     }
     if settings.data_dir is not None:
         environment["SEQAE_DATA_DIR"] = str(settings.data_dir)
@@ -214,7 +232,15 @@ def _drivers_environment(settings: Settings) -> dict[str, str]:
     return environment
 
 
-def _workers(context: AppContext) -> list[Reconciler | WebhookSender]:
+def _job_files(settings: Settings) -> JobFiles:
+    """Jobs' files: in the home, which all machines see, or in a storage. It is not asked yet."""
+    if not settings.storage:
+        return SharedJobFiles(settings.jobs_dir)
+    store = open_storage(settings.storage)
+    return StoredJobFiles(settings.jobs_dir, store, settings.storage, settings.copies_dir)
+
+
+def _workers(context: AppContext, files: JobFiles) -> list[Reconciler | WebhookSender]:
     """What works on the job database in threads of its own."""
     settings, store = context.settings, context.store
     workers: list[Reconciler | WebhookSender] = []
@@ -229,6 +255,8 @@ def _workers(context: AppContext) -> list[Reconciler | WebhookSender]:
                 settings,
                 environment,
                 metrics=context.metrics,
+                files=files,
+                tracing=context.tracing,
             )
         )
     if settings.webhook_urls and settings.webhook_secret is not None:
@@ -259,5 +287,6 @@ def _lifespan(
                 group.start_soon(context.decoders.close)
                 for proxied in (context.mlflow_proxy, context.ray_proxy):
                     group.start_soon(proxied.close)
+            await anyio.to_thread.run_sync(context.tracing.stop)
 
     return lifespan

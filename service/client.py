@@ -17,7 +17,7 @@ from service.connection import Connection, find_token, header_value, parse_answe
 from service.errors import ApiError
 from service.schemas.access import AuditPage, TokenCreated, TokenView
 from service.schemas.cluster import JoinInformation, NodeList
-from service.schemas.disk import DiskView
+from service.schemas.disk import DiskView, RetentionView
 from service.schemas.health import Readiness
 from service.schemas.jobs import END_OF_EVENTS, AttemptView, Event, FrameList, JobView, Page, Validation
 from service.schemas.models import Invert, MediaType, ModelStatus, ReconstructionView, RegisteredModelView
@@ -401,6 +401,15 @@ class Client:
     def disk(self) -> DiskView:
         """What the service keeps on its disk, by kind, owner and job."""
         return parse_answer(self._connection.call("GET", "/disk"), DiskView)
+
+    def retention(self, *, apply: bool = False) -> RetentionView:
+        """Which ended jobs are over a limit now.
+
+        Args:
+            apply: remove them; the answer says which were.
+        """
+        method, path = ("POST", "/retention:apply") if apply else ("GET", "/retention")
+        return parse_answer(self._connection.call(method, path), RetentionView)
 
     def nodes(self) -> NodeList:
         """The machines of the cluster and what runs on them."""

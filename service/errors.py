@@ -302,6 +302,12 @@ PROBLEM_TYPES: Mapping[type[Error], ProblemType] = MappingProxyType(
         jobs.TrackingUnavailable: ProblemType(
             503, "tracking-unavailable", "The tracking server did not answer, or answered with a failure of its own"
         ),
+        jobs.StorageUnavailable: ProblemType(
+            503, "storage-unavailable", "The object storage did not answer, or answered with a failure of its own"
+        ),
+        jobs.StorageRefused: ProblemType(
+            503, "storage-refused", "The object storage refuses: its bucket, credentials or permissions are not right"
+        ),
         jobs.NoModel: ProblemType(503, "no-model", "No registered model answers to what was asked for"),
         # What fails an attempt ends in its job's `error`. If one comes up in a request, this service is at fault.
         Error: ProblemType(500, "", "Root of every error that seqae raises on purpose"),

@@ -96,6 +96,8 @@ class EventType(StrEnum):
     """It does not get further, and what for; or it goes on."""
     DELETED = "deleted"
     """The job and its files are gone; its events stay."""
+    RETENTION = "retention"
+    """Ended jobs were removed since they were over a limit. It is of no job: its `job_id` is empty."""
 
 
 ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import quote, urlsplit
@@ -19,15 +20,24 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from jobs.storage.locations import check_location, default_node_dir
 from jobs.telemetry.log_records import LogFormat
+from jobs.telemetry.tracing import CONSOLE
 from seqae.errors import Error
 from service.scopes import Scope
 
-__all__ = ["ReconcilerSettings", "Settings", "is_loopback"]
+__all__ = ["LauncherKind", "ReconcilerSettings", "Settings", "is_loopback"]
 
 
 JwtAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Algorithms with a public key alone: with a shared key, or none, whoever can check a token can make one."""
+
+
+class LauncherKind(StrEnum):
+    """What runs attempts."""
+
+    RAY = "ray"
+    KUBERNETES = "kubernetes"
 
 
 class ReconcilerSettings(BaseModel):
@@ -145,6 +155,21 @@ class ReconcilerSettings(BaseModel):
     max_events: int = Field(20_000, ge=100)
     """A job keeps no more events besides its transitions, the newest ones."""
 
+    ended_job_days: float = Field(0.0, ge=0, le=36_500)
+    """An ended job is removed after so many days, unless its model has an alias, such as champion; 0: no limit."""
+
+    max_ended_jobs: int = Field(0, ge=0)
+    """No more ended jobs are kept; those without a model go first, then the longest ended. 0: no limit."""
+
+    max_ended_jobs_per_owner: int = Field(0, ge=0)
+    """Likewise, of one owner; 0: no limit."""
+
+    ended_job_bytes: int = Field(0, ge=0)
+    """Folders of ended jobs take no more; checkpoints beside the best go first, then whole jobs. 0: no limit."""
+
+    ended_job_bytes_per_owner: int = Field(0, ge=0)
+    """Likewise, of one owner; 0: no limit."""
+
     deleted_events_days: float = Field(90.0, gt=0, le=36_500)
     """Events of a deleted job are kept for so many days."""
 
@@ -188,6 +213,14 @@ class Settings(ReconcilerSettings, BaseSettings):
     database_url: str = ""
     """SQLAlchemy URL of the job database; empty: SQLite below `home`."""
 
+    storage: str = ""
+    """Bucket that has the files of jobs and the built data sets, where machines share no folder: s3://BUCKET/PREFIX,
+    gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or file:///FOLDER for a folder that is used like a bucket. Credentials
+    come from the environment of this process and of Ray's. Empty: all machines see `home`."""
+
+    node_dir: Path | None = None
+    """Folder on each machine of the cluster for its copies of what is in `storage`; empty: one below /var/tmp."""
+
     # --- the two services beside this one
 
     mlflow_url: str = "http://127.0.0.1:5000"
@@ -218,16 +251,41 @@ class Settings(ReconcilerSettings, BaseSettings):
     ray_timeout: float = Field(5.0, gt=0)
     """Longest wait for an answer of Ray; without a limit a dead head costs a minute a call."""
 
+    # --- where attempts run
+
+    launcher: LauncherKind = LauncherKind.RAY
+    """What runs attempts: `ray`, the cluster at `ray_url`; or `kubernetes`, a RayJob of KubeRay for each attempt, with
+    a Ray cluster of its own, which a queue such as Kueue may hold back."""
+
+    kubernetes_template: Path | None = None
+    """File with a RayCluster manifest (YAML), which each RayJob's cluster is made from; needed with `kubernetes`."""
+
+    kubernetes_labels: dict[str, str] = {}
+    """Labels of each RayJob (JSON object in the environment), such as {"kueue.x-k8s.io/queue-name": "gpus"}."""
+
+    kubernetes_namespace: str = ""
+    """Where RayJobs are made; empty: the namespace of this pod."""
+
+    kubernetes_url: str = "https://kubernetes.default.svc"
+    """Address of the API server."""
+
+    kubernetes_credentials: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+    """Folder with the service account's `token`, `ca.crt` and `namespace`."""
+
     # --- what this process does besides answering
 
     reconcile: bool = True
     """Off: this process starts and watches no jobs; others do."""
 
-    # --- logs
+    # --- logs and traces
 
     log_format: LogFormat = LogFormat.TEXT
     """How this process, the other parts that `seqae up` starts, drivers and workers write their logs: `text`, lines for
     people, or `json`, an object a line. With `json` each request leaves a line, too."""
+
+    traces: str = ""
+    """Where OpenTelemetry spans of this process, of drivers and of workers go: the http address of a receiver of OTLP,
+    such as "http://collector:4318", or `console`; empty: nowhere. Needs the packages of `seqae[traces]`."""
 
     # --- webhooks
 
@@ -388,6 +446,11 @@ class Settings(ReconcilerSettings, BaseSettings):
             raise ValueError("SEQAE_JWKS_URL needs SEQAE_JWT_ISSUER, SEQAE_JWT_AUDIENCE and SEQAE_JWT_ALGORITHMS")
         return self
 
+    @field_validator("storage")
+    @classmethod
+    def _is_storage(cls, url: str) -> str:
+        return check_location(url) if url else ""
+
     @field_validator("home", mode="before")
     @classmethod
     def _named(cls, home: object) -> object:
@@ -395,6 +458,17 @@ class Settings(ReconcilerSettings, BaseSettings):
         if home == "":
             raise ValueError("is empty: name a folder")
         return home
+
+    @field_validator("traces")
+    @classmethod
+    def _receiver_of_spans(cls, target: str) -> str:
+        url = urlsplit(target)
+        if target not in ("", CONSOLE) and (url.scheme not in ("http", "https") or not url.hostname):
+            raise ValueError(f"is neither an http address nor `{CONSOLE}`")
+        if url.username is not None or url.password is not None:
+            # Jobs get it in their environment, which Ray shows.
+            raise ValueError("has a name or a password in it: give them in OTEL_EXPORTER_OTLP_HEADERS")
+        return target
 
     @field_validator("allowed_hosts")
     @classmethod
@@ -414,7 +488,7 @@ class Settings(ReconcilerSettings, BaseSettings):
                 )
         return origins
 
-    @field_validator("home", "data_dir", "ray_token_file")
+    @field_validator("home", "data_dir", "node_dir", "ray_token_file")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         # Workers on the cluster have other working directories.
@@ -435,6 +509,11 @@ class Settings(ReconcilerSettings, BaseSettings):
         """SQLAlchemy URL of the job database."""
         # SQLAlchemy takes the path apart by ? and turns %20 into a blank, so it is quoted.
         return self.database_url or f"sqlite:///{quote(str(self.home / 'control' / 'jobs.db'))}"
+
+    @property
+    def copies_dir(self) -> Path:
+        """Folder on each machine of the cluster for its copies of what is in the storage."""
+        return self.node_dir or default_node_dir(self.storage)
 
     @property
     def jobs_dir(self) -> Path:

@@ -10,6 +10,7 @@ from jobs.directory.records import Control, Failure, Outcome, Phase, Progress, R
 from jobs.errors import ErrorClass
 from jobs.interfaces import ProcessState, submission_id
 from jobs.specs import job_spec, makes_model
+from jobs.storage.job_files import JobFiles
 from seqae.checkpoints import manifest
 from service.db.store import Store
 from service.job_state import State
@@ -163,18 +164,29 @@ class ControlPlane:
         url: of the database, which is migrated.
         settings: of the reconciler and of the queue.
         now: time at the start.
+        launcher: the cluster; None: a fake that runs nothing.
+        files: where jobs' files are; None: in the job folders, which drivers share.
     """
 
-    def __init__(self, root: Path, url: str, settings: ReconcilerSettings, now: datetime = _START) -> None:
+    def __init__(
+        self,
+        root: Path,
+        url: str,
+        settings: ReconcilerSettings,
+        now: datetime = _START,
+        launcher: FakeLauncher | None = None,
+        files: JobFiles | None = None,
+    ) -> None:
         self.now = now
         self.jobs_dir = root / "jobs"
         self.settings = settings
         self.url = url
-        self.launcher = FakeLauncher()
+        self.files = files
+        self.launcher = launcher or FakeLauncher()
         self.tracking = FakeTracking()
         self.store = self.another_store()
         self.store.migrate()
-        self.service = JobService(self.store, self.another_cluster_monitor(), self.jobs_dir, settings)
+        self.service = JobService(self.store, self.another_cluster_monitor(), self.jobs_dir, settings, files=files)
         self.reconciler = self.another_reconciler()
 
     def another_store(self) -> Store:
@@ -189,7 +201,7 @@ class ControlPlane:
         """A second reconciler, as another process would have it, with other settings."""
         settings = self.settings.model_copy(update=dict(changes))
         cluster = self.another_cluster_monitor()
-        return Reconciler(store or self.store, cluster, self.tracking, self.jobs_dir, settings)
+        return Reconciler(store or self.store, cluster, self.tracking, self.jobs_dir, settings, files=self.files)
 
     def submit(self, spec: dict[str, Any] | None = None, *, owner: str = "", priority: int = 0) -> str:
         """Submits a job and returns its id; what `spec` leaves out makes it a training run on two workers."""

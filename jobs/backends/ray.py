@@ -19,7 +19,7 @@ from jobs.directory.layout import JobFolder
 from jobs.errors import LauncherUnavailable, SubmissionRefused
 from jobs.interfaces import Capacity, NodeCapacity, ProcessState, Submission
 
-__all__ = ["RayLauncher"]
+__all__ = ["DRIVER_ENVIRONMENT", "RayLauncher", "driver_command", "literal_variables"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ MALLOC = {"GLIBC_TUNABLES": ":".join(f"glibc.malloc.{tunable}" for tunable in _T
 32 MiB) stays with the process, since the next step takes it again. Other C libraries do not read it."""
 
 # What every driver and worker gets. With the default of two seconds between polls, a run ends six seconds later.
-_ENVIRONMENT = {
+DRIVER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     # An actor more for each job; a lost worker is found and replaced without it.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -101,9 +101,9 @@ class RayLauncher:
     def submit(self, submission: Submission) -> None:
         """See `jobs.interfaces.Launcher.submit`."""
         body = {
-            "entrypoint": self._entrypoint(submission),
+            "entrypoint": f"mkdir -p {_folder(submission)} && {driver_command(submission, self._python)}",
             "submission_id": submission.submission_id,
-            "runtime_env": {"env_vars": _as_it_is({**_ENVIRONMENT, **submission.environment})},
+            "runtime_env": {"env_vars": literal_variables({**DRIVER_ENVIRONMENT, **submission.environment})},
             "metadata": {"job_id": submission.job_id, "attempt": str(submission.attempt)},
         }
         response = self._call("POST", "/api/jobs/", json=body, timeout=_SUBMIT_TIMEOUT)
@@ -113,14 +113,6 @@ class RayLauncher:
         if response.status_code == httpx.codes.BAD_REQUEST:
             raise SubmissionRefused(f"the cluster refuses the job: {_last_line(response)}")
         raise _unavailable(response)
-
-    def _entrypoint(self, submission: Submission) -> str:
-        """The driver's command line. It prints into the attempt's folder, where its output outlives the head."""
-        arguments = [self._python, "-m", f"jobs.{submission.kind}"]
-        arguments += ["--job-dir", str(submission.job_dir), "--attempt", str(submission.attempt)]
-        attempt = JobFolder(submission.job_dir).attempt(submission.attempt)
-        folder, log = shlex.quote(str(attempt.path)), shlex.quote(str(attempt.log))
-        return f"mkdir -p {folder} && exec {shlex.join(arguments)} >> {log} 2>&1"
 
     def state(self, submission_id: str) -> ProcessState | None:
         """See `jobs.interfaces.Launcher.state`."""
@@ -198,6 +190,18 @@ class RayLauncher:
             raise LauncherUnavailable(f"the cluster's token can't be read: {error}") from error
 
 
+def _folder(submission: Submission) -> str:
+    return shlex.quote(str(JobFolder(submission.job_dir).attempt(submission.attempt).path))
+
+
+def driver_command(submission: Submission, python: str) -> str:
+    """The driver's command for a shell. It prints into the attempt's folder, where its output outlives the head."""
+    arguments = [python, "-m", f"jobs.{submission.kind}"]
+    arguments += ["--job-dir", str(submission.job_dir), "--attempt", str(submission.attempt)]
+    log = JobFolder(submission.job_dir).attempt(submission.attempt).log
+    return f"exec {shlex.join(arguments)} >> {shlex.quote(str(log))} 2>&1"
+
+
 def _is_unknown(response: httpx.Response) -> bool:
     return response.status_code == httpx.codes.NOT_FOUND and "does not exist" in response.text
 
@@ -221,7 +225,7 @@ def _last_line(response: httpx.Response) -> str:
     return lines[-1].strip() if lines else response.reason_phrase
 
 
-def _as_it_is(environment: dict[str, str]) -> dict[str, str]:
+def literal_variables(environment: dict[str, str]) -> dict[str, str]:
     """An environment in which Ray replaces nothing but what becomes a dollar sign.
 
     Raises:

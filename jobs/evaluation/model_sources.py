@@ -1,6 +1,6 @@
 """Sources of models: what a spec names is found among the jobs or in the registry, with the record of its training."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,13 @@ class ModelSource:
     material: Material
 
 
-def find_model(model: str, jobs_dir: Path, tracking: Tracking | None, base: Material) -> ModelSource:
+def find_model(
+    model: str,
+    jobs_dir: Path,
+    tracking: Tracking | None,
+    base: Material,
+    fetch_job: Callable[[str], None] = lambda _: None,
+) -> ModelSource:
     """The model that a spec names, and its record of training where that is here.
 
     Args:
@@ -34,11 +40,13 @@ def find_model(model: str, jobs_dir: Path, tracking: Tracking | None, base: Mate
         jobs_dir: folder with a folder for each job. No other folder is looked into, or told of.
         tracking: asked for registered models; without it only jobs and their checkpoints are found.
         base: what is known already.
+        fetch_job: brings a job's folder into `jobs_dir`, by its id, where it is elsewhere.
 
     Raises:
         NoModel: nothing answers to that name.
         TrackingUnavailable: the registry does not answer.
     """
+    fetch_job(model.partition("/")[0])
     folder = _folder_below(jobs_dir, model)
     if folder is not None:
         if (folder / "spec.json").is_file():
@@ -50,6 +58,7 @@ def find_model(model: str, jobs_dir: Path, tracking: Tracking | None, base: Mate
     if tracking is None:
         raise NoModel(f"{model!r} is no job here, and no registry was named")
     found = tracking.resolve(model)
+    fetch_job(found.job_id)
     job = jobs_dir / found.job_id
     known = material_of(JobFolder(job), base) if (job / "spec.json").is_file() else base
     return ModelSource(found.key.label, replace(known, checkpoint=found.path))

@@ -26,7 +26,7 @@ __all__ = [
     "configure_logging",
     "current_job",
     "current_request",
-    "current_trace",
+    "current_traceparent",
     "format_named",
     "make_handler",
     "without_secrets",
@@ -63,8 +63,8 @@ current_request: ContextVar[str | None] = ContextVar("current_request", default=
 current_job: ContextVar[str | None] = ContextVar("current_job", default=None)
 """Id of the job that this code works for, in a process that works for many."""
 
-current_trace: ContextVar[str | None] = ContextVar("current_trace", default=None)
-"""Id of the trace that this code is part of, where traces are on."""
+current_traceparent: ContextVar[str | None] = ContextVar("current_traceparent", default=None)
+"""The span that this code is in (W3C Trace Context), where traces are on."""
 
 
 class LogFormat(StrEnum):
@@ -147,6 +147,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             # Its end names the error, so that is what is kept.
             exception = without_secrets(self.formatException(record.exc_info))[-_LONGEST_MESSAGE:]
+        traceparent = current_traceparent.get()
         line = LogRecordLine(
             time=datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             level=record.levelname,
@@ -154,7 +155,7 @@ class JsonFormatter(logging.Formatter):
             message=without_secrets(record.getMessage())[:_LONGEST_MESSAGE],
             request_id=current_request.get(),
             job_id=current_job.get() or self._job_id,
-            trace_id=current_trace.get(),
+            trace_id=None if traceparent is None else traceparent.split("-")[1],
             exception=exception,
         )
         if record.name == _ACCESS_LOGGER:

@@ -16,11 +16,11 @@ from jobs.driver import DriverContext
 from jobs.errors import NoModel, NoRun, TrackingRefused, TrackingUnavailable
 from jobs.interfaces import CHAMPION, ModelVersion
 from jobs.specs import ScalingConfig
+from jobs.storage.data_sets import load_data
 from jobs.training.final_test import evaluate_on_test, per_image_scores
 from seqae.checkpoints import checkpoint
 from seqae.compute.cpu_threads import set_threads
 from seqae.config import DataConfig, ImagesConfig, ModelConfig, TrainConfig
-from seqae.data.cache import load_data
 from seqae.errors import Error
 
 __all__ = ["compare_with_champion"]

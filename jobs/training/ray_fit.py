@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,18 +12,25 @@ from jobs.directory.layout import JobFolder
 from jobs.directory.placements import Placement, write_placement
 from jobs.directory.records import NoteKind, Result
 from jobs.error_classes import classify, out_of_memory_kills
-from jobs.errors import ErrorClass, FencedError, OutOfMemoryError, WorkersLostError
+from jobs.errors import ErrorClass, FencedError, FolderError, OutOfMemoryError, WorkersLostError
 from jobs.specs import ScalingConfig, WorkerRange
-from jobs.supervision.notice import drain_notice, install_sigterm_handler, sigterm_notice
+from jobs.storage.worker_storage import WorkerStorage
+from jobs.supervision.notice import NoticeSource, drain_notice, install_sigterm_handler, sigterm_notice
+from jobs.telemetry.log_records import current_traceparent
+from jobs.telemetry.tracing import Tracing, tracing_of_job
 from jobs.training.log_lines import log_to_standard_error
 from jobs.training.worker import DistributedContext, TrainingTask, train
+from seqae.errors import Error
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchConfig
 
-__all__ = ["fit"]
+__all__ = ["fit", "run_worker", "train_traced"]
 
 logger = logging.getLogger(__name__)
+
+_LAST_SECONDS = 30.0
+"""So long a storage is asked to take what a worker has written that fails, or whose machine is taken away."""
 
 _MAX_RESTARTS = 3
 """So often the workers are started again without a new checkpoint in between."""
@@ -77,7 +86,11 @@ def _fit_once(task: TrainingTask, scaling: ScalingConfig) -> Result:
     workers = scaling.workers
     trainer = TorchTrainer(
         _train_on_worker,
-        train_loop_config={"task": task, "gpus": scaling.gpus_per_worker},
+        train_loop_config={
+            "task": task,
+            "gpus": scaling.gpus_per_worker,
+            "traceparent": current_traceparent.get(),
+        },
         scaling_config=ray_train.ScalingConfig(
             num_workers=(workers.min, workers.max) if isinstance(workers, WorkerRange) else workers,
             use_gpu=scaling.gpus_per_worker > 0,
@@ -134,7 +147,65 @@ def _train_on_worker(config: dict[str, Any]) -> Result:
     device = str(get_device()) if config["gpus"] > 0 else "cpu"
     _write_placement(config["task"], context.get_world_rank())
     distributed = DistributedContext(context.get_world_rank(), context.get_world_size(), device)
-    return train(config["task"], distributed, notices=(sigterm_notice, drain_notice))
+    return train_traced(config["task"], distributed, config["traceparent"], (sigterm_notice, drain_notice))
+
+
+def train_traced(
+    task: TrainingTask, workers: DistributedContext, traceparent: str | None, notices: Sequence[NoticeSource] = ()
+) -> Result:
+    """Trains as a worker, with a span around it.
+
+    Args:
+        task: the run.
+        workers: which one of how many this is.
+        traceparent: the driver's span; None: it makes none, and neither does this.
+        notices: sources of the notice that this worker must go.
+    """
+    tracing = Tracing() if traceparent is None else tracing_of_job("worker")
+    attributes = {"seqae.attempt": task.attempt, "seqae.rank": workers.rank, "seqae.workers": workers.world}
+    try:
+        with tracing.span("training", attributes, parent=traceparent):
+            return run_worker(task, workers, notices)
+    finally:
+        tracing.stop()
+
+
+def run_worker(task: TrainingTask, distributed: DistributedContext, notices: Sequence[NoticeSource] = ()) -> Result:
+    """Trains in this process; where the driver is on another machine, with the storage between the two.
+
+    Args:
+        task: the run.
+        distributed: rank and device of this worker.
+        notices: sources of the notice that this worker must go.
+
+    Returns:
+        As `jobs.training.worker.train`.
+
+    Raises:
+        Error: as there.
+        FolderError: it is a search's trial, and the driver is on another machine.
+        StorageUnavailable, StorageRefused: what rank 0 has written is not in the storage.
+    """
+    storage = WorkerStorage.of_environment(task.control, task.attempt)
+    if storage is None:
+        return train(task, distributed, notices=notices)
+    if storage.is_at_driver:
+        if distributed.rank == 0:
+            storage.claim_writing()
+        return train(task, distributed, fetch=storage.fetch, notices=notices)
+    if task.folder != task.control:
+        raise FolderError(f"{task.folder}: a search's trials need the machine of its driver")
+    storage.begin(writes=distributed.rank == 0)
+    if distributed.rank != 0:
+        return train(task, distributed, fetch=storage.fetch, notices=notices)
+    try:
+        result = train(task, distributed, fetch=storage.fetch, notices=notices)
+    except Exception:
+        with suppress(Error):  # what went wrong first counts
+            storage.finish(_LAST_SECONDS)
+        raise
+    storage.finish()
+    return result
 
 
 def _write_placement(task: TrainingTask, rank: int) -> None:

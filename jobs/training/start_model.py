@@ -37,7 +37,7 @@ def copy_start_model(context: DriverContext, spec: TrainSpec) -> Path | None:
     if folder.read_start() is not None:
         return folder.start
     known = Material(context.cache_dir, context.data_dir)
-    source = find_model(spec.start_from, folder.path.parent, context.tracking, known)
+    source = find_model(spec.start_from, folder.path.parent, context.tracking, known, context.fetch_job)
     path = source.material.checkpoint
     if path is None:
         raise NoModel(f"{source.label} has no checkpoint yet")

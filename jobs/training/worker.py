@@ -13,6 +13,7 @@ from jobs.directory.layout import JobFolder
 from jobs.directory.records import NoteKind, Outcome, Result, Want
 from jobs.errors import FencedError, PreemptedError
 from jobs.specs import SelectionMetric, TrainSpec, model_name
+from jobs.storage.data_sets import load_data
 from jobs.supervision.divergence import MOST_HALVINGS, last_step_before_rise
 from jobs.supervision.gpus import GpuReading, GpuSensor, GpuWatch, find_sensor, pack, unpack
 from jobs.supervision.notice import Notice, NoticeSource, watch_notices
@@ -24,7 +25,7 @@ from jobs.training.metrics_writer import MetricsWriter
 from seqae.checkpoints.manifest import verify
 from seqae.compute.cpu_threads import set_threads
 from seqae.config import TrainConfig
-from seqae.data.cache import Dataset, load_data
+from seqae.data.cache import Dataset
 from seqae.errors import DivergedError
 from seqae.evaluation.evaluate import Evaluation
 from seqae.evaluation.names import modern, with_split
@@ -85,6 +86,7 @@ def train(
     task: TrainingTask,
     distributed: DistributedContext,
     on_evaluation: Callable[[], None] | None = None,
+    fetch: Callable[[Path], None] = lambda _: None,
     notices: Sequence[NoticeSource] = (),
 ) -> Result:
     """Trains from the newest checkpoint, or from the start, until the end or until control.json asks to stop.
@@ -95,6 +97,7 @@ def train(
         task: the run.
         distributed: rank and device of this worker.
         on_evaluation: called on rank 0 after each evaluation, when its metrics and its checkpoint are in the folder.
+        fetch: brings a checkpoint or a file that rank 0 or the driver has to this worker's machine, by its path.
         notices: sources of the notice that this worker must go; then all stop with a checkpoint.
 
     Returns:
@@ -115,7 +118,7 @@ def train(
     report = rank_zero.metrics_writer.write_data_progress if rank_zero else None
     data = load_data(spec.data, spec.model, task.cache_dir, task.data_dir, report)
     trainer = _make_trainer(spec, data, distributed, task)
-    _load_shared(trainer, rank_zero.checkpoints.newest() if rank_zero else None, distributed, task)
+    _load_shared(trainer, rank_zero.checkpoints.newest() if rank_zero else None, distributed, task, fetch)
     nodes = _gathered(distributed, socket.gethostname())
     if rank_zero:
         rank_zero.start(trainer, nodes, task.pieces)
@@ -126,7 +129,7 @@ def train(
         try:
             want = _follow(trainer, rank_zero, distributed, task, on_evaluation, notices)
         except DivergedError as error:
-            trainer = _go_back(error, trainer, rank_zero, distributed, task)
+            trainer = _go_back(error, trainer, rank_zero, distributed, task, fetch)
         else:
             return rank_zero.result(want, trainer) if rank_zero else Result(outcome=Outcome.SUCCEEDED)
 
@@ -176,6 +179,7 @@ def _go_back(
     rank_zero: "_RankZero | None",
     distributed: DistributedContext,
     task: TrainingTask,
+    fetch: Callable[[Path], None],
 ) -> Trainer:
     """Makes a diverged run go on from before the rise of its loss, with half the learning rate.
 
@@ -189,7 +193,7 @@ def _go_back(
         what = f"{error}, though it went back and halved the learning rate {MOST_HALVINGS} times"
         raise DivergedError(what) from error
     healed = _make_trainer(trainer.config, trainer.data, distributed, task)
-    _load_shared(healed, rank_zero.before_rise() if rank_zero else None, distributed, task)
+    _load_shared(healed, rank_zero.before_rise() if rank_zero else None, distributed, task, fetch)
     while healed.halvings < halvings:
         healed.halve_learning_rate()
     if rank_zero:
@@ -291,14 +295,23 @@ def _make_trainer(config: TrainConfig, data: Dataset, distributed: DistributedCo
     )
 
 
-def _load_shared(trainer: Trainer, path: Path | None, distributed: DistributedContext, task: TrainingTask) -> None:
-    """Loads the checkpoint that rank 0 names, or else the weights to start from; they are the same on every rank."""
+def _load_shared(
+    trainer: Trainer,
+    path: Path | None,
+    distributed: DistributedContext,
+    task: TrainingTask,
+    fetch: Callable[[Path], None],
+) -> None:
+    """Loads the checkpoint that rank 0 names, or else the weights to start from, and makes them the same everywhere."""
     chosen = [path]
     if distributed.world > 1:
         dist.broadcast_object_list(chosen, src=0, device=torch.device(distributed.device))
     if chosen[0] is not None:
+        fetch(chosen[0])
         trainer.load(chosen[0], other_settings=task.other_settings)
     elif task.start is not None:
+        # Written after the weights.
+        fetch(task.start.with_name("start.json"))
         trainer.start_from(task.start)
     if distributed.world > 1:
         # Drawn from one seed, they differ by a rounding where the processors do.

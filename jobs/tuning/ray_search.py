@@ -15,6 +15,7 @@ from jobs.errors import FencedError, WorkersLostError
 from jobs.preferences.waiting import wait_for_answers
 from jobs.search.settings import HUMAN_SCORE
 from jobs.specs import ScalingConfig, TuneSpec, model_name
+from jobs.storage.data_sets import load_data
 from jobs.training.checkpoints import CheckpointManager
 from jobs.training.data_record import write_data_record
 from jobs.training.final_test import evaluate_on_test, write_report
@@ -26,7 +27,7 @@ from jobs.tuning.trial_table import TrialTable
 from jobs.tuning.trial_worker import run_trial
 from jobs.tuning.tune_adapters import Proposals, control_stopper, scheduler, searcher, table_callback
 from seqae.checkpoints.manifest import verify
-from seqae.data.cache import Dataset, load_data
+from seqae.data.cache import Dataset
 from seqae.errors import Error
 from seqae.evaluation.names import modern, with_split
 
@@ -66,6 +67,8 @@ def search(context: DriverContext, spec: TuneSpec) -> Result:
     # Once here, rather than by all first trials at the same time.
     data = load_data(spec.base.data, spec.base.model, context.cache_dir, context.data_dir)
     write_data_record(context.attempt, data, spec.base.data)
+    if spec.warm_start is not None:
+        context.fetch_job(spec.warm_start)
     study = SearchStudy(spec, context.folder, check_fence)
     trial_table = TrialTable(spec, context.folder, context.attempt, study)
     for part in count(1):

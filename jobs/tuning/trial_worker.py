@@ -10,9 +10,10 @@ from jobs.backends.loopback import loopback_unproxied
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Outcome, Result, Want
 from jobs.error_classes import classify
-from jobs.errors import FencedError
+from jobs.errors import FencedError, FolderError
 from jobs.search.settings import SECONDS_PER_IMAGE
 from jobs.specs import ScalingConfig
+from jobs.storage.worker_storage import WorkerStorage
 from jobs.training.ray_fit import fit
 from jobs.training.worker import DistributedContext, TrainingTask, train
 from jobs.tuning.trials import evaluations, seed_folder
@@ -48,9 +49,13 @@ def run_trial(run: TrialRun, report: Report) -> None:
             earlier attempts come first.
 
     Raises:
+        FolderError: the driver's folder is on another machine.
         Exception: an error of the class INFRASTRUCTURE or PREEMPTED, after which the search starts the trial again.
     """
     os.environ.update(loopback_unproxied(os.environ))
+    storage = WorkerStorage.of_environment(run.task.control, run.task.attempt)
+    if storage is not None and not storage.is_at_driver:
+        raise FolderError(f"{run.task.folder}: a search's trials need the machine of its driver")
     first, search = JobFolder(run.task.folder, control=run.task.control), JobFolder(run.task.control)
     for number in range(run.seeds):
         folder = seed_folder(first, search, number)

@@ -11,14 +11,22 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import joblib
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from seqae.config import DataConfig, ImagesConfig, MnistScenesConfig, ModelConfig, SpritesConfig, TetrominoesConfig
+from seqae.config import (
+    DataConfig,
+    ImagesConfig,
+    MnistScenesConfig,
+    ModelConfig,
+    SpritesConfig,
+    TetrominoesConfig,
+    image_settings,
+)
 from seqae.data import image_folder as images
 from seqae.data.digits import load_digits
 from seqae.data.generated.sprites import make_sprites
@@ -29,7 +37,7 @@ from seqae.data.scenes import Scenes
 from seqae.data.splits import SPLITS, Split
 from seqae.errors import DataError
 
-__all__ = ["Dataset", "Scenes", "load_data"]
+__all__ = ["Dataset", "Report", "Scenes", "SharedDataSets", "load_data"]
 
 FORMAT_VERSION = 3
 """Goes up whenever the same settings would give other bytes, so that an older cache is left alone. 2: `val`; 3: amodal
@@ -41,6 +49,16 @@ _log = logging.getLogger(__name__)
 
 Report = Callable[[str, int, int], None]
 Built = tuple[dict[Split, Scenes], str, dict[str, str]]  # the scenes; their source in words; files skipped, and why
+
+
+class SharedDataSets(Protocol):
+    """Data sets that other machines have built. Neither method raises: what can't be had is built here."""
+
+    def fetch(self, folder: Path) -> None:
+        """Fills the folder of a data set, which is looked for by its name, if there is one."""
+
+    def store(self, folder: Path) -> None:
+        """Gives the others a data set that was built here."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,7 @@ def load_data(
     cache_dir: Path,
     data_dir: Path | None = None,
     progress: Report | None = None,
+    shared: SharedDataSets | None = None,
 ) -> Dataset:
     """The images that `data` asks for, in the model's size and channels.
 
@@ -85,6 +104,7 @@ def load_data(
         cache_dir: folder for caches; it is made if need be.
         data_dir: where MNIST and image folders are looked for; may be read-only.
         progress: called while building, with (split, done, all).
+        shared: asked before anything is built, and given what was built; its files are checked like those of the cache.
 
     Raises:
         DataError: the source is missing, damaged, empty or outside of the allowed roots, the scenes asked for can't be
@@ -92,7 +112,7 @@ def load_data(
     """
     settings: dict[str, Any] = {
         "format": FORMAT_VERSION,
-        "data": data.model_dump(mode="json"),
+        "data": image_settings(data),
         "height": model.height,
         "width": model.width,
         "channels": model.channels,
@@ -107,7 +127,7 @@ def load_data(
     else:
         build = partial(_build_scenes, data, model, cache_dir, data_dir)
     name = f"{data.kind}-{hashlib.sha256(_canonical(settings).encode()).hexdigest()[:16]}"
-    return _cached(cache_dir / name, settings, build, progress)
+    return _cached(cache_dir / name, settings, build, progress, shared)
 
 
 def _cached(
@@ -115,6 +135,7 @@ def _cached(
     settings: dict[str, Any],
     build: Callable[[Path, Report | None], Built],
     progress: Report | None,
+    shared: SharedDataSets | None,
 ) -> Dataset:
     """What is in `folder`, after building it where that is needed."""
     cached = _open(folder)
@@ -127,9 +148,14 @@ def _cached(
         with FileLock(folder.with_name(f"{folder.name}.lock")):
             # Another process may have built it while this one waited.
             cached = _open(folder)
+            if cached is None and shared is not None:
+                shared.fetch(folder)
+                cached = _open(folder)
             if cached is None:
                 _store(folder, settings, build, progress)
                 cached = _open(folder)
+                if cached is not None and shared is not None:
+                    shared.store(folder)
     except OSError as error:
         raise DataError(f"data could not be put into {folder.parent}: {error}") from error
     if cached is None:

@@ -171,7 +171,7 @@ def score_segments(owners: NDArray[np.integer], scenes: Scenes) -> OwnerScores:
     Raises:
         ValueError: the scenes have no masks, or there are more or fewer of them than owners.
     """
-    segments, objects = int(owners.max(initial=0)), object_count(scenes)
+    segments, objects = max(int(owners.max(initial=0)), 1), object_count(scenes)  # there may be none at all
     if len(owners) != len(scenes.images):
         raise ValueError(f"{len(owners)} images' owners and {len(scenes.images)} images")
     parts = [slice(first, first + _CHUNK) for first in range(0, len(owners), _CHUNK)]

@@ -58,10 +58,7 @@ def from_nothing(model: SequentialAutoEncoder, scene: Scenes) -> Figure:
         raise FigureError("these scenes have no masks to tell the digits apart by")
     digits = int(scene.counts[0])
     output, errors = reconstruct(model, scene.images, max(model.config.steps, digits))
-    image = intensities(scene.images)
-    written = own_pixels(image, output, has_background=model.background is not None)
-    with torch.inference_mode():
-        looked = look_again(model, image, output, written)
+    written, looked = _owned(model, scene.images, output)
     panels, captions = [panel(to_bytes(scene.images[0] / 255), _PANEL)], [f"original: {digits} digits"]
     for t, step in enumerate(output.steps, start=1):
         panels.append(panel(to_bytes(step.canvas[0].numpy()), _PANEL))
@@ -81,6 +78,20 @@ def from_nothing(model: SequentialAutoEncoder, scene: Scenes) -> Figure:
     return Figure(grid(rows, captions=below), caption, numbers)
 
 
+def _owned(model: SequentialAutoEncoder, images: NDArray[np.uint8], output: Output) -> tuple[Ownership, Ownership]:
+    """Ownership of pixels by the writes, and after looking again.
+
+    Args:
+        model: what made `output`.
+        images: uint8 [B, C, H, W].
+        output: of the model for these images.
+    """
+    image = intensities(images)
+    with torch.inference_mode():
+        written = own_pixels(image, output, has_background=model.background is not None)
+        return written, look_again(model, image, output, written)
+
+
 def _segment_scores(found: Ownership, scene: Scenes) -> dict[str, float]:
     tables = tabulate_owners(found.owners.numpy(), scene, segments=len(found.strengths), objects=object_count(scene))
     scores = score_owners(tables)
@@ -88,9 +99,10 @@ def _segment_scores(found: Ownership, scene: Scenes) -> dict[str, float]:
 
 
 def single_steps(model: SequentialAutoEncoder, image: NDArray[np.uint8]) -> Figure:
-    """Figure 7: a row for each step: the attention map, the patch written, the canvas, the patch read, and the image.
+    """Figure 7: a row for each step: attention map, patch written, canvas, patch read, segment, and the image.
 
-    Patches may be below 0, where the canvas is too bright; that is shown in blue.
+    The segment is what the step owns after looking again. Patches may be below 0, where the canvas is too bright; that
+    is shown in blue.
 
     Args:
         model: makes the writes that it was trained for.
@@ -98,24 +110,29 @@ def single_steps(model: SequentialAutoEncoder, image: NDArray[np.uint8]) -> Figu
     """
     output, errors = reconstruct(model, image[None])
     original = panel(to_bytes(image / 255), _PANEL)
+    owners = _owned(model, image[None], output)[1].owners[0].numpy()
     rows, labels = [], []
     numbers = {"mse_0": float(errors[0, 0])}
     for t, step in enumerate(output.steps, start=1):
         canvas = panel(to_bytes(step.canvas[0].numpy()), _PANEL)
         written, read = (panel(signed(one[0].numpy()), _PANEL) for one in (step.patch_written, step.patch_read))
-        rows.append([panel(heat(density(step.filters)[0]), _PANEL), written, canvas, read, original])
+        segment = panel(owner_colours(np.where(owners == t, owners, np.uint8(0))), _PANEL)
+        rows.append([panel(heat(density(step.filters)[0]), _PANEL), written, canvas, read, segment, original])
         labels.append(f"{t}\n{errors[t, 0]:.4f}")
         numbers |= {f"mse_{t}": float(errors[t, 0]), f"energy_{t}": float(step.write.square().sum())}
-    titles = ("attention", "patch written", "canvas", "patch read", "original")
+        numbers[f"pixels_{t}"] = float((owners == t).sum())
+    titles = ("attention", "patch written", "canvas", "patch read", "segment", "original")
     caption = (
         "The steps of one reconstruction, from the top (Figure 7). Below each step's number the error of its canvas; "
-        "patches below 0 are blue."
+        "patches below 0 are blue. A segment is what its write owns after looking again."
     )
     return Figure(grid(rows, titles, labels=labels), caption, numbers)
 
 
 def from_background(model: SequentialAutoEncoder, images: NDArray[np.uint8]) -> Figure:
-    """Figure 10: for each image a row with the background's canvas, the canvas after each write, and the image.
+    """Figure 10: for each image a row with the background's canvas, the canvas after each write, segments, the image.
+
+    Segments are those after looking again, in the colours of their steps.
 
     Args:
         model: with a background network.
@@ -127,15 +144,17 @@ def from_background(model: SequentialAutoEncoder, images: NDArray[np.uint8]) -> 
     if model.background is None:
         raise FigureError("the model has no background network, from which Figure 10 starts; set model.background")
     output, errors = reconstruct(model, images)
+    owners = _owned(model, images, output)[1].owners.numpy()
     rows, captions = [], []
     for at, image in enumerate(images):
         canvases = [panel(to_bytes(canvas.numpy()), _PANEL) for canvas in output.canvases[:, at]]
-        rows.append([*canvases, panel(to_bytes(image / 255), _PANEL)])
-        captions.append([*(f"{error:.4f}" for error in errors[:, at]), ""])
+        rows.append([*canvases, panel(owner_colours(owners[at]), _PANEL), panel(to_bytes(image / 255), _PANEL)])
+        captions.append([*(f"{error:.4f}" for error in errors[:, at]), "", ""])
     numbers = {f"mse_{t}": float(error.mean()) for t, error in enumerate(errors)}
     numbers |= {"images": float(len(images)), "of_background": numbers[f"mse_{len(output.steps)}"] / numbers["mse_0"]}
-    titles = ["background", *(f"write {t}" for t in range(1, len(errors))), "original"]
+    titles = ["background", *(f"write {t}" for t in range(1, len(errors))), "segments", "original"]
     caption = (
-        "The canvas from the background network's on, with the mean squared error below; the image is last (Figure 10)."
+        "The canvas from the background network's on, with the mean squared error below; then the write that each "
+        "pixel belongs to, and the image (Figure 10)."
     )
     return Figure(grid(rows, titles, captions), caption, numbers)

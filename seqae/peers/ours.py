@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from seqae.config import TrainConfig
 from seqae.data.cache import Dataset
-from seqae.model import Output
+from seqae.model import Output, SequentialAutoEncoder
 from seqae.peers.method import BATCH, Segments, check_finite, count_parameters, joined
 from seqae.segmentation.looks import look_again
 from seqae.segmentation.ownership import own_pixels
@@ -30,6 +30,11 @@ class OurMethod:
         epochs = iterations * config.schedule.batch_size / images
         schedule = config.schedule.model_copy(update={"epochs": epochs})
         self._trainer = Trainer(config.model_copy(update={"schedule": schedule}), data)
+
+    @property
+    def model(self) -> SequentialAutoEncoder:
+        """The model, in any mode."""
+        return self._trainer.model
 
     @property
     def parameters(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from seqae.rendering.panels import GAP, PAPER, STEP_COLOURS, TEXT, panel, picture
+from seqae.rendering.panels import GAP, PAPER, STEP_COLOURS, TEXT, owner_colours, panel, picture
 
 __all__ = ["animation", "contact_sheet", "filmstrip", "png"]
 
@@ -34,12 +34,15 @@ class _Reconstruction(Protocol):
     def steps(self) -> Sequence[_Step]: ...
     @property
     def error(self) -> Sequence[float]: ...
+    @property
+    def owners(self) -> np.ndarray: ...
 
 
 def filmstrip(reconstruction: _Reconstruction, scale: int = 3) -> Image.Image:
     """The input, then the canvas after each write with that write's window drawn on it; step and error below each.
 
-    A canvas that is not empty before the first write, as a background network paints it, is shown as step 0.
+    A canvas that is not empty before the first write, as a background network paints it, is shown as step 0. The last
+    panel has the segments after looking again, each in the colour of its step.
 
     Args:
         reconstruction: what the model did with one picture.
@@ -51,19 +54,25 @@ def filmstrip(reconstruction: _Reconstruction, scale: int = 3) -> Image.Image:
     panels = [_captioned(reconstruction.input, "input", scale)]
     if reconstruction.frames[0].any():
         panels.append(_step(reconstruction, 0, scale))
-    panels += [_step(reconstruction, step, scale) for step in range(1, len(reconstruction.frames))]
-    return _row(panels)
+    steps = len(reconstruction.frames) - 1
+    panels += [_step(reconstruction, step, scale) for step in range(1, steps + 1)]
+    return _row([*panels, _segments(reconstruction, steps, scale)])
 
 
 def animation(reconstruction: _Reconstruction, scale: int = 4) -> bytes:
-    """A GIF that repeats for ever: the input beside the canvas, step after step; the first frame is step 0.
+    """A GIF that repeats for ever, step after step: the input, the canvas, and the segments of the steps so far.
+
+    Segments are those after looking again. The first frame is step 0.
 
     Args:
         reconstruction: what the model did with one picture.
         scale: pixels of the animation for one pixel of the model's image.
     """
     given = _captioned(reconstruction.input, "input", scale)
-    images = [_row([given, _step(reconstruction, step, scale)]) for step in range(len(reconstruction.frames))]
+    images = [
+        _row([given, _step(reconstruction, step, scale), _segments(reconstruction, step, scale)])
+        for step in range(len(reconstruction.frames))
+    ]
     shown = [_STEP_MS] * (len(images) - 1) + [_LAST_MS]
     stream = io.BytesIO()
     images[0].save(stream, "GIF", save_all=True, append_images=images[1:], duration=shown, loop=0)
@@ -121,6 +130,12 @@ def _step(reconstruction: _Reconstruction, step: int, scale: int) -> Image.Image
             draw.line(ends, fill=colour, width=max(1, scale // 3))
     draw.rectangle((0, height * scale + 3, 6, height * scale + _CAPTION - 4), fill=colour)
     return shown
+
+
+def _segments(reconstruction: _Reconstruction, steps: int, scale: int) -> Image.Image:
+    """The pixels that the first steps own, each in its step's colour; black is background, or a later step's."""
+    owners = reconstruction.owners
+    return _captioned(owner_colours(np.where(owners <= steps, owners, np.uint8(0))), "segments", scale)
 
 
 def _captioned(image: NDArray[np.uint8], caption: str, scale: int) -> Image.Image:

@@ -7,6 +7,7 @@ from typing import Annotated
 import anyio
 from fastapi import Depends, Request
 
+from jobs.telemetry.tracing import Tracing
 from service.api.access.authentication import Authenticator
 from service.db.access.tokens import Tokens
 from service.db.audit import AuditLog
@@ -42,6 +43,8 @@ class AppContext:
     """None: tokens are off."""
     metrics: Metrics = field(default_factory=Metrics)
     """Instruments that `/metrics` shows."""
+    tracing: Tracing = field(default_factory=Tracing)
+    """Spans of this process."""
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server begins to stop: streams end then, instead of holding it up."""
     reconstructing: int = 0

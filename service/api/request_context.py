@@ -7,6 +7,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobs.telemetry.log_records import current_job, current_request
+from jobs.telemetry.tracing import Span, Tracing
 from service.api.problems import REQUEST_ID_HEADER
 
 __all__ = ["RequestContext"]
@@ -26,10 +27,12 @@ class RequestContext:
 
     Args:
         app: whose requests are named.
+        tracing: makes a span of each, below the one that its `traceparent` names.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
         self._app = app
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, with its id and its job's in the context."""
@@ -42,9 +45,27 @@ class RequestContext:
         current_request.set(request_id)
         current_job.set(None if job is None else job.group(1))
 
+        status = 500  # which the server answers outside of every middleware
+
         async def named(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
             await send(message)
 
-        await self._app(scope, receive, named)
+        parent = Headers(scope=scope).get("traceparent")
+        with self._tracing.span(scope["method"], parent=parent, is_server=True) as span:
+            try:
+                await self._app(scope, receive, named)
+            finally:
+                self._describe(span, scope, status)
+
+    def _describe(self, span: Span, scope: Scope, status: int) -> None:
+        """Names the span by the template of its route: addresses are the clients' own."""
+        template = getattr(scope.get("route"), "path", None)
+        route = template if isinstance(template, str) else ""
+        span.name(f"{scope['method']} {route}".strip())
+        span.set("http.request.method", scope["method"])
+        span.set("http.route", route)
+        span.set("http.response.status_code", status)

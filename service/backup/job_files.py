@@ -14,6 +14,9 @@ __all__ = ["CheckpointFiles", "JobFiles", "plain_files"]
 _FIRST = ("result.json", "trials.jsonl")
 """Of each attempt, in this order."""
 
+_FIRST_OF_RUN = ("comparisons.jsonl", "start.json")
+"""Likewise, of a run: what people said of trials, and that weights to start from are there."""
+
 _JOURNAL = "optuna.journal"
 
 _SUB_RUNS = ("trials", "seeds", "retrained")
@@ -51,12 +54,14 @@ class JobFiles:
         # A trial is in the journal before it has a folder: listed in this order, each folder's trial is known.
         sub_runs = list(self._sub_runs(run))
         attempts = [run / "attempts" / str(number) for number in self._numbers(run / "attempts")]
-        done = {run / _JOURNAL, *(run / name for name in _LEFT_OUT)}
+        done = {run / name for name in _LEFT_OUT}
         for name in _FIRST:
             for attempt in attempts:
                 yield attempt / name
                 done.add(attempt / name)
-        yield run / _JOURNAL
+        for name in (*_FIRST_OF_RUN, _JOURNAL):
+            yield run / name
+            done.add(run / name)
         for sub_run in sub_runs:
             yield from self._run(sub_run)
         for attempt in attempts:

@@ -53,7 +53,7 @@ _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
         *(jobs.attempts, jobs.cancel, jobs.pause, jobs.resume, jobs.retry, jobs.priority, jobs.delete),
     ),
     "Access": (access.token, access.audit),
-    "Safety": (backup.backup, backup.restore),
+    "Safety": (backup.backup, backup.restore, overview.retention),
     "Models": (
         *(models.models, models.promote, models.rollback, models.reconstruct, models.evaluate, models.verify),
         *(figure.figure, bench.bench),

@@ -60,6 +60,8 @@ class WaitingFor(StrEnum):
     """An answer of the MLflow server."""
     DISK = "disk"
     """Room on the disk, or the disk itself."""
+    STORAGE = "storage"
+    """An answer of the object storage."""
     STEP = "step"
     """A step of the control plane fails for this job, and is repeated."""
 

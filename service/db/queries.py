@@ -4,7 +4,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection, Iterator
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session, load_only
 
 from jobs.directory.stored_specs import SPEC_VERSION, parse_spec
@@ -13,7 +13,7 @@ from service.clock import Clock
 from service.db.engine import Database
 from service.db.models import AttemptRow, EventRow, JobRow
 from service.errors import ConflictError, CursorError, JobNotFoundError, StaleRowError
-from service.job_state import ACTIVE, ENDED, Desired, State
+from service.job_state import ACTIVE, ENDED, Desired, EventType, State
 
 __all__ = ["MOST_QUEUED", "Queries", "find_job", "find_known", "is_known", "read_placed_and_queued"]
 
@@ -123,6 +123,12 @@ class Queries:
         with self.database.read() as session:
             return list(session.scalars(query))
 
+    def newest_events(self, kind: EventType, limit: int) -> list[EventRow]:
+        """The newest events of a type that are of no job, newest first."""
+        query = select(EventRow).where(EventRow.job_id == "", EventRow.type == kind)
+        with self.database.read() as session:
+            return list(session.scalars(query.order_by(EventRow.id.desc()).limit(limit)))
+
     def known(self, job: JobRow) -> JobRow | None:
         """The job that the same owner sent before with the same idempotency key.
 
@@ -138,13 +144,22 @@ class Queries:
         with self.database.read() as session:
             return list(session.scalars(query.where(JobRow.state.in_(ENDED)).limit(limit)))
 
+    def ended(self) -> list[JobRow]:
+        """Id, owner, state, times and model of each job that has ended and is cleaned up; nothing else is read."""
+        times = (JobRow.finished_at, JobRow.updated_at)
+        columns = load_only(JobRow.id, JobRow.owner, JobRow.state, *times, JobRow.model_version)
+        query = select(JobRow).options(columns).where(JobRow.state.in_(ENDED), JobRow.cleaned_up.is_(True))
+        with self.database.read() as session:
+            return list(session.scalars(query))
+
     def specs(self, *, live_only: bool = False) -> Iterator[JobRow]:
-        """Id, owner, state and spec of each job, newest first; of the other columns nothing is read.
+        """Id, name, owner, state, spec and the job that is repeated, of each job, newest first; nothing else is read.
 
         Args:
             live_only: only jobs that have not ended.
         """
-        columns = load_only(JobRow.id, JobRow.name, JobRow.owner, JobRow.state, JobRow.spec, JobRow.spec_version)
+        about = (JobRow.id, JobRow.name, JobRow.owner, JobRow.state, JobRow.retry_of)
+        columns = load_only(*about, JobRow.spec, JobRow.spec_version)
         query = select(JobRow).options(columns).order_by(JobRow.number.desc()).limit(_SPECS_AT_ONCE)
         if live_only:
             query = query.where(JobRow.state.not_in(ENDED))
@@ -176,6 +191,14 @@ def is_known() -> ColumnElement[bool]:
     known = [wish for wish in Desired if wish is not Desired.UNKNOWN]
     readable = or_(JobRow.spec_version.is_(None), JobRow.spec_version <= SPEC_VERSION)
     return and_(JobRow.desired.in_(known), readable)
+
+
+def _head_of_queue(most: int) -> Select[JobRow]:
+    """Queued jobs by priority, and within one the first job of each owner, then the second of each, and so on."""
+    of_owner = func.row_number().over(partition_by=(JobRow.owner, JobRow.priority), order_by=JobRow.number)
+    turns = select(JobRow.number, of_owner.label("turn")).where(JobRow.state == State.QUEUED, is_known()).subquery()
+    ordered = select(JobRow).join(turns, JobRow.number == turns.c.number)
+    return ordered.order_by(JobRow.priority.desc(), turns.c.turn, JobRow.number).limit(most)
 
 
 def find_job(session: Session, job_id: str) -> JobRow:
@@ -231,10 +254,10 @@ def read_placed_and_queued(session: Session, most: int) -> tuple[list[JobRow], l
 
     Args:
         session: to read by.
-        most: length of the head of the queue. Jobs of another release are not in it.
+        most: length of the head of the queue: by priority, and within one the first job of each owner, the second of
+            each, and so on, so that no owner's jobs keep those of another out of it. Jobs of another release are not.
     """
-    queued = select(JobRow).where(JobRow.state == State.QUEUED, is_known())
-    queue = list(session.scalars(queued.order_by(JobRow.priority.desc(), JobRow.number).limit(most)))
+    queue = list(session.scalars(_head_of_queue(most)))
     if not queue:
         return [], []
     return list(session.scalars(select(JobRow).where(JobRow.state.in_(ACTIVE - {State.FINALIZING})))), queue

@@ -10,8 +10,11 @@ from service.job_state import EventType
 
 __all__ = ["Retention"]
 
-_MANY = (EventType.PROGRESS, EventType.METRICS, EventType.FRAME, EventType.NOTICE, EventType.WAITING)
-"""Types of which a job may have any number; transitions tell its story, and stay."""
+_MANY = (
+    *(EventType.PROGRESS, EventType.METRICS, EventType.FRAME, EventType.NOTICE, EventType.WAITING),
+    EventType.RETENTION,
+)
+"""Types of which a job, or the service, may have any number; transitions tell a job's story, and stay."""
 
 
 class Retention:

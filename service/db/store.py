@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from jobs.interfaces import submission_id
+from jobs.telemetry.log_records import current_traceparent
 from service.clock import CLOCK_SKEW, Clock, utc_now
 from service.db.audit import record
 from service.db.changes import AttemptChanges, JobChanges
@@ -174,9 +175,10 @@ class Store(Queries):
         """Lets jobs out of the queue, and writes their next attempts before any cluster is asked.
 
         Args:
-            choose: gets the jobs that hold a place on the cluster and the head of the queue, best first; returns
-                those of the queue that may go. No other process admits meanwhile.
-            most: length of the head of the queue. Jobs of another release are not in it.
+            choose: gets the jobs that hold a place on the cluster and the head of the queue; returns those of the
+                queue that may go. No other process admits meanwhile.
+            most: length of the head of the queue: by priority, then the first job of each owner, the second of each,
+                and so on, so that no owner's jobs keep those of another out of it. Jobs of another release are not.
             on_broken: told of a job whose rows contradict each other, and why; the others are admitted.
         """
         with self.database.write() as session:
@@ -291,6 +293,9 @@ class Store(Queries):
 
     def _write_event(self, session: Session, job: JobRow, before: State | None, to: State, reason: str) -> None:
         data: dict[str, Any] = {"from": before, "to": to.value, "reason": reason, "attempt": job.attempt}
+        if before is None and (traceparent := current_traceparent.get()) is not None:
+            # What the job's driver is to be traced below.
+            data["traceparent"] = traceparent
         if to in (State.FAILED, State.LOST) and job.error_class is not None:
             data["error"] = {"class": job.error_class, "message": job.error_message}
         now = self.now()

@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from jobs.specs import AnySpec, EvaluateSpec, FigureSpec, TuneSpec, VerifySpec
+from seqae.config import image_settings
 from service.disk.sizes import Size, size_of
 
 __all__ = ["CacheKey", "DataCache", "belongs_to", "data_caches", "key_of", "remove_cache"]
@@ -59,12 +60,12 @@ def data_caches(cache_dir: Path) -> Iterator[DataCache]:
 def key_of(spec: AnySpec) -> CacheKey | None:
     """The cache that a job uses; None: that depends on the model that it is about."""
     if isinstance(spec, FigureSpec | EvaluateSpec):
-        return None if spec.data is None else CacheKey(_canonical(spec.data.model_dump(mode="json")), None)
+        return None if spec.data is None else CacheKey(_canonical(image_settings(spec.data)), None)
     if isinstance(spec, VerifySpec):
         return None
     train = spec.base if isinstance(spec, TuneSpec) else spec
     model = train.model
-    return CacheKey(_canonical(train.data.model_dump(mode="json")), (model.height, model.width, model.channels))
+    return CacheKey(_canonical(image_settings(train.data)), (model.height, model.width, model.channels))
 
 
 def belongs_to(cache: DataCache, keys: Collection[CacheKey]) -> bool:

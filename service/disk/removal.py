@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jobs.directory.stored_specs import parse_spec
 from jobs.errors import SpecUnreadable
+from jobs.storage.job_files import JobFiles
 from service.db.models import JobRow
 from service.db.store import Store
 from service.disk.data_caches import CacheKey, belongs_to, data_caches, key_of, remove_cache
@@ -18,18 +19,21 @@ TRASH = ".deleted"
 """Folder among the jobs' own with those whose files are being removed."""
 
 
-def remove_job(store: Store, jobs_dir: Path, cache_dir: Path, job: JobRow) -> None:
+def remove_job(store: Store, files: JobFiles, jobs_dir: Path, cache_dir: Path, job: JobRow) -> None:
     """Removes an ended job. Its events and its registered model stay.
 
     Args:
         store: the job database.
+        files: where drivers' files of jobs are.
         jobs_dir: folder with a folder for each job.
         cache_dir: built data sets.
         job: its row; it has ended, and nothing of it is left on the cluster.
 
     Raises:
         StaleRowError: somebody else changed the row meanwhile.
+        StorageUnavailable, StorageRefused: the storage did not answer; the row is still there.
     """
+    files.remove(job.id)
     # First out of the way, then the row, then the files: a crash in between leaves what the sweep removes.
     trash, folder = jobs_dir / TRASH / job.id, jobs_dir / job.id
     if folder.exists():

@@ -7,11 +7,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from jobs.directory.files import write_atomically
-from jobs.directory.storage_marker import NAME, read_marker
+from jobs.directory.storage_marker import NAME, ensure_marker, read_marker
+from jobs.errors import StorageRefused, StorageUnavailable
+from jobs.storage.locations import STORAGE_VARIABLE, check_storage, open_storage
 from service.errors import StackError
+from service.local.home import HomeLayout
 from service.schemas.cluster import JoinInformation, Versions
 
-__all__ = ["JoinTicket", "check_folders", "check_versions", "read_ticket", "read_token", "write_ticket"]
+__all__ = ["JoinTicket", "check_folders", "check_versions", "make_ticket", "read_ticket", "read_token", "write_ticket"]
 
 _MOST_BYTES = 100_000
 _SHORTEST_TOKEN = 16
@@ -26,6 +29,25 @@ class JoinTicket(JoinInformation):
     def __repr__(self) -> str:
         """Without the secret."""
         return f"JoinTicket({self.head_address})"
+
+
+def make_ticket(layout: HomeLayout, head_address: str, data_dir: Path | None) -> JoinTicket:
+    """What a machine needs to join the cluster of a home folder's stack.
+
+    Args:
+        layout: of the home.
+        head_address: where Ray's head listens for machines, as `host:port`.
+        data_dir: the user's own data.
+    """
+    return JoinTicket(
+        head_address=head_address,
+        versions=Versions.installed(),
+        storage=str(layout.home),
+        storage_marker=ensure_marker(layout.home),
+        bucket=os.environ.get(STORAGE_VARIABLE) or None,
+        data_dir=None if data_dir is None else str(data_dir),
+        ray_token=layout.token.read_text().strip(),
+    )
 
 
 def write_ticket(path: Path, ticket: JoinTicket) -> None:
@@ -98,8 +120,26 @@ def check_folders(information: JoinInformation) -> None:
     """Refuses a machine that does not have the cluster's folders: jobs are told absolute paths below them.
 
     Raises:
-        StackError: the storage is not the same folder as at the head, or there is no data folder.
+        StackError: the storage is not the same folder as at the head, or a bucket that can't be used from here, or
+            there is no data folder.
     """
+    if information.bucket is None:
+        _check_shared_folder(information)
+    else:
+        _check_bucket(information.bucket)
+    if information.data_dir is not None and not Path(information.data_dir).is_dir():
+        raise StackError(f"the data folder {information.data_dir} is not here; mount the head's at the same path")
+
+
+def _check_bucket(url: str) -> None:
+    """Refuses a machine that can't use the cluster's object storage: its processes would find no job."""
+    try:
+        check_storage(open_storage(url))
+    except (StorageRefused, StorageUnavailable) as error:
+        raise StackError(f"the cluster's storage {url} can't be used here: {error}") from error
+
+
+def _check_shared_folder(information: JoinInformation) -> None:
     storage = Path(information.storage)
     try:
         marker = read_marker(storage)
@@ -110,5 +150,3 @@ def check_folders(information: JoinInformation) -> None:
         raise StackError(f"the cluster's storage {storage} {what}; mount the head's folder at the same path, as by NFS")
     if not os.access(storage, os.R_OK | os.W_OK | os.X_OK):
         raise StackError(f"this user can't write into the cluster's storage {storage}")
-    if information.data_dir is not None and not Path(information.data_dir).is_dir():
-        raise StackError(f"the data folder {information.data_dir} is not here; mount the head's at the same path")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from jobs.directory.layout import AttemptFolder, JobFolder
 from jobs.interfaces import Tracking
+from jobs.storage.job_files import JobFiles
+from jobs.telemetry.tracing import Tracing
 from service.db.models import JobRow, Waiting
 from service.db.store import NewEvent, Store
 from service.job_state import EventType
@@ -32,8 +34,12 @@ class ReconcilerContext:
     settings: ReconcilerSettings
     environment: Mapping[str, str]
     """For every driver: where MLflow is, where data is."""
+    files: JobFiles
+    """Jobs' files, as this process and drivers find them."""
     metrics: Metrics = field(default_factory=Metrics)
     """Instruments for queue time and lost attempts."""
+    tracing: Tracing = field(default_factory=Tracing)
+    """Spans of this process."""
 
     def now(self) -> datetime:
         """The time by the control plane's clock."""

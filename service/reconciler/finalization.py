@@ -5,7 +5,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Unpack
 
-from jobs.directory.fencing import issue_control
 from jobs.directory.records import Control, Result, Want
 from jobs.directory.stored_specs import parse_spec
 from jobs.errors import ErrorClass, NoRun, TrackingUnavailable
@@ -60,6 +59,7 @@ def _publish(context: ReconcilerContext, job: JobRow, result: Result) -> None:
     if checkpoint is not None:
         if not checkpoint.resolve().is_relative_to(folder.resolve()):
             raise CheckpointError("it lies outside of the job's folder")
+        context.files.fetch_checkpoint(job.id, str(result.checkpoint))
         verify(checkpoint)
     save_driver_log(context, job)
     context.tracking.ship(folder, run_id)
@@ -138,7 +138,7 @@ def end_job(
 def clean_up(context: ReconcilerContext, job: JobRow) -> Delay:
     """Ended jobs: makes sure that no process, no open run and no log is left behind."""
     if job.attempt > 0:
-        issue_control(context.folder(job), Control(attempt=job.attempt + 1, want=Want.CANCEL))
+        context.files.issue_control(job.id, Control(attempt=job.attempt + 1, want=Want.CANCEL))
         status = cluster_status(context, job)
         if status == ClusterStatus.UNKNOWN:
             return context.settings.cluster_poll
@@ -147,9 +147,10 @@ def clean_up(context: ReconcilerContext, job: JobRow) -> Delay:
             return context.settings.reconcile_every
     save_driver_log(context, job)
     close_run(context, job, job.state)
+    context.files.drop_checkpoints(job.id)
     cleaned = context.store.update(job, cleaned_up=True)
     if cleaned.delete_requested:
-        remove_job(context.store, context.jobs_dir, context.cache_dir, cleaned)
+        remove_job(context.store, context.files, context.jobs_dir, context.cache_dir, cleaned)
     return None
 
 

@@ -12,6 +12,7 @@ from service.db.audit import AuditLog
 from service.db.models import JobRow
 from service.db.retention import Retention
 from service.disk.removal import TRASH, remove_job
+from service.disk.retention.job_retention import JobRetention
 from service.disk.sizes import size_of
 from service.disk.sweep import DiskSweep
 from service.job_state import ACTIVE, State
@@ -72,7 +73,7 @@ class GarbageCollector:
     def delete_jobs(self) -> None:
         """Removes jobs that were deleted while they were being cleaned up, where a crash has left them."""
         for job in self._context.store.to_delete():
-            remove_job(self._context.store, self._context.jobs_dir, self._context.cache_dir, job)
+            remove_job(self._context.store, self._context.files, self._context.jobs_dir, self._context.cache_dir, job)
 
     def delete_leftover_files(self) -> None:
         """Removes the files of deleted jobs that a crash has left."""
@@ -84,6 +85,12 @@ class GarbageCollector:
             if path.name not in known:
                 log.info("removed what a deletion left: %s, %d bytes", path, size_of(path).bytes)
                 shutil.rmtree(path, ignore_errors=True)
+
+    def retain_jobs(self) -> None:
+        """Removes ended jobs that are over a limit, where one is set. Raises: TrackingUnavailable."""
+        context = self._context
+        folders = (context.files, context.jobs_dir, context.cache_dir)
+        JobRetention(context.store, *folders, context.tracking, context.settings).apply()
 
     def prune_rows(self) -> None:
         """Removes rows that nobody will ask for again: old progress events, and deliveries that are done."""
@@ -111,7 +118,9 @@ class GarbageCollector:
     def disk_parts(self) -> tuple[Callable[[], object], ...]:
         """The parts that look at whole folders, which should not be done too often."""
         disk = DiskSweep(self._context.store, self._context.jobs_dir, self._context.cache_dir, self._context.settings)
-        return (disk.film_strips, disk.logs, disk.data, disk.models, self.prune_events, self.prune_audit)
+        parts = (self.retain_jobs, disk.data, disk.models, self.prune_events, self.prune_audit)
+        # What is removed of copies would be copied again.
+        return (disk.film_strips, disk.logs, *parts) if self._context.files.is_shared else parts
 
     def _report(self, what: str, rows: int) -> None:
         if rows:

@@ -14,10 +14,12 @@ from pathlib import Path
 from secrets import token_hex
 
 from jobs.error_classes import is_outage_of_disk
-from jobs.errors import ErrorClass, LauncherUnavailable, TrackingUnavailable
+from jobs.errors import ErrorClass, LauncherUnavailable, StorageRefused, StorageUnavailable, TrackingUnavailable
 from jobs.interfaces import Tracking
 from jobs.periodic_thread import PeriodicThread
+from jobs.storage.job_files import JobFiles, SharedJobFiles
 from jobs.telemetry.log_records import current_job
+from jobs.telemetry.tracing import Tracing
 from seqae.errors import Error
 from service.backoff import exponential_backoff
 from service.db.changes import JobChanges
@@ -76,6 +78,8 @@ class Reconciler:
         environment: for every driver on the cluster: MLFLOW_TRACKING_URI, SEQAE_CACHE_DIR, SEQAE_DATA_DIR.
         name: names this process among those that share the database; None: a random name.
         metrics: instruments of this process; None: new ones.
+        files: where jobs' files are; None: in `jobs_dir`, which drivers share.
+        tracing: spans of this process; None: none.
     """
 
     def __init__(
@@ -88,13 +92,24 @@ class Reconciler:
         environment: Mapping[str, str] | None = None,
         name: str | None = None,
         metrics: Metrics | None = None,
+        files: JobFiles | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._store = store
         self._cluster = cluster
         self._settings = settings or ReconcilerSettings()
         self.metrics = metrics or Metrics()
+        self._tracing = tracing or Tracing()
         self._context = ReconcilerContext(
-            store, cluster, tracking, jobs_dir, self._settings, environment or {}, self.metrics
+            store,
+            cluster,
+            tracking,
+            jobs_dir,
+            self._settings,
+            environment or {},
+            files or SharedJobFiles(jobs_dir),
+            self.metrics,
+            self._tracing,
         )
         self._garbage_collector = GarbageCollector(self._context)
         self._leases = Leases(store, name or token_hex(8), self._settings.longest_wait)
@@ -120,10 +135,14 @@ class Reconciler:
         PeriodicThread.stop_all(self._threads, timeout)
 
     def _run_every(self, seconds: float, act: Callable[[], object], name: str, part: str = "") -> None:
-        timed = partial(self.metrics.timed_round, part or name, act)
-        thread = PeriodicThread(f"reconciler-{name}", seconds, timed, expected_errors=_OUTAGES)
+        measured = partial(self._measured_round, part or name, act)
+        thread = PeriodicThread(f"reconciler-{name}", seconds, measured, expected_errors=_OUTAGES)
         self._threads.append(thread)
         thread.start()
+
+    def _measured_round(self, part: str, act: Callable[[], object]) -> object:
+        with self._tracing.span("reconcile", {"seqae.part": part}):
+            return self.metrics.timed_round(part, act)
 
     def _work(self) -> None:
         """Looks after one job after the other until none is due."""
@@ -154,6 +173,7 @@ class Reconciler:
         """
         settings = self._settings
         try:
+            self._context.files.fetch(job.id)
             again = _STEPS[job.state](self._context, job) or 0.0
         except (StaleRowError, StoreUnavailableError):
             raise
@@ -162,6 +182,9 @@ class Reconciler:
             return settings.cluster_poll
         except TrackingUnavailable as error:
             self._wait(job, WaitingFor.MLFLOW, str(error))
+            return settings.tracking_retry
+        except (StorageUnavailable, StorageRefused) as error:
+            self._wait(job, WaitingFor.STORAGE, str(error))
             return settings.tracking_retry
         except Exception as error:  # noqa: BLE001 -- written down below
             # A bug or an odd file must not take the other jobs with it.
@@ -201,7 +224,7 @@ class Reconciler:
             # What is left of it on the cluster and in MLflow the garbage collector closes.
             ended = self._store.update(job, cleaned_up=True, waiting=None)
             if ended.delete_requested:
-                remove_job(self._store, self._context.jobs_dir, self._context.cache_dir, ended)
+                remove_job(self._store, self._context.files, self._context.jobs_dir, self._context.cache_dir, ended)
             return True
         end = State.CANCELLED if job.state == State.CANCELLING else State.FAILED
         if not is_legal(job.state, end):

@@ -3,7 +3,6 @@
 import logging
 from datetime import timedelta
 
-from jobs.directory.fencing import issue_control
 from jobs.directory.records import Control, Failure
 from jobs.errors import ErrorClass, LauncherUnavailable
 from jobs.interfaces import submission_id
@@ -55,7 +54,7 @@ def lose_attempt(context: ReconcilerContext, job: JobRow, failure: Failure) -> N
 
 def fence_off(context: ReconcilerContext, job: JobRow) -> Delay:
     """LOST: makes sure that the lost attempt can do no harm if it wakes up, then lets the next one wait its turn."""
-    issue_control(context.folder(job), Control(attempt=job.attempt + 1))
+    context.files.issue_control(job.id, Control(attempt=job.attempt + 1))
     _try_to_stop(context, job)
     save_driver_log(context, job)
     if job.desired == Desired.CANCEL:

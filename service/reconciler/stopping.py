@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 
-from jobs.directory.fencing import issue_control
 from jobs.directory.records import Control, Outcome, Want
 from jobs.errors import ErrorClass
 from service.db.models import JobRow
@@ -26,7 +25,7 @@ def wait_for_pause(context: ReconcilerContext, job: JobRow) -> Delay:
             return take_result(context, job, result)
     if not _has_left(context, job, observation, Want.PAUSE):
         return context.settings.reconcile_every
-    issue_control(context.folder(job), Control(attempt=job.attempt + 1))
+    context.files.issue_control(job.id, Control(attempt=job.attempt + 1))
     save_driver_log(context, job)
     context.store.transition(job, State.PAUSED, leased=True, outcome=AttemptOutcome.PAUSED)
     return None
@@ -37,7 +36,7 @@ def wait_for_cancel(context: ReconcilerContext, job: JobRow) -> Delay:
     job, observation = observe(context, job, ask=True)
     if not _has_left(context, job, observation, Want.CANCEL):
         return context.settings.reconcile_every
-    issue_control(context.folder(job), Control(attempt=job.attempt + 1, want=Want.CANCEL))
+    context.files.issue_control(job.id, Control(attempt=job.attempt + 1, want=Want.CANCEL))
     by_limit = job.error_class == ErrorClass.TIME_LIMIT and job.desired != Desired.CANCEL
     end_job(context, job, State.FAILED if by_limit else State.CANCELLED, outcome=AttemptOutcome.CANCELLED)
     return None
@@ -49,7 +48,7 @@ def _has_left(context: ReconcilerContext, job: JobRow, observation: Observation,
     if attempt.cluster_id is None:
         return True  # No cluster was ever asked to run it.
     now = context.now()
-    issue_control(context.folder(job), Control(attempt=job.attempt, want=want))
+    context.files.issue_control(job.id, Control(attempt=job.attempt, want=want))
     if has_exited(observation, now - (job.last_seen_at or job.state_since), context.settings):
         return True
     if now - job.state_since >= timedelta(seconds=context.settings.stop_grace):

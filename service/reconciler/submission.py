@@ -5,20 +5,21 @@ TrackingUnavailable or StaleRowError. Then nothing was decided, and the reconcil
 """
 
 from jobs.directory.carry_over import inherit_run, inherit_search
-from jobs.directory.fencing import issue_control
 from jobs.directory.layout import JobFolder
 from jobs.directory.records import Control
 from jobs.directory.stored_specs import parse_spec
 from jobs.errors import ErrorClass, SpecUnreadable, SubmissionRefused
-from jobs.interfaces import Submission
+from jobs.interfaces import Submission, WorkerDemand
 from jobs.specs import AnySpec
 from jobs.telemetry.log_records import JOB_VARIABLE
+from jobs.telemetry.tracing import TRACEPARENT_VARIABLE
 from service.db.models import JobRow
 from service.job_state import AttemptOutcome, State
 from service.reconciler.context import Delay, ReconcilerContext
 from service.reconciler.finalization import end_job
 from service.reconciler.recovery import infrastructure_failure, lose_attempt
 from service.reconciler.tracking_run import ensure_run
+from service.scheduling.resources import demand
 
 __all__ = ["submit"]
 
@@ -55,14 +56,17 @@ def _write_folder(context: ReconcilerContext, job: JobRow, spec: AnySpec) -> Non
     """The files that the driver reads; those of the job that this one repeats are carried over as attempt 0."""
     folder = context.folder(job)
     folder.write_spec(spec)
-    issue_control(folder, Control(attempt=job.attempt))
-    if job.retry_of is None:
-        return
-    before = JobFolder(context.jobs_dir / job.retry_of)
-    if spec.kind == "train":
-        inherit_run(before, folder)
-    elif spec.kind == "tune":
-        inherit_search(before, folder)
+    context.files.issue_control(job.id, Control(attempt=job.attempt))
+    carries_over = job.retry_of is not None and job.attempt == 1
+    if job.retry_of is not None:
+        if carries_over:
+            context.files.fetch_whole(job.retry_of)
+        before = JobFolder(context.jobs_dir / job.retry_of)
+        if spec.kind == "train":
+            inherit_run(before, folder)
+        elif spec.kind == "tune":
+            inherit_search(before, folder)
+    context.files.publish(job.id, carried_over=carries_over)
 
 
 def _is_of_this_cluster(context: ReconcilerContext, job: JobRow) -> bool:
@@ -76,14 +80,38 @@ def _is_of_this_cluster(context: ReconcilerContext, job: JobRow) -> bool:
 
 def _start_driver(context: ReconcilerContext, job: JobRow, spec: AnySpec) -> None:
     """Asks the cluster, unless an earlier call got through without an answer. Raises: SubmissionRefused."""
-    submission = Submission(
-        job_id=job.id,
-        attempt=job.attempt,
-        kind=spec.kind,
-        job_dir=context.folder(job).path,
-        environment={**context.environment, "SEQAE_RUN_ID": job.mlflow_run_id or "", JOB_VARIABLE: job.id},
-    )
-    # An attempt that has left files has run, whatever the cluster remembers.
-    has_run = context.attempt_folder(job).path.exists()
-    if not has_run and context.cluster.state(submission.submission_id) is None:
-        context.cluster.submit(submission)
+    attributes: dict[str, str | int] = {
+        "seqae.job.id": job.id,
+        "seqae.attempt": job.attempt,
+        "seqae.job.kind": spec.kind,
+    }
+    with context.tracing.span("submit attempt", attributes, parent=_traceparent(context, job)) as span:
+        environment = {
+            **context.environment,
+            **context.files.environment,
+            "SEQAE_RUN_ID": job.mlflow_run_id or "",
+            JOB_VARIABLE: job.id,
+        }
+        if span.traceparent is not None:
+            environment[TRACEPARENT_VARIABLE] = span.traceparent
+        needed = demand(spec)
+        submission = Submission(
+            job_id=job.id,
+            attempt=job.attempt,
+            kind=spec.kind,
+            job_dir=context.files.driver_folder(job.id, job.attempt),
+            environment=environment,
+            demand=WorkerDemand(needed.workers, needed.cpus, needed.gpus),
+        )
+        # An attempt that has left files has run, whatever the cluster remembers.
+        has_run = context.attempt_folder(job).path.exists()
+        if not has_run and context.cluster.state(submission.submission_id) is None:
+            context.cluster.submit(submission)
+
+
+def _traceparent(context: ReconcilerContext, job: JobRow) -> str | None:
+    """The span of the request that submitted the job, by its first event; None where there was none."""
+    if not context.tracing.is_on:
+        return None
+    found = [event.data.get("traceparent") for event in context.store.events(job_id=job.id, limit=1)]
+    return found[0] if found and isinstance(found[0], str) else None

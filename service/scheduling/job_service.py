@@ -11,6 +11,7 @@ from jobs.directory.stored_specs import SPEC_VERSION, parse_spec
 from jobs.errors import LauncherUnavailable, SpecUnreadable
 from jobs.interfaces import Capacity, Tracking
 from jobs.specs import AnySpec, JobSpec, TrainSpec, TuneSpec
+from jobs.storage.job_files import JobFiles, SharedJobFiles
 from service.db.models import JobRow
 from service.db.store import Store, new_job_id
 from service.disk.removal import remove_job
@@ -75,6 +76,7 @@ class JobService:
         model_name: registered model of specs that name none; empty: by the kind of data.
         cache_dir: built data sets; None: beside the jobs' folder.
         data_dir: the data folder of this stack, if it has one.
+        files: where jobs' files are; None: in `jobs_dir`, which drivers share.
         registry: asked for the models that specs name; it may be unreachable.
     """
 
@@ -88,6 +90,7 @@ class JobService:
         *,
         cache_dir: Path | None = None,
         data_dir: Path | None = None,
+        files: JobFiles | None = None,
         registry: Tracking | None = None,
     ) -> None:
         self._store = store
@@ -98,6 +101,7 @@ class JobService:
         self._model_name = model_name
         self._cache_dir = cache_dir or jobs_dir.parent / "data"
         self._data_dir = data_dir
+        self.files = files or SharedJobFiles(jobs_dir)
         self._registry = registry
         self._disk = DiskUsage(store, jobs_dir, self._cache_dir, self._limits)
 
@@ -153,6 +157,9 @@ class JobService:
     def _problems_of_names(self, spec: JobSpec, sees_only: str | None) -> tuple[FieldProblem, ...]:
         """What is wrong with the jobs and models that a spec names."""
         models = model_selectors.check(spec, self._store, self._registry, sees_only)
+        if isinstance(spec, TuneSpec) and spec.is_by_eye and not self.files.is_shared:
+            what = "answers of people reach a search through a folder that all machines see, not through SEQAE_STORAGE"
+            return (FieldProblem("#/objective", what),)
         return (*warm_starts.check(spec, self._store, sees_only), *models)
 
     def _named(self, spec: JobSpec) -> JobSpec:
@@ -227,6 +234,7 @@ class JobService:
 
     def trial_model(self, job_id: str, number: int) -> TrialModel:
         """The model of a trial of a search that has ended. Raises: TrialNotFoundError, ConflictError."""
+        self.files.fetch_whole(job_id)
         return trial_model(self._store.job(job_id), self.folder(job_id), number)
 
     def pairs(self, job_id: str, limit: int = 1) -> PairPage:
@@ -244,7 +252,8 @@ class JobService:
         answer_pair(self._store.job(job_id), self.folder(job_id), pair, better, who)
 
     def folder(self, job_id: str) -> JobFolder:
-        """Where a job's files are; it may not exist yet."""
+        """Where a job's files are; it may not exist yet. Files from a storage are copied there first."""
+        self.files.fetch_to_read(job_id)
         return JobFolder(self._jobs_dir / job_id)
 
     # --- changing
@@ -357,7 +366,7 @@ class JobService:
                 if not job.cleaned_up:
                     self._store.request_deletion(job)
                     return False
-                remove_job(self._store, self._jobs_dir, self._cache_dir, job)
+                remove_job(self._store, self.files, self._jobs_dir, self._cache_dir, job)
             except StaleRowError:
                 log.debug("job %s changed meanwhile: reading it again", job_id)
             except JobNotFoundError:

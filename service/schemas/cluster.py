@@ -52,6 +52,8 @@ class JoinInformation(Schema):
     """Folder of everything that jobs keep; a machine must have it at the same path."""
     storage_marker: str
     """Content of the file `storage.id` in that folder: another folder of the same path has another."""
+    bucket: str | None = None
+    """Address of the object storage that has jobs' files (`SEQAE_STORAGE`); null: they are in the folder `storage`."""
     data_dir: str | None = None
     """Folder with the users' own data, which a machine must have as well; null: there is none."""
 

@@ -4,7 +4,16 @@ from datetime import datetime
 
 from service.schemas.base import Schema
 
-__all__ = ["DiskPart", "DiskView", "JobDisk", "OwnerDisk"]
+__all__ = [
+    "DiskPart",
+    "DiskView",
+    "JobDisk",
+    "OwnerDisk",
+    "RetentionLimits",
+    "RetentionRemoval",
+    "RetentionReport",
+    "RetentionView",
+]
 
 
 class DiskPart(Schema):
@@ -71,3 +80,61 @@ class DiskView(Schema):
     """The largest, at most a hundred."""
     measured_at: datetime
     """When this was seen; it is measured once a minute at most."""
+
+
+class RetentionLimits(Schema):
+    """Limits on ended jobs, as they are set; 0 stands for none."""
+
+    days: float
+    """Since a job's end."""
+    jobs: int
+    """How many are kept."""
+    jobs_per_owner: int
+    """How many of one owner are kept."""
+    bytes: int
+    """What their folders take."""
+    bytes_per_owner: int
+    """What the folders of one owner's take."""
+
+
+class RetentionRemoval(Schema):
+    """Something of an ended job that is removed."""
+
+    job: str
+    """The job's id."""
+    owner: str
+    """Who the job belongs to."""
+    removed: str
+    """job: all of it, but its events and its registered model; checkpoints: those beside the best one."""
+    bytes: int
+    """Room that this gives back; 0 where no limit asks for sizes."""
+    why: str
+    """The limit that it is over."""
+
+
+class RetentionReport(Schema):
+    """What was removed at once."""
+
+    at: datetime
+    """When that was."""
+    jobs: int
+    """How many jobs were removed."""
+    bytes: int
+    """Room that was given back; 0 where no limit asks for sizes."""
+    removals: tuple[RetentionRemoval, ...]
+    """In their order, at most two hundred."""
+
+
+class RetentionView(Schema):
+    """What the limits on ended jobs would remove now, and what they have removed."""
+
+    limits: RetentionLimits
+    """As they are set."""
+    removals: tuple[RetentionRemoval, ...]
+    """What would be removed now, or, as the answer to the request to do so, what was."""
+    jobs: int
+    """How many jobs that are."""
+    bytes: int
+    """Room that it would give back; 0 where no limit asks for sizes."""
+    reports: tuple[RetentionReport, ...]
+    """What was removed before, newest first, at most twenty."""

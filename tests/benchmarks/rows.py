@@ -107,9 +107,16 @@ ROWS: dict[str, Row] = {
     "bundled": Row("bundled digits", {"data": {"digits": "bundled"}}),
     "variational": Row("variational coder", {"data": MNIST, "model": {"coder": {"kind": "variational"}}}),
     "coco16": Row(
-        "16 COCO images, colour, background network, N 32, T grows 1 to 8",
+        "16 COCO images rebuilt by windows nearly as large as they are, background network, N 32, T grows 1 to 8",
         {
-            "data": {"kind": "images", "path": "coco128", "train_images": 16, "val_images": 8, "test_images": 8},
+            "data": {
+                "kind": "images",
+                "path": "coco128",
+                "annotations": "coco128/annotations/instances_train2017.json",
+                "train_images": 16,
+                "val_images": 8,
+                "test_images": 8,
+            },
             "model": {
                 "channels": 3,
                 "steps": 8,

@@ -9,6 +9,7 @@ The surrogate is a Gaussian process through the 24 recorded trials of a search o
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median, stdev
 
+import httpx
 import numpy as np
 import psutil
 from numpy.typing import NDArray
@@ -25,9 +27,7 @@ from numpy.typing import NDArray
 from jobs.directory.layout import JobFolder
 from jobs.search.space import Params
 from jobs.specs import TuneSpec
-from jobs.tuning.trial_table import TrialTable
-from service.db.models import JobRow
-from service.scheduling.search.trial_views import trial_page
+from tests.benchmarks.api import running_api
 from tests.tiny import TINY
 from tests.unit.jobs.tuning.fake_driver import drive
 
@@ -164,51 +164,85 @@ def _draw(curves: dict[str, list[list[tuple[float, float]]]], path: Path) -> Non
     figure.savefig(path, dpi=110)
 
 
+def drive_long(folder: Path, trials: int) -> None:
+    """The driver's process of a long search: all of the real one but Ray, with evaluations that are made up."""
+    drive(
+        _spec(trials), JobFolder(folder), lambda params, unit: float(params["loss.alpha_region"]) + 1 / unit, at_once=4
+    )
+
+
 def long_search(trials: int) -> None:
-    """Prints the driver's memory during a search of many trials, and how long the page of its trials takes."""
-    process = psutil.Process()
-    seen: list[int] = []
-    sizes: dict[int, float] = {}
+    """Prints the memory of driver and control plane during a search of many trials, and how long its page takes.
 
-    def curve(params: Params, unit: float) -> float:
-        if unit == 1:
-            seen.append(1)
-            if len(seen) % (trials // 4) == 0:
-                sizes[len(seen)] = process.memory_info().rss / 1e6
-        return float(params["loss.alpha_region"]) + 1 / unit
-
-    with tempfile.TemporaryDirectory() as name:
-        folder, spec = JobFolder(Path(name) / "job_1"), _spec(trials)
+    The control plane is a process of its own, asked over HTTP; so is the driver, which places no trial on a cluster.
+    """
+    with (
+        tempfile.TemporaryDirectory() as name,
+        running_api(Path(name), f"sqlite:///{name}/jobs.db") as api,
+        httpx.Client(base_url=api.url, trust_env=False, timeout=60) as client,
+    ):
+        job = str(client.post("/jobs", json=_spec(trials).model_dump(mode="json")).json()["id"])
+        folder = Path(name) / "jobs" / job
+        command = [sys.executable, "-m", __spec__.name, "drive", "--trials", str(trials), "--folder", str(folder)]
+        page = f"/jobs/{job}/trials?limit=1000"
         started = time.perf_counter()
-        table: TrialTable = drive(spec, folder, curve, at_once=4)
-        seconds = time.perf_counter() - started
-        print(f"{len(table.rows)} trials in {seconds:.1f} s; memory of the driver, MB, after so many trials:")
-        print("  ".join(f"{count}: {size:.0f}" for count, size in sizes.items()))
-        lines = (folder.attempt(1).path / "trials.jsonl").read_bytes().count(b"\n")
-        row = JobRow(id="job_1", spec=spec.model_dump(mode="json"), spec_version=3)
-        times, before = [], process.memory_info().rss
+        with subprocess.Popen(command) as driver:
+            sizes = _sizes(client, page, psutil.Process(driver.pid), api.process, trials)
+        if driver.returncode != 0:
+            raise SystemExit("the driver failed")
+        _print_sizes(sizes, trials, time.perf_counter() - started)
+        times, before, cpu = [], api.memory().rss, api.process.cpu_times()
         for _ in range(50):
             at = time.perf_counter()
-            trial_page(row, folder, -1, 1000).model_dump_json()
+            found = client.get(page).json()["items"]
             times.append(1000 * (time.perf_counter() - at))
-        grown = (process.memory_info().rss - before) / 1e6
+        spent = api.process.cpu_times()
+        computed = 1000 * (spent.user + spent.system - cpu.user - cpu.system) / len(times)
+        lines = (folder / "attempts" / "1" / "trials.jsonl").read_bytes().count(b"\n")
         print(
-            f"page of {len(table.rows)} trials out of {lines} rows: median {median(times):.1f} ms, most "
-            f"{max(times):.1f} ms; the memory grew by {grown:.1f} MB in 50 pages"
+            f"GET /jobs/ID/trials, {len(found)} trials out of {lines} rows: median {median(times):.1f} ms, most "
+            f"{max(times):.1f} ms, of which the control plane computes {computed:.1f} ms; it grew by "
+            f"{api.memory().rss - before:.1f} MB in {len(times)} of them"
         )
+
+
+def _sizes(
+    client: httpx.Client, page: str, driver: psutil.Process, plane: psutil.Process, trials: int
+) -> dict[int, tuple[float, float]]:
+    """Memory of driver and control plane in MB after each quarter of the trials, while the page is asked for."""
+    sizes: dict[int, tuple[float, float]] = {}
+    while driver.is_running() and driver.status() != psutil.STATUS_ZOMBIE:
+        counts = client.get(page).json()["search"]["trials"]
+        ended = sum(count for state, count in counts.items() if state not in ("pending", "running"))
+        for quarter in (1, 2, 3, 4):
+            if ended >= quarter * trials // 4 - 2 and quarter not in sizes:
+                with suppress(psutil.NoSuchProcess):
+                    sizes[quarter] = (driver.memory_info().rss / 1e6, plane.memory_info().rss / 1e6)
+        time.sleep(0.1)
+    return sizes
+
+
+def _print_sizes(sizes: dict[int, tuple[float, float]], trials: int, seconds: float) -> None:
+    print(f"{trials} trials in {seconds:.1f} s; memory in MB after so many trials:")
+    print("  ".join([f"{'trials':<14}", *(f"{quarter * trials // 4:>5}" for quarter in sizes)]))
+    for place, name in enumerate(("driver", "control plane")):
+        print("  ".join([f"{name:<14}", *(f"{size[place]:>5.0f}" for size in sizes.values())]))
 
 
 def main() -> int:
     """Runs the part that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("surrogate", "long"))
+    parser.add_argument("part", choices=("surrogate", "long", "drive"), help="`drive` is the driver of `long`")
     parser.add_argument("--budget", type=float, default=36, help="epochs of each search on the surrogate")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=200, help="of the long search")
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--folder", type=Path, default=Path("search"), help="of the search that `drive` runs")
     given = parser.parse_args()
     if given.part == "surrogate":
         compare(given.budget, given.seeds, given.plot)
+    elif given.part == "drive":
+        drive_long(given.folder, given.trials)
     else:
         long_search(given.trials)
     return 0

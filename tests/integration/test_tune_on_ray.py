@@ -253,3 +253,53 @@ def test_population_based_training_goes_on_from_other_trials_models(services: Se
         assert notes
         assert "from iteration 0" not in notes[0]
         assert str(rows[trial].params) != str(rows[row.parent or 0].params)
+
+
+@pytest.mark.slow
+def test_a_search_by_eye_waits_for_people_and_goes_on_with_their_answers(
+    services: Services, control_plane: Client, tiny: dict[str, Any]
+) -> None:
+    space = {"loss.alpha_mseot": {"kind": "loguniform", "low": 0.1, "high": 100}}
+    plain = {"kind": "tune", "name": "by eye", "base": tiny, "space": space}
+    job = control_plane.submit(plain | {"objective": "human", "trials": 4, "comparisons": 4})
+
+    def waits() -> bool:
+        found = control_plane.get(job.id)
+        assert not found.state.is_terminal, "".join(control_plane.logs(job.id))
+        return found.waiting is not None and found.waiting.reason == "comparisons"
+
+    wait_until(waits, "the search waits for people")
+    assert {row.state for row in services.folder(job.id).trials().values()} == {"succeeded"}
+    assert services.actors() == [], "it holds no place while it waits"
+    control_plane.pause(job.id)
+    wait_until(lambda: control_plane.get(job.id).state is State.PAUSED, "it is paused")
+    (pair,) = control_plane.pairs(job.id).items
+    assert [trial.number for trial in pair.trials] == [0, 1]
+    assert all(trial.picture for trial in pair.trials)
+    control_plane.answer_pair(job.id, pair.number, 1, owner="ada")
+    control_plane.resume(job.id)
+
+    def has_ended() -> bool:
+        page = control_plane.pairs(job.id)
+        while page.missing and page.items:
+            pair = page.items[0]
+            page = control_plane.answer_pair(job.id, pair.number, pair.trials[1].number)
+        return control_plane.get(job.id).state.is_terminal
+
+    wait_until(has_ended, "the search ends", 400)
+    ended = control_plane.get(job.id)
+    assert ended.state is State.SUCCEEDED, "".join(control_plane.logs(job.id))
+    rows = services.folder(job.id).trials()
+    assert list(rows) == list(range(4))
+    scores = {trial: row.metrics["human/score"] for trial, row in rows.items()}
+    best = max(scores, key=lambda trial: scores[trial])
+    assert best != 0, "the newer one was always the better one"
+    assert ended.metrics is not None
+    assert (ended.metrics["best_trial"], ended.metrics["human/score"]) == (best, scores[best])
+    assert ended.promotion is not None
+    assert ended.promotion.reason.endswith("chosen among trials by people, in 4 comparisons of film strips")
+    children = trial_runs(services.tracking, run_id_of(ended.mlflow_url))
+    assert sorted(child.data.metrics["human/score"] for child in children) == sorted(scores.values())
+    promoted = control_plane.promote_trial(job.id, 0, why="it is smoother", owner="ada")
+    assert promoted.versions[0].job_id == job.id
+    assert promoted.champion == promoted.versions[0].version

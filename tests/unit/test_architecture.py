@@ -81,6 +81,7 @@ FORBIDDEN_IMPORTS: dict[str, list[tuple[str, str]]] = {
     ],
     "mlflow": [("jobs.driver", "mlflow"), ("service.app", "mlflow"), ("seqae.config", "mlflow")],
     "optuna": [("service.app", "optuna"), ("jobs.driver", "optuna"), ("seqae.config", "optuna")],
+    "object-storage": [("service.app", "obstore"), ("jobs.driver", "obstore"), ("seqae.config", "obstore")],
     "ray": [("service.app", "ray"), ("service.local.stack", "ray"), ("seqae.config", "ray")],
     "database": [
         ("service.reconciler.loop", "sqlalchemy"),

@@ -18,6 +18,8 @@ import httpx
 import pytest
 import yaml
 
+from tests.kustomize import render
+
 ROOT = Path(__file__).parents[2]
 WRITABLE = {"/var/lib/seqae", "/tmp", "/dev/shm"}
 POD_KEYS = ("containers", "initContainers", "ephemeralContainers")
@@ -35,29 +37,48 @@ def _pods(node: Any) -> Iterator[dict[str, Any]]:
             yield from _pods(value)
 
 
+def _documents(overlay: str) -> Iterator[tuple[str, Any]]:
+    for document in render(ROOT / "deploy/kubernetes" / overlay):
+        yield document["metadata"]["name"], document
+        if document["kind"] == "ConfigMap":
+            # The cluster that each attempt gets.
+            yield from ((name, yaml.safe_load(text)) for name, text in document["data"].items())
+
+
 PODS = [
-    (path.stem, pod)
-    for path in sorted((ROOT / "deploy").rglob("*.yaml"))
-    for document in yaml.safe_load_all(path.read_text())
+    (f"{overlay}-{name}", pod)
+    for overlay in ("one-node", "several", "gpus", "queued")
+    for name, document in _documents(overlay)
     for pod in _pods(document)
 ]
+ASKS_KUBERNETES = {"several-ray-ray-head", "gpus-ray-ray-head", "queued-api-api"}
+"""The autoscaler is in the head's pod, and the launcher makes RayJobs."""
 CONTAINERS = [
-    pytest.param(pod, container, id=f"{name}-{container['name']}")
+    pytest.param(
+        pod, container, f"{name}-{pod['containers'][0]['name']}" in ASKS_KUBERNETES, id=f"{name}-{container['name']}"
+    )
     for name, pod in PODS
     for key in POD_KEYS
     for container in pod.get(key, ())
 ]
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+COMPOSE = {name: service for name, service in SERVICES.items() if service["image"] == "seqae"}
+OTHERS = {name: service for name, service in SERVICES.items() if service["image"] != "seqae"}
 
 
 def test_all_are_found() -> None:
-    assert [name for name, _ in PODS] == ["api", "mlflow", "ray"]
-    assert len(CONTAINERS) == 5
-    assert COMPOSE.keys() == {"setup", "mlflow", "ray", "api"}
+    assert [name for name, _ in PODS[:3]] == ["one-node-mlflow", "one-node-api", "one-node-ray"]
+    assert [name for name, _ in PODS].count("several-ray") == 2
+    assert [name for name, _ in PODS].count("gpus-ray") == 3
+    assert [name for name, _ in PODS].count("queued-cluster.yaml") == 3
+    assert len(CONTAINERS) == 5 + 6 + 7 + 7
+    small = {name for name, service in SERVICES.items() if service["profiles"] == ["small"]}
+    assert small == {"setup", "mlflow", "ray", "api"}
+    assert OTHERS.keys() == {"postgres", "s3", "proxy"}
 
 
-@pytest.mark.parametrize(("pod", "container"), CONTAINERS)
-def test_a_container_of_a_pod_has_no_rights(pod: dict[str, Any], container: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("pod", "container", "asks"), CONTAINERS)
+def test_a_container_of_a_pod_has_no_rights(pod: dict[str, Any], container: dict[str, Any], asks: bool) -> None:
     """The profile "restricted" of the Pod Security Standards, a read-only root, and bounds of memory."""
     of_pod, own = pod["securityContext"], container["securityContext"]
     assert own == {
@@ -69,20 +90,22 @@ def test_a_container_of_a_pod_has_no_rights(pod: dict[str, Any], container: dict
     assert of_pod["runAsNonRoot"] is True
     assert of_pod["runAsUser"] == of_pod["runAsGroup"] == 10001
     assert of_pod["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert pod["automountServiceAccountToken"] is False, "nothing here asks Kubernetes"
+    assert pod["automountServiceAccountToken"] is asks
     assert not any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC"))
-    assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+    assert container["resources"]["requests"].keys() - {"nvidia.com/gpu"} == {"cpu", "memory"}
     assert "memory" in container["resources"]["limits"]
 
 
-@pytest.mark.parametrize(("pod", "container"), CONTAINERS)
-def test_what_a_container_writes_has_a_volume(pod: dict[str, Any], container: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("pod", "container", "asks"), CONTAINERS)
+def test_what_a_container_writes_has_a_volume(pod: dict[str, Any], container: dict[str, Any], asks: bool) -> None:
     kinds = {volume["name"]: set(volume) - {"name"} for volume in pod["volumes"]}
-    assert set().union(*kinds.values()) <= {"persistentVolumeClaim", "secret", "emptyDir"}, "nothing of the node's own"
+    assert set().union(*kinds.values()) <= {"persistentVolumeClaim", "secret", "configMap", "emptyDir"}, (
+        "nothing of the node's own"
+    )
     paths = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
     assert {"/var/lib/seqae", "/tmp"} <= paths.keys()
     for path, mount in paths.items():
-        if kinds[mount["name"]] == {"secret"}:
+        if kinds[mount["name"]] <= {"secret", "configMap"}:
             assert mount["readOnly"] is True
         else:
             assert path in WRITABLE
@@ -105,7 +128,20 @@ def test_a_container_of_compose_has_no_rights(name: str) -> None:
     path, _, options = tmpfs.partition(":")
     assert path == "/tmp"
     assert re.search(r"\bsize=\d+g\b", options)
-    assert service["volumes"] == ["home:/var/lib/seqae"]
+    assert service["volumes"] == ["home:/var/lib/seqae", *(["secrets:/secrets"] if name == "full-secrets" else [])]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_container_of_another_image_gains_no_rights(name: str) -> None:
+    """They begin as their images want, and own what they keep; what belongs to jobs is not mounted."""
+    service = OTHERS[name]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service.get("privileged")
+    assert re.fullmatch(r"\d+[gm]", service["mem_limit"])
+    assert service["pids_limit"] > 0
+    assert ":" in service["image"], "a version"
+    assert "home" not in str(service["volumes"])
+    assert all(volume["read_only"] for volume in service["volumes"] if isinstance(volume, dict))
 
 
 def test_the_image_ends_as_a_user_without_rights() -> None:

@@ -1,6 +1,7 @@
 """Consistency of the files around the code: dependencies, Makefile, pre-commit hooks, image, compose and Kubernetes."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from service.settings import Settings
+from tests.kustomize import Manifest, render
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("seqae", "jobs", "service")
@@ -68,8 +70,9 @@ def test_what_is_imported_is_a_dependency_of_its_own() -> None:
     packages = {name for path in _sources() for name in _imported(path)} - sys.stdlib_module_names - set(ROOMS)
     assert len(packages) > 20
     project = _project()
-    # `seqae bench` alone needs its extra; without it those methods say so.
-    declared = {_name(line) for line in [*project["dependencies"], *project["optional-dependencies"]["bench"]]}
+    # `seqae bench` alone needs its extra, and traces theirs; without them those say so.
+    extras = [line for name in ("bench", "traces") for line in project["optional-dependencies"][name]]
+    declared = {_name(line) for line in [*project["dependencies"], *extras]}
     # pydantic pins its core; mlflow's package is in several distributions.
     distributions = {name: {_name(one) for one in packages_distributions()[name]} for name in packages}
     missing = {name for name, found in distributions.items() if not found & declared}
@@ -79,7 +82,7 @@ def test_what_is_imported_is_a_dependency_of_its_own() -> None:
 def test_what_checks_the_code_is_not_needed_to_run_it() -> None:
     project = _project()
     extras = project["optional-dependencies"]
-    assert extras.keys() == {"bench", "dev"}
+    assert extras.keys() == {"bench", "dev", "traces"}
     runtime, dev = ({_name(line) for line in lines} for lines in (project["dependencies"], extras["dev"]))
     assert set(extras["bench"]) <= set(extras["dev"]), "what the extra is for is tested"
     assert dev & runtime == set()
@@ -195,11 +198,8 @@ def test_pre_commit_runs_what_make_lint_runs(project: MadeProject) -> None:
 # --- image, compose, Kubernetes
 
 
-def _kubernetes() -> list[dict[str, Any]]:
-    folder = ROOT / "deploy/kubernetes"
-    names = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
-    assert {folder / name for name in names} == set(folder.glob("*.yaml")) - {folder / "kustomization.yaml"}
-    return [document for name in names for document in yaml.safe_load_all((folder / name).read_text())]
+def _kubernetes() -> list[Manifest]:
+    return render(ROOT / "deploy/kubernetes")
 
 
 def _deployments() -> dict[str, dict[str, Any]]:
@@ -207,8 +207,9 @@ def _deployments() -> dict[str, dict[str, Any]]:
     return {one["metadata"]["name"]: one["spec"]["template"]["spec"]["containers"][0] for one in found}
 
 
-def _compose() -> dict[str, Any]:
-    return dict(yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"])
+def _compose(profile: str | None = None) -> dict[str, Any]:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    return {name: one for name, one in services.items() if profile is None or one["profiles"] == [profile]}
 
 
 def _variables() -> Iterator[str]:
@@ -220,7 +221,7 @@ def _variables() -> Iterator[str]:
 
 
 def test_both_describe_the_same_three_services() -> None:
-    compose, kubernetes = _compose(), _deployments()
+    compose, kubernetes = _compose("small"), _deployments()
     assert compose.keys() - {"setup"} == kubernetes.keys() == {"mlflow", "ray", "api"}
     for name, container in kubernetes.items():
         same = {word for word in compose[name]["command"] if not word.startswith("--allowed-hosts")}
@@ -248,15 +249,72 @@ def test_services_find_each_other() -> None:
 
 
 def test_no_port_is_published_beyond_this_machine() -> None:
-    published = [port for service in _compose().values() for port in service.get("ports", ())]
+    published = [port for service in _compose("small").values() for port in service.get("ports", ())]
     assert len(published) == 3
+    published += [port for service in _compose("full").values() for port in service.get("ports", ())]
+    assert published[3:] == ["127.0.0.1:8443:8443"], "of the full set the proxy alone is reached"
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
-def test_kustomize_takes_it() -> None:
-    done = subprocess.run(
-        ["kubectl", "kustomize", ROOT / "deploy/kubernetes"], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(list(yaml.safe_load_all(done.stdout))) == len(_kubernetes())
+def test_every_container_is_in_one_profile_and_the_small_one_is_the_usual() -> None:
+    assert {tuple(one["profiles"]) for one in _compose().values()} == {("small",), ("full",)}
+    assert "COMPOSE_PROFILES=small" in (ROOT / ".env").read_text().splitlines()
+
+
+def test_a_container_waits_for_those_of_its_own_profile() -> None:
+    """Each that is waited for has a health check, or ends."""
+    ends = {"service_completed_successfully": lambda one: one["restart"] in ("no", "on-failure")}
+    ends["service_healthy"] = lambda one: "healthcheck" in one
+    for profile in ("small", "full"):
+        services = _compose(profile)
+        for name, service in services.items():
+            for other, how in service.get("depends_on", {}).items():
+                assert other in services, (name, other)
+                assert ends[how["condition"]](services[other]), (name, other)
+
+
+def test_the_full_set_finds_itself() -> None:
+    services = _compose("full")
+    one, two = services["api-1"], services["api-2"]
+    assert one == two, "replicas"
+    told = one["environment"]
+    ports = {"mlflow-full": "--port=5000", "ray-head": "--dashboard-port=8265"}
+    for variable, host in (("SEQAE_MLFLOW_URL", "mlflow-full"), ("SEQAE_RAY_URL", "ray-head")):
+        port = ports[host].partition("=")[2]
+        assert told[variable] == f"http://{host}:{port}"
+        assert ports[host] in services[host]["command"]
+    address = told["SEQAE_HEAD_ADDRESS"]
+    assert f"--address={address}" in services["ray-worker"]["command"]
+    assert f"--port={address.partition(':')[2]}" in services["ray-head"]["command"]
+    assert services["ray-worker"]["deploy"] == {"replicas": 2}
+    database = services["full-setup"]["environment"]
+    assert told["SEQAE_DATABASE_URL"] == database["SEQAE_DATABASE_URL"]
+    assert services["mlflow-full"]["environment"]["MLFLOW_BACKEND_STORE_URI"] == database["MLFLOW_BACKEND_STORE_URI"]
+    assert services["mlflow-full"]["environment"].items() >= services["bucket"]["environment"].items()
+    assert any(word.startswith("--artifacts-destination=s3://mlflow/") for word in services["mlflow-full"]["command"])
+    proxy = (ROOT / "deploy/proxy/Caddyfile").read_text()
+    assert "reverse_proxy api-1:8400 api-2:8400" in proxy
+    assert set(json.loads(told["SEQAE_ALLOWED_HOSTS"])) == {"api-1", "api-2"}
+
+
+def test_the_full_sets_secrets_are_made_once(tmp_path: Path) -> None:
+    """The command of `full-secrets`, as a process, twice."""
+    script = _compose("full")["full-secrets"]["command"][2].replace("$$", "$")
+    home, secrets = tmp_path / "home", tmp_path / "secrets"
+    home.mkdir()
+    secrets.mkdir()
+    script = script.replace("/var/lib/seqae", str(home)).replace("/secrets", str(secrets))
+    environment = {**os.environ, "RAY_AUTH_TOKEN_PATH": str(home / "ray.token")}
+    found = []
+    for _ in range(2):
+        subprocess.run(["sh", "-ec", script], check=True, env=environment, timeout=30)
+        files = [path for folder in (home, secrets) for path in sorted(folder.iterdir()) if path.is_file()]
+        found.append({path.name: path.read_text() for path in files})
+    assert found[0] == found[1]
+    texts = found[0]
+    password, key = texts["postgres"], json.loads(texts["s3.json"])["identities"][0]["credentials"][0]["secretKey"]
+    assert len(password) == len(key) == len(texts["ray.token"]) == 64
+    assert texts["pgpass"] == f"postgres:5432:*:seqae:{password}\n"
+    assert f"aws_secret_access_key = {key}\n" in texts["s3-credentials"]
+    for name in ("pgpass", "s3-credentials", "ray.token"):
+        assert (home / name).stat().st_mode & 0o777 == 0o600, name

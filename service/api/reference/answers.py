@@ -11,7 +11,15 @@ from service.api.reference.access_answers import access_examples
 from service.api.reference.cluster_answers import cluster_answers
 from service.api.reference.trial_answers import trial_answers
 from service.job_state import Desired, State
-from service.schemas.disk import DiskPart, DiskView, JobDisk, OwnerDisk
+from service.schemas.disk import (
+    DiskPart,
+    DiskView,
+    JobDisk,
+    OwnerDisk,
+    RetentionLimits,
+    RetentionRemoval,
+    RetentionView,
+)
 from service.schemas.health import Health, PartStatus, Readiness, Works
 from service.schemas.jobs import (
     AttemptView,
@@ -296,6 +304,9 @@ def _reconstructions() -> _Examples:
     }
 
 
+_OVER = "over the limit: 500 jobs of its owner"
+
+
 def _service() -> _Examples:
     disk = DiskView(
         home="/home/ada/.seqae",
@@ -317,6 +328,14 @@ def _service() -> _Examples:
         ),
         measured_at=_AT,
     )
+    limits = RetentionLimits(days=0.0, jobs=0, jobs_per_owner=500, bytes=0, bytes_per_owner=0)
+    retention = RetentionView(
+        limits=limits,
+        removals=(RetentionRemoval(job=_ID, owner="ada", removed="job", bytes=0, why=_OVER),),
+        jobs=1,
+        bytes=0,
+        reports=(),
+    )
     works = PartStatus(ok=True, detail="answers")
     served = PartStatus(ok=True, detail="serves seqae-mnist_scenes/3", required=False)
     parts = {
@@ -332,6 +351,32 @@ def _service() -> _Examples:
     return {
         "disk": ("A stack that has been used", disk),
         "disk_new": ("A new one", disk.model_copy(update={"parts": (), "owners": (), "jobs": ()})),
+        "retention": ("One job of too many", retention),
+        "retention_bytes": (
+            "Too many bytes: only checkpoints go",
+            retention.model_copy(
+                update={
+                    "limits": limits.model_copy(update={"jobs_per_owner": 0, "bytes": 10**12}),
+                    "removals": (
+                        RetentionRemoval(
+                            job=_ID,
+                            owner="ada",
+                            removed="checkpoints",
+                            bytes=52_000_000,
+                            why="over the limit: 1000000000000 bytes of all jobs",
+                        ),
+                    ),
+                    "jobs": 0,
+                    "bytes": 52_000_000,
+                }
+            ),
+        ),
+        "retention_none": (
+            "No limit is set",
+            retention.model_copy(
+                update={"limits": limits.model_copy(update={"jobs_per_owner": 0}), "removals": (), "jobs": 0}
+            ),
+        ),
         "alive": ("It does", Health(version=version("seqae"))),
         "ready": ("All parts work", Readiness(ready=True, works=all_of_it, parts=parts | {"model": served})),
         "no_model": ("A new installation", Readiness(ready=True, works=jobs_alone, parts=parts | {"model": none})),

@@ -1,6 +1,7 @@
 """Examples of answers about the cluster's machines."""
 
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 from jobs.cluster.nodes import NodeState, ProcessRole
@@ -15,7 +16,7 @@ def cluster_answers() -> dict[str, tuple[str, Any]]:
     """Title and value of each, by name."""
     information = JoinInformation(
         head_address="10.0.0.5:6379",
-        versions=Versions(seqae="0.1.0", python="3.11.9", ray="2.60.0", torch="2.14.0"),
+        versions=Versions(seqae=version("seqae"), python="3.11.9", ray="2.60.0", torch="2.14.0"),
         storage="/srv/seqae",
         storage_marker="0b5c7e19d2f84a63b1c9e07f5a2d3846",
     )

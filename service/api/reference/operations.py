@@ -92,6 +92,16 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
             "roll_back_default_model", "Go back to the champion before, of the model served by default", ("models",)
         ),
         "GET /disk": Operation("show_disk", "Show what is kept on the disk", ("disk", "disk_new")),
+        "GET /retention": Operation(
+            "show_retention",
+            "Show which ended jobs are over a limit",
+            ("retention", "retention_bytes", "retention_none"),
+        ),
+        "POST /retention:apply": Operation(
+            "apply_retention",
+            "Remove ended jobs that are over a limit",
+            ("retention", "retention_bytes", "retention_none"),
+        ),
         "GET /nodes": Operation("list_nodes", "List the cluster's machines", ("nodes", "nodes_alone")),
         "GET /cluster/join": Operation(
             "get_join_information", "Show what a machine needs to join the cluster", ("join", "join_data")

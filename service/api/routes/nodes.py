@@ -35,5 +35,6 @@ async def show_join_information(context: ContextDep, response: Response) -> Join
         versions=Versions.installed(),
         storage=str(settings.home),
         storage_marker=await run_in_threadpool(ensure_marker, settings.home),
+        bucket=settings.storage or None,
         data_dir=None if settings.data_dir is None else str(settings.data_dir),
     )

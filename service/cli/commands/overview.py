@@ -1,4 +1,4 @@
-"""Verbs that look at the service as a whole: `top` and `disk`."""
+"""Verbs that look at the service as a whole: `top`, `disk` and `retention`."""
 
 import sys
 import time
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from service.schemas.health import Readiness
     from service.schemas.jobs import JobView
 
-__all__ = ["disk", "top"]
+__all__ = ["disk", "retention", "top"]
 
 _MOST_JOBS = 200
 
@@ -181,3 +181,33 @@ def disk(home: HomeOption = None, url: UrlOption = None, as_json: JsonOption = F
             for job in found.jobs
         ]
         print_table(("job", "state", "size", "checkpoints", "film strips", "logs", "owner", "name"), jobs)
+
+
+def retention(
+    home: HomeOption = None,
+    url: UrlOption = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Remove it now; without this it is only shown.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which ended jobs are over a limit, and would be removed at the next sweep."""
+    with connect(home, url) as client:
+        found = client.retention(apply=apply)
+    if as_json:
+        print_model(found)
+        return
+    limits = found.limits
+    names = {"days": limits.days, "jobs": limits.jobs, "jobs of an owner": limits.jobs_per_owner}
+    sizes = {"in all": limits.bytes, "of an owner": limits.bytes_per_owner}
+    said = [f"{number:g} {name}" for name, number in names.items() if number]
+    said += [f"{format_bytes(size)} {name}" for name, size in sizes.items() if size]
+    typer.echo(f"limits on ended jobs: {', '.join(said) or 'none; SEQAE_MAX_ENDED_JOBS and others set some'}")
+    for report in found.reports[:1]:
+        what = f"{report.jobs} jobs, {format_bytes(report.bytes)}"
+        typer.echo(f"last removed at {format_time(report.at)}: {what}")
+    if found.removals:
+        done = "removed" if apply else "would be removed"
+        typer.echo(f"{done}: {found.jobs} jobs, {format_bytes(found.bytes)}\n")
+        rows = [(one.job, one.owner or "-", one.removed, format_bytes(one.bytes), one.why) for one in found.removals]
+        print_table(("job", "owner", "what", "size", "why"), rows)
+    else:
+        typer.echo("nothing is over a limit")

@@ -47,7 +47,8 @@ def up(
     """Start MLflow, Ray and the control plane, or whichever of them does not run."""
     from service.settings import Settings
 
-    Settings.from_environment()  # what the control plane would not start with is said before anything starts
+    # What the control plane would not start with is said before anything starts.
+    _check_storage(Settings.from_environment().storage)
     stack = _stack(
         home, data_dir, port, mlflow_port, ray_port, quiet=as_json, head_port=head_port, node_ip=_head_ip(head, node_ip)
     )
@@ -109,6 +110,18 @@ def demo(
     if as_json and shown.report is not None:
         typer.echo(shown.report.read_text(), nl=False)
     raise typer.Exit(code)
+
+
+def _check_storage(url: str) -> None:
+    """Asks the storage, if there is one, for all that the stack needs of it. Raises: Error, with what is missing."""
+    from jobs.errors import StorageRefused, StorageUnavailable
+    from jobs.storage.locations import check_storage, open_storage
+
+    if url:
+        try:
+            check_storage(open_storage(url))
+        except (StorageRefused, StorageUnavailable) as error:
+            raise Error(f"SEQAE_STORAGE: {error}") from error
 
 
 def _stack(

@@ -452,7 +452,7 @@ def test_a_chosen_size_scales_the_window_and_a_mean_lies_between() -> None:
     assert between["expected"] > 5
 
 
-@pytest.mark.parametrize("side", [10, 13, 16, 22, 26, 33])
+@pytest.mark.parametrize("side", [10, 13, 16, 22, 26, 30])
 def test_a_support_gives_the_window_the_objects_own_size_and_place(side: int) -> None:
     seeker = Seeker(config("seeker", sizes=(12, 20, 28), support=True))
     error = torch.zeros(1, 1, 64, 64)
@@ -463,7 +463,7 @@ def test_a_support_gives_the_window_the_objects_own_size_and_place(side: int) ->
     assert (window.x.item(), window.y.item()) == pytest.approx((29 + middle, 34 + middle), abs=1e-4)
 
 
-@pytest.mark.parametrize("side", [8, 36])
+@pytest.mark.parametrize("side", [8, 34])
 def test_no_object_is_far_smaller_or_larger_than_the_sizes(side: int) -> None:
     error = torch.zeros(1, 1, 64, 64)
     square(error, 32, 32, side)

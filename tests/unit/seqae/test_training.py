@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seqae.checkpoints.checkpoint import load_model
-from seqae.config import MnistScenesConfig, ModelConfig, TrainConfig
+from seqae.config import ImagesConfig, MnistScenesConfig, ModelConfig, TrainConfig
 from seqae.data.cache import Dataset
 from seqae.data.digits import bundled_digits
 from seqae.data.mnist_scenes import make_scenes
@@ -309,6 +309,29 @@ def test_epochs_that_do_not_divide_into_batches_run_into_each_other(
     assert [len(batch) for batch in spy(trainer).batches] == [5] * 6
     for first in range(0, 28, 7):
         assert sorted(order[first : first + 7]) == list(range(7))
+
+
+def _views(small_config: Make, seed: int = 0, start: int = 0, **how: Any) -> list[list[int]]:
+    """What a run without pasting sees of a folder's images, each growing to the right: their first pixel."""
+    alone = small_config(seed=seed, loss={"alpha_separation": 0, "alpha_location": 0})
+    config = alone.model_copy(update={"data": ImagesConfig(path="photos", **how)})
+    images = np.broadcast_to(np.arange(100, 128, dtype=np.uint8), (30, 1, 24, 28))
+    trainer = Trainer(config, Dataset(Scenes(images), Scenes(images), Scenes(images), "ramps", "", ""))
+    trainer.module = Spy(trainer.module)
+    trainer.iteration = start
+    losses(trainer)
+    return spy(trainer).batches
+
+
+def test_images_of_a_folder_are_varied_where_that_is_asked_for(small_config: Make) -> None:
+    assert _views(small_config) == [[100] * 5] * 6
+    flipped = _views(small_config, flip=True)
+    assert {pixel for batch in flipped for pixel in batch} == {100, 127}
+    cropped = _views(small_config, crop=0.5)
+    assert len({pixel for batch in cropped for pixel in batch}) > 5
+    assert _views(small_config, crop=0.5) == cropped
+    assert _views(small_config, crop=0.5, seed=1) != cropped
+    assert _views(small_config, crop=0.5, start=4) == cropped[4:], "a resumed run sees what it would have seen"
 
 
 def test_a_batch_may_be_larger_than_the_training_set(make: Callable[..., Trainer], small_config: Make) -> None:

@@ -105,6 +105,16 @@ ANSWERS: dict[type[Error], tuple[int, str, str]] = {
         "tracking-unavailable",
         "The tracking server did not answer, or answered with a failure of its own",
     ),
+    jobs.errors.StorageUnavailable: (
+        503,
+        "storage-unavailable",
+        "The object storage did not answer, or answered with a failure of its own",
+    ),
+    jobs.errors.StorageRefused: (
+        503,
+        "storage-refused",
+        "The object storage refuses: its bucket, credentials or permissions are not right",
+    ),
     jobs.errors.NoModel: (503, "no-model", "No registered model answers to what was asked for"),
     seqae.errors.Error: (500, "", "Root of every error that seqae raises on purpose"),
     seqae.errors.CheckpointError: (

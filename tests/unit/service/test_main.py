@@ -76,3 +76,14 @@ class _NoServer:
 
     def run(self) -> None:
         pass
+
+
+def test_a_storage_that_can_not_be_used_is_named_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SEQAE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SEQAE_STORAGE", f"file://{tmp_path}/file/below")
+    assert main() == 1
+    assert caplog.records[-1].message == "SEQAE_STORAGE: the folder can't be used: Not a directory"
+    assert not (tmp_path / "home" / "control" / "jobs.db").exists()

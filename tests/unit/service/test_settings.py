@@ -97,3 +97,17 @@ def test_a_variable_that_can_not_be_is_named_in_a_line(
     assert variable.lower() in message.lower() or variable.removeprefix("SEQAE_").lower() in message
     assert "\n" not in message
     assert value not in message
+
+
+def test_a_storage_is_an_address_without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert Settings().storage == ""
+    monkeypatch.setenv("SEQAE_STORAGE", "s3://bucket/prefix/")
+    settings = Settings()
+    assert settings.storage == "s3://bucket/prefix"
+    assert settings.copies_dir.parent == Path("/var/tmp")
+    monkeypatch.setenv("SEQAE_NODE_DIR", str(tmp_path))
+    assert Settings().copies_dir == tmp_path
+    monkeypatch.setenv("SEQAE_STORAGE", "s3://key:word@bucket")
+    with pytest.raises(Error, match=r"^SEQAE_STORAGE: .*credentials belong into the environment") as caught:
+        Settings.from_environment()
+    assert "word@" not in str(caught.value)

@@ -15,7 +15,7 @@ from jobs.telemetry.log_records import (
     TextFormatter,
     current_job,
     current_request,
-    current_trace,
+    current_traceparent,
     format_named,
     make_handler,
     without_secrets,
@@ -54,13 +54,13 @@ def test_a_line_is_an_object_with_what_is_known() -> None:
 
 
 def test_ids_of_request_job_and_trace_are_in_the_line() -> None:
-    tokens = current_request.set("r1"), current_job.set("j1"), current_trace.set("t1")
+    tokens = current_request.set("r1"), current_job.set("j1"), current_traceparent.set("00-t1-s1-01")
     try:
         fields = _fields(JsonFormatter(job_id="j2").format(_record("x")))
     finally:
         current_request.reset(tokens[0])
         current_job.reset(tokens[1])
-        current_trace.reset(tokens[2])
+        current_traceparent.reset(tokens[2])
     assert (fields["request_id"], fields["job_id"], fields["trace_id"]) == ("r1", "j1", "t1")
     assert _fields(JsonFormatter(job_id="j2").format(_record("x")))["job_id"] == "j2", "of the whole process"
 

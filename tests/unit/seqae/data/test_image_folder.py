@@ -180,6 +180,14 @@ def test_a_changed_folder_is_decoded_again(folder: Path) -> None:
     assert load(folder).checksum != before.checksum
 
 
+def test_how_training_varies_images_makes_no_other_cache(folder: Path) -> None:
+    whole = load(folder)
+    written = manifest(folder)
+    assert load(folder, crop=0.5, flip=True).checksum == whole.checksum
+    assert manifest(folder) == written
+    assert not {"crop", "flip"} & written["settings"]["data"].keys(), "caches of the release before are found again"
+
+
 def test_a_fingerprint_changes_with_every_file_that_is_written_again(tmp_path: Path) -> None:
     names = ["a.png", "b.png"]
     annotations = tmp_path / "instances.json"

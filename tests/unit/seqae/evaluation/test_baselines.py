@@ -140,6 +140,14 @@ def test_a_perfect_mask_scores_one(overlapping_scenes: Scenes) -> None:
     assert found.fg_ari.standard_error == 0
 
 
+def test_no_segment_at_all_scores_nothing(overlapping_scenes: Scenes) -> None:
+    for scenes in (overlapping_scenes, squares(3)):
+        found = score_segments(np.zeros(masks_of(scenes).shape, np.int32), scenes)
+        assert (found.fg_ari.mean, found.miou.mean, found.mbo.mean, found.count_accuracy_owned.mean) == (0, 0, 0, 0)
+        assert found.miou_whole is not None
+        assert found.miou_whole.mean == 0
+
+
 def test_images_without_masks_are_an_error() -> None:
     with pytest.raises(ValueError, match="no masks"):
         _components(Scenes(np.zeros((1, 1, 8, 8), np.uint8)))

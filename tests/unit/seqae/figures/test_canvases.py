@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from seqae.config import TrainConfig
 from seqae.data.cache import Dataset
@@ -12,6 +13,7 @@ from seqae.data.scenes import Scenes
 from seqae.errors import FigureError
 from seqae.evaluation.scores import score_owners, tabulate_owners
 from seqae.figures.canvases import from_background, from_nothing, reconstruct, single_steps
+from seqae.model import Output, SequentialAutoEncoder
 from seqae.rendering.panels import owner_colours, panel, to_bytes
 from seqae.segmentation.looks import look_again
 from seqae.segmentation.ownership import own_pixels
@@ -20,6 +22,15 @@ from tests.unit.seqae.figures.helpers import make_model, pixels
 
 Config = Callable[..., TrainConfig]
 Data = Callable[[TrainConfig], Dataset]
+
+
+def _looked(model: SequentialAutoEncoder, images: NDArray[np.uint8], output: Output) -> NDArray[np.uint8]:
+    """Owners [B, H, W] after looking again."""
+    image = intensities(images)
+    with torch.no_grad():
+        found = own_pixels(image, output, has_background=model.background is not None)
+        owners: NDArray[np.uint8] = look_again(model, image, output, found).owners.numpy()
+    return owners
 
 
 def test_many_digits_get_a_write_each_and_the_errors_are_the_models(small_config: Config, small_data: Data) -> None:
@@ -62,6 +73,15 @@ def test_each_step_has_a_row(small_config: Config, small_data: Data) -> None:
     assert figure.numbers["energy_2"] == pytest.approx(float(output.steps[1].write.square().sum()))
     assert figure.numbers["mse_3"] == pytest.approx(float(errors[3, 0]))
     assert figure.image.height == 18 + 4 + 3 * (128 + 4)
+    owners = _looked(model, image[None], output)[0]
+    assert [figure.numbers[f"pixels_{t}"] for t in (1, 2, 3)] == [(owners == t).sum() for t in (1, 2, 3)]
+    assert owners.any(), "a figure of no segments would show nothing"
+    width = panel(to_bytes(image / 255), 128).width
+    for t in (1, 2, 3):
+        top, left = 22 + (t - 1) * 132, -4 - width - 4 - width
+        shown = pixels(figure)[top : top + 128, left : left + width]
+        alone = np.asarray(panel(owner_colours(np.where(owners == t, owners, np.uint8(0))), 128))
+        np.testing.assert_array_equal(shown, alone)
 
 
 def test_background_comes_first_and_the_image_last(small_config: Config, small_data: Data) -> None:
@@ -74,6 +94,10 @@ def test_background_comes_first_and_the_image_last(small_config: Config, small_d
     width = panel(to_bytes(images[0] / 255), 128).width
     last = pixels(figure)[22 : 22 + 128, -4 - width : -4]
     np.testing.assert_array_equal(last, np.asarray(panel(to_bytes(images[0] / 255), 128)))
+    output, _ = reconstruct(model, images)
+    before = pixels(figure)[22 : 22 + 128, -8 - 2 * width : -8 - width]
+    segments = owner_colours(_looked(model, images, output)[0])
+    np.testing.assert_array_equal(before, np.asarray(panel(segments, 128)))
 
 
 def test_without_a_background_network_there_is_no_figure_10(small_config: Config, small_data: Data) -> None:

@@ -36,7 +36,7 @@ def colours(image: Image.Image) -> set[tuple[int, ...]]:
 def test_filmstrip_shows_the_input_and_every_canvas_in_order(made: Reconstruction) -> None:
     strip = filmstrip(made, scale=3)
     assert strip.mode == "RGB"
-    assert strip.size == (4 + 3 * (90 + 4), 4 + 60 + 16)
+    assert strip.size == (4 + 4 * (90 + 4), 4 + 60 + 16), "two canvases between the input and the segments"
     array = np.asarray(strip)
     panels = [array[4:64, 4 + at * 94 : 94 + at * 94] for at in range(3)]
     np.testing.assert_array_equal(panels[0], made.input.repeat(3, 0).repeat(3, 1).repeat(3, 2))
@@ -80,6 +80,31 @@ def test_colour_is_kept(made: Reconstruction) -> None:
     assert (250, 0, 0) in colours(strip)
 
 
+def _owned(made: Reconstruction) -> Reconstruction:
+    """The same with what its two writes own."""
+    owners = np.zeros((20, 30), np.uint8)
+    owners[4:8, 4:8], owners[12:16, 20:24] = 1, 2
+    return replace(made, owners=owners)
+
+
+def test_the_last_panel_of_a_strip_has_the_segments_in_their_steps_colours(made: Reconstruction) -> None:
+    segments = np.asarray(filmstrip(_owned(made), scale=3))[4:64, 4 + 3 * 94 :][:, :90]
+    assert segments[5 * 3, 5 * 3].tolist() == list(SKY)
+    assert segments[13 * 3, 22 * 3].tolist() == [230, 159, 0]
+    assert not segments[0, 0].any()
+    assert (segments != 0).any(axis=2).sum() == 9 * 2 * 16
+
+
+def test_an_animation_shows_the_segments_of_the_steps_so_far(made: Reconstruction) -> None:
+    shown = []
+    with Image.open(io.BytesIO(animation(_owned(made), scale=4))) as gif:
+        for at in range(3):
+            gif.seek(at)
+            segments = np.asarray(gif.convert("RGB")).astype(int)[4:84, 4 + 2 * 124 :][:, :120]
+            shown.append([bool(segments[row * 4, column * 4].sum() > 100) for row, column in ((5, 5), (13, 22))])
+    assert shown == [[False, False], [True, False], [True, True]]
+
+
 def test_captions_name_step_and_error(made: Reconstruction) -> None:
     other = replace(made, error=(0.05, 0.03, 0.001))
     one, two = (np.asarray(filmstrip(each)) for each in (made, other))
@@ -93,14 +118,14 @@ def test_animation_has_a_frame_per_step_and_repeats(made: Reconstruction) -> Non
         assert gif.format == "GIF"
         assert getattr(gif, "n_frames", 1) == 3
         assert gif.info["loop"] == 0
-        assert gif.size == (4 + 2 * (120 + 4), 4 + 80 + 16)
+        assert gif.size == (4 + 3 * (120 + 4), 4 + 80 + 16)
         shown = []
         for at in range(3):
             gif.seek(at)
             shown.append(gif.info["duration"])
         assert shown == [600, 600, 1800]
         last = np.asarray(gif.convert("RGB"))
-    assert abs(int(last[4 + 13 * 4, 4 + 124 + 22 * 4, 0]) - 100) < 12, "the last canvas, on the right"
+    assert abs(int(last[4 + 13 * 4, 4 + 124 + 22 * 4, 0]) - 100) < 12, "the last canvas, in the middle"
 
 
 @pytest.mark.parametrize("shape", [(6, 9), (6, 9, 1), (6, 9, 3)])

@@ -118,6 +118,7 @@ def test_a_searchs_journal_comes_before_its_trials(lab: ControlPlane, backup: Ba
     driver.beat()
     folder = driver.job_folder
     (folder.path / "optuna.journal").write_text('{"op_code": 4}\n{"op_c')
+    folder.answers.write_text('{"trial": 1}\n')
     for number in (0, 1):
         folder.trial(number).attempt(1).add_metrics(1, {"train/loss": 1.0}, now=0)
         folder.trial(number).attempt(2).add_metrics(1, {"train/loss": 1.0}, now=0)
@@ -129,7 +130,8 @@ def test_a_searchs_journal_comes_before_its_trials(lab: ControlPlane, backup: Ba
     archive = backup()
     found = [name.removeprefix(f"jobs/{job_id}/") for name in names(archive)]
     assert content(archive, f"jobs/{job_id}/optuna.journal") == b'{"op_code": 4}\n'
-    assert [name for name in found if "metrics" in name or "journal" in name] == [
+    assert [name for name in found if "metrics" in name or "journal" in name or "comparisons" in name] == [
+        "comparisons.jsonl",
         "optuna.journal",
         "trials/0/attempts/1/metrics.jsonl",
         "trials/1/seeds/1/attempts/1/metrics.jsonl",
@@ -137,6 +139,15 @@ def test_a_searchs_journal_comes_before_its_trials(lab: ControlPlane, backup: Ba
         "retrained/attempts/1/metrics.jsonl",
     ]
     assert not any("pkl" in name for name in found)
+
+
+def test_that_weights_to_start_from_are_there_is_copied_before_them(lab: ControlPlane, backup: Backup) -> None:
+    _, driver = lab.running()
+    driver.job_folder.start.mkdir()
+    (driver.job_folder.start / "model.safetensors").write_text("weights")
+    (driver.job_folder.path / "start.json").write_text("{}")
+    found = [name.rpartition("/")[2] for name in names(backup())]
+    assert found.index("start.json") < found.index("model.safetensors")
 
 
 def test_links_and_files_of_others_are_not_followed(lab: ControlPlane, backup: Backup, tmp_path: Path) -> None:

@@ -123,3 +123,14 @@ def test_a_data_folder_has_to_be_there(ticket: JoinTicket, tmp_path: Path) -> No
     check_folders(ticket.model_copy(update={"data_dir": str(tmp_path)}))
     with pytest.raises(StackError, match="pictures is not here"):
         check_folders(ticket.model_copy(update={"data_dir": str(tmp_path / "pictures")}))
+
+
+def test_with_a_bucket_no_folder_is_shared_but_the_bucket_must_work(tmp_path: Path) -> None:
+    bucket = f"file://{tmp_path}/objects"
+    ticket = make_ticket(tmp_path).model_copy(update={"storage": str(tmp_path / "not here"), "bucket": bucket})
+    check_folders(ticket)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StackError, match="the folder can't be used"):
+        check_folders(ticket.model_copy(update={"bucket": f"file://{tmp_path}/file/below"}))
+    with pytest.raises(StackError, match="data folder"):
+        check_folders(ticket.model_copy(update={"data_dir": str(tmp_path / "none")}))

@@ -63,6 +63,8 @@ EXPECTED: dict[str, Scope | str] = {
     "POST /models/{name}:rollback": Scope.PROMOTE,
     "POST /models:rollback": Scope.PROMOTE,
     "GET /disk": Scope.READ,
+    "GET /retention": Scope.ADMIN,
+    "POST /retention:apply": Scope.ADMIN,
     "GET /nodes": Scope.READ,
     "GET /cluster/join": Scope.ADMIN,
     "GET /metrics": Scope.READ,

@@ -1,4 +1,4 @@
-"""`top` and `disk`, against a service that is a function."""
+"""`top`, `disk` and `retention`, against a service that is a function."""
 
 import json
 
@@ -7,7 +7,16 @@ import pytest
 from service.cli.commands.overview import _show_live
 from service.client import Client
 from service.job_state import State
-from service.schemas.disk import DiskPart, DiskView, JobDisk, OwnerDisk
+from service.schemas.disk import (
+    DiskPart,
+    DiskView,
+    JobDisk,
+    OwnerDisk,
+    RetentionLimits,
+    RetentionRemoval,
+    RetentionReport,
+    RetentionView,
+)
 from service.schemas.health import PartStatus, Readiness
 from service.schemas.jobs import JobView, ProgressView
 from tests.unit.service.cli.conftest import AT, FakeService, Run, as_json, make_job, unknown, waiting
@@ -96,3 +105,29 @@ def test_who_uses_the_disk(run: Run, service: FakeService) -> None:
     assert "1.5 MB  1.0 GB  7" in printed
     assert make_job(1).id in printed
     assert json.loads(run("disk", "--json").stdout)["owners"][0]["owner"] == "ann"
+
+
+def test_what_is_over_a_limit(run: Run, service: FakeService) -> None:
+    limits = RetentionLimits(days=0, jobs=0, jobs_per_owner=5, bytes=10**9, bytes_per_owner=0)
+    removal = RetentionRemoval(job=make_job(1).id, owner="ann", removed="job", bytes=2_000_000, why="over the limit: x")
+    report = RetentionReport(at=AT, jobs=3, bytes=5, removals=())
+    view = RetentionView(limits=limits, removals=(removal,), jobs=1, bytes=2_000_000, reports=(report,))
+    service.answers["GET /retention"] = lambda _: as_json(view)
+    printed = run("retention").stdout
+    assert "limits on ended jobs: 5 jobs of an owner, 1.0 GB in all" in printed
+    assert "last removed at" in printed
+    assert "would be removed: 1 jobs, 2.0 MB" in printed
+    assert "over the limit: x" in printed
+    assert json.loads(run("retention", "--json").stdout)["removals"][0]["owner"] == "ann"
+    service.answers["GET /retention"] = unknown
+    service.answers["POST /retention:apply"] = lambda _: as_json(view)
+    assert "\nremoved: 1 jobs" in run("retention", "--apply").stdout
+
+
+def test_without_limits_it_is_said_how_to_set_some(run: Run, service: FakeService) -> None:
+    none = RetentionLimits(days=0, jobs=0, jobs_per_owner=0, bytes=0, bytes_per_owner=0)
+    view = RetentionView(limits=none, removals=(), jobs=0, bytes=0, reports=())
+    service.answers["GET /retention"] = lambda _: as_json(view)
+    printed = run("retention").stdout
+    assert "none; SEQAE_MAX_ENDED_JOBS" in printed
+    assert "nothing is over a limit" in printed
