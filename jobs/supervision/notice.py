@@ -26,10 +26,13 @@ _sigterm = threading.Event()
 
 
 def install_sigterm_handler() -> None:
-    """Makes SIGTERM a notice in place of this process's end; call it in the main thread.
+    """Makes SIGTERM a notice in place of this process's end; call it in the main thread, elsewhere it does nothing.
 
     A second one ends the process as it would have done.
     """
+    if threading.current_thread() is not threading.main_thread():
+        logger.warning("SIGTERM ends this process at once: its handler can be set in the main thread only")
+        return
     before = signal.getsignal(signal.SIGTERM)
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -75,16 +78,28 @@ def watch_notices(
         notice: where the reason is written, before the call.
         interval: seconds between two looks.
     """
+    failing: set[int] = set()
+
+    def ask(number: int) -> str | None:
+        try:
+            reason = sources[number]()
+        except Exception as error:  # noqa: BLE001 -- a head that is away must not keep SIGTERM from being seen
+            if number not in failing:
+                logger.warning("a source of notices does not answer: %s: %s", type(error).__name__, error)
+            failing.add(number)
+            return None
+        failing.discard(number)
+        return reason
 
     def look() -> None:
         if notice.reason is not None:
             return
-        for source in sources:
-            reason = source()
+        for number in range(len(sources)):
+            reason = ask(number)
             if reason is not None:
                 logger.warning("this worker must go: %s", reason)
                 notice.reason = reason
                 on_notice()
                 return
 
-    return PeriodicThread("notices", interval, look, expected_errors=(RuntimeError, OSError))
+    return PeriodicThread("notices", interval, look)

@@ -116,6 +116,26 @@ def test_cancel_before_training_starts(services: Services, tiny: dict[str, Any])
 
 
 @pytest.mark.slow
+def test_sigterm_to_a_worker_ends_the_attempt_with_a_checkpoint_of_its_last_iteration(
+    services: Services, tiny: dict[str, Any]
+) -> None:
+    job = services.job("job_notice", _long(tiny, workers=2))
+    job.start()
+    job.wait_for_iteration(20)
+    workers = [actor for actor in services.actors() if "TrainWorker" in actor["class_name"]]
+    psutil.Process(workers[1]["pid"]).terminate()
+    job.wait()
+    attempt = job.folder.attempt(1)
+    result = attempt.read_result()
+    assert result is not None
+    assert result.error is not None
+    assert result.error.error_class is ErrorClass.PREEMPTED
+    assert "SIGTERM" in result.error.message
+    assert attempt.checkpoint_steps()[-1] >= max(_losses(job.folder)), "no iteration is repeated"
+    assert NoteKind.WORKERS_LOST not in [note.kind for note in attempt.notes()]
+
+
+@pytest.mark.slow
 def test_an_elastic_run_goes_on_with_fewer_workers(services: Services, tiny: dict[str, Any]) -> None:
     """Another job holds all but one of the cluster's cores at first."""
     room = int(services.launcher.capacity().cpus)

@@ -12,7 +12,7 @@ import pytest
 import torch.distributed as dist
 
 from jobs.directory.layout import JobFolder
-from jobs.directory.records import Control, Outcome
+from jobs.directory.records import Control, Outcome, Phase
 from jobs.error_classes import classify
 from jobs.errors import ErrorClass, PreemptedError
 from jobs.specs import TrainSpec
@@ -45,9 +45,12 @@ def test_the_first_notice_is_told_once() -> None:
     assert len(asked) == 3
 
 
-def test_a_source_that_fails_is_asked_again() -> None:
-    answers = iter([RuntimeError("the cluster does not answer"), None, "drained"])
-    seen = threading.Event()
+def test_a_source_that_fails_is_asked_again_told_of_once_and_keeps_none_from_being_seen(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answers = iter([ValueError("the head is away"), ValueError("the head is away"), None, "drained"])
+    asked: list[str] = []
+    notice, seen = Notice(), threading.Event()
 
     def source() -> str | None:
         answer = next(answers)
@@ -55,10 +58,21 @@ def test_a_source_that_fails_is_asked_again() -> None:
             raise answer
         return answer
 
-    watch = watch_notices([source], seen.set, Notice(), interval=0.001)
+    watch = watch_notices([source, lambda: asked.append("second")], seen.set, notice, interval=0.001)
     watch.start()
     assert seen.wait(LIMIT)
     watch.stop(LIMIT)
+    assert notice.reason == "drained"
+    assert len(asked) == 3
+    assert caplog.text.count("the head is away") == 1
+
+
+def test_outside_the_main_thread_sigterm_stays_what_it_was() -> None:
+    usual = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=install_sigterm_handler)
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) is usual
 
 
 def test_sigterm_is_a_notice_and_a_second_one_what_it_was() -> None:
@@ -108,7 +122,8 @@ def test_sigterm_to_one_of_three_processes_loses_no_iteration(
         process.start()
     attempt = folder.attempt(1)
     deadline = time.monotonic() + 120
-    while (progress := attempt.read_progress()) is None or progress.iteration < 3:
+    # While it makes the data, iterations are images.
+    while (at := attempt.read_progress()) is None or at.phase is not Phase.TRAINING or at.iteration < 3:
         assert time.monotonic() < deadline
         assert all(process.is_alive() for process in processes)
         time.sleep(0.01)

@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from ray.exceptions import RayActorError
 from ray.train import TrainingFailedError
+from ray.train.torch import TorchConfig
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
@@ -24,7 +26,7 @@ from jobs.storage.attempt_claim import AttemptClaim
 from jobs.storage.driver_storage import DriverStorage
 from jobs.storage.folder import FolderStore
 from jobs.telemetry.tracing import Tracing
-from jobs.training.ray_fit import _cause_of, run_worker, train_traced
+from jobs.training.ray_fit import _cause_of, _process_group, run_worker, train_traced
 from jobs.training.worker import DistributedContext, TrainingTask
 from seqae.errors import DataError, DivergedError
 
@@ -57,6 +59,14 @@ def test_the_workers_own_error_counts_before_the_connections_it_broke(
 
 def test_a_lost_controller_is_like_lost_workers() -> None:
     assert isinstance(_cause_of(ControllerError(RayActorError())), WorkersLostError)
+
+
+def test_the_process_groups_set_up_travels_to_the_cluster_and_is_rays_own_otherwise() -> None:
+    """Ray pickles it by value; that SIGTERM becomes a notice in the workers is tested on a real cluster."""
+    made = ray.cloudpickle.loads(ray.cloudpickle.dumps(_process_group("gloo")))
+    assert made.backend == "gloo"
+    assert isinstance(made, TorchConfig)
+    assert issubclass(made.backend_cls, TorchConfig().backend_cls)
 
 
 @pytest.fixture
