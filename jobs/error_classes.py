@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.directory.records import Failure
@@ -53,6 +54,53 @@ _CONNECTION_TYPES = (
 )
 
 
+@dataclass(frozen=True)
+class _GpuFault:
+    """A fault of CUDA or NCCL that its own text explains badly."""
+
+    signs: tuple[str, ...]
+    """Parts of the text by which it is known."""
+    explanation: str
+    is_permanent: bool = False
+    """Whether the next attempt would meet it again."""
+
+
+_GPU_FAULTS = (
+    _GpuFault(
+        ("driver version is insufficient", "NVIDIA driver on your system is too old"),
+        "the machine's NVIDIA driver is older than this PyTorch needs: update it",
+        is_permanent=True,
+    ),
+    _GpuFault(
+        ("No CUDA GPUs are available", "no CUDA-capable device", "Found no NVIDIA driver"),
+        "the worker sees no GPU: the machine has no driver, or the container was given none",
+        is_permanent=True,
+    ),
+    _GpuFault(
+        ("Duplicate GPU detected", "ncclInvalidUsage", "invalid usage"),
+        "two workers share a GPU, which NCCL refuses: give each worker a whole one",
+        is_permanent=True,
+    ),
+    _GpuFault(
+        ("Watchdog caught collective operation timeout",),
+        "a worker did not come to the same step in time: it hangs, or its machine is gone",
+    ),
+    _GpuFault(
+        ("ncclRemoteError", "remote process exited or there was a network error"),
+        "another worker ended, or the network between the machines failed: see that one's log",
+    ),
+    _GpuFault(
+        ("ncclSystemError", "unhandled system error"),
+        "the workers can't reach each other: a firewall between the machines, the wrong interface "
+        "(NCCL_SOCKET_IFNAME), or a container with too little /dev/shm",
+    ),
+    _GpuFault(
+        ("ncclUnhandledCudaError", "unhandled cuda error"),
+        "a GPU failed under NCCL: `nvidia-smi` and the kernel's log (Xid) on that machine say how",
+    ),
+)
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an exception, or what caused it, says that no more can be written."""
     return any(
@@ -100,7 +148,15 @@ def classify(error: BaseException) -> Failure:
     Args:
         error: what the attempt raised.
     """
-    return Failure(error_class=_class_of(error), message=f"{type(error).__name__}: {error}"[:4000])
+    fault = _gpu_fault(error)
+    hint = f" ({fault.explanation})" if fault else ""
+    first, newline, rest = str(error).partition("\n")
+    return Failure(error_class=_class_of(error), message=f"{type(error).__name__}: {first}{hint}{newline}{rest}"[:4000])
+
+
+def _gpu_fault(error: BaseException) -> _GpuFault | None:
+    text = str(error)
+    return next((fault for fault in _GPU_FAULTS if any(sign in text for sign in fault.signs)), None)
 
 
 def _class_of(error: BaseException) -> ErrorClass:
@@ -114,6 +170,9 @@ def _class_of(error: BaseException) -> ErrorClass:
         return ErrorClass.DISK_FULL
     if is_out_of_memory(error):
         return ErrorClass.OUT_OF_MEMORY
+    fault = _gpu_fault(error)
+    if fault is not None and fault.is_permanent:
+        return ErrorClass.INTERNAL
     if _is_lost_connection(error):
         return ErrorClass.INFRASTRUCTURE
     return ErrorClass.INTERNAL

@@ -124,7 +124,7 @@ class Submission:
 
     job_id: str
     attempt: int
-    kind: Literal["train", "tune", "figure", "evaluate"]
+    kind: Literal["train", "tune", "figure", "evaluate", "verify"]
     job_dir: Path
     """The job's folder, absolute, the same on every machine."""
     environment: Mapping[str, str] = field(default_factory=dict)

@@ -34,6 +34,7 @@ __all__ = [
     "SelectionMetric",
     "TrainSpec",
     "TuneSpec",
+    "VerifySpec",
     "WorkerRange",
     "job_spec",
     "makes_model",
@@ -426,6 +427,35 @@ class EvaluateSpec(Config):
         return ScalingConfig()
 
 
+class VerifySpec(Config):
+    """A job that trains a part of a training run again and compares it with what was logged."""
+
+    kind: Literal["verify"]
+    """What the job does: it verifies."""
+
+    name: Name
+    """What people call the job; it need not be unique."""
+
+    job: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")
+    """The training run, by its id."""
+
+    start: int | None = Field(None, ge=0, le=2**31 - 1)
+    """Iteration to begin at, or at the newest checkpoint before it; 0 is the start of the run. Left out: the newest
+    checkpoint that has as many logged reports after it as are compared."""
+
+    reports: int = Field(3, ge=1, le=100_000)
+    """How many logged reports are compared."""
+
+    tolerance: float = Field(0.01, ge=1e-9, le=1e6)
+    """Largest relative deviation of a number that counts as the same. On the machine that trained, the same number of
+    workers gives the same bits; elsewhere, roundings grow from step to step."""
+
+    @property
+    def scaling(self) -> ScalingConfig:
+        """What it asks of the cluster: its driver trains, on one core."""
+        return ScalingConfig()
+
+
 def named_model(selector: str) -> str | None:
     """The registered model that a selector names; None where it is a job's id, a folder, or of the default model."""
     name = re.fullmatch(rf"({_MODEL_NAME})(?:@[a-z]+|/[0-9]+)?", selector)
@@ -460,11 +490,12 @@ JobSpec = Annotated[
     Annotated[TrainSpec, Tag("train")]
     | Annotated[TuneSpec, Tag("tune")]
     | Annotated[FigureSpec, Tag("figure")]
-    | Annotated[EvaluateSpec, Tag("evaluate")],
+    | Annotated[EvaluateSpec, Tag("evaluate")]
+    | Annotated[VerifySpec, Tag("verify")],
     Discriminator(_kind),
 ]
 
-AnySpec = TrainSpec | TuneSpec | FigureSpec | EvaluateSpec
+AnySpec = TrainSpec | TuneSpec | FigureSpec | EvaluateSpec | VerifySpec
 """A spec that was parsed."""
 
 job_spec: TypeAdapter[AnySpec] = TypeAdapter(JobSpec)

@@ -193,7 +193,7 @@ class Trainer:
         steps, started = 0, time.perf_counter()
         self._gradients.take_seconds()
         while self.iteration < self.iterations and not self._stop_agreed:
-            norm = self.train_step()
+            _, norm = self.train_step()
             steps += 1
             last = self.iteration == self.iterations
             due = last or self.iteration % schedule.checkpoint_every == 0
@@ -218,11 +218,11 @@ class Trainer:
         """
         self._stop_wanted = True
 
-    def train_step(self) -> Tensor:
+    def train_step(self) -> tuple[Tensor, Tensor]:
         """One optimizer step; every worker computes its share of the batch.
 
         Returns:
-            The gradient's norm before clipping.
+            The whole batch's `Losses` as one tensor, and the gradient's norm before clipping.
         """
         schedule = self.config.schedule
         batch = self._order.batch(self.iteration, schedule.batch_size)
@@ -252,7 +252,7 @@ class Trainer:
         self.scheduler.step()
         self.iteration += 1
         self._losses.append(losses)
-        return norm
+        return losses, norm
 
     def _loads(self, steps: int) -> tuple[WorkerLoad, ...]:
         """What the newest steps cost each worker; every worker calls it at the same iteration."""

@@ -11,7 +11,7 @@ import yaml
 
 from jobs.interfaces import RunDetails
 from jobs.search.space import domains_of
-from jobs.specs import AnySpec, TrainSpec, TuneSpec, model_name, named_model
+from jobs.specs import AnySpec, TrainSpec, TuneSpec, VerifySpec, model_name, named_model
 
 __all__ = ["SEARCH", "changed_params", "provenance", "run_details", "to_yaml"]
 
@@ -77,10 +77,10 @@ def to_yaml(value: object) -> str:
 
 
 def _model_of(spec: AnySpec) -> str | None:
-    """The registered model that a job is about; None where only the registry knows."""
+    """The registered model that a job is about; None where only the registry knows, or there is none."""
     if isinstance(spec, TrainSpec | TuneSpec):
         return model_name(spec)
-    return named_model(spec.model)
+    return None if isinstance(spec, VerifySpec) else named_model(spec.model)
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:

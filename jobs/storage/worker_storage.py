@@ -26,6 +26,7 @@ from jobs.storage.job_objects import (
     DRIVER_FILES,
     DRIVER_MARK,
     NOTES,
+    PROGRESS,
     WORKER_MARK,
     WORKER_NOTES,
     FileKind,
@@ -66,7 +67,9 @@ class WorkerStorage:
         self._claim = AttemptClaim(store, self._prefix, attempt)
         self._uploader = JobUploader(store, self._prefix, folder, self._claim.check, self._owns)
         self._uploader.rename = {self._own + NOTES: self._own + WORKER_NOTES}
-        self._exchanges = PeriodicThread("storage-worker", _INTERVAL, self._exchange, expected_errors=_OUTAGES)
+        # A large checkpoint on its way must not hold up the heartbeat.
+        self._beats = PeriodicThread("storage-heartbeat", _INTERVAL, self._exchange, expected_errors=_OUTAGES)
+        self._uploads = PeriodicThread("storage-upload", _INTERVAL, self._upload, expected_errors=_OUTAGES)
 
     @classmethod
     def of_environment(cls, folder: Path, attempt: int) -> "WorkerStorage | None":
@@ -120,7 +123,8 @@ class WorkerStorage:
             retry_until(deadline, self._download)
             retry_until(deadline, self._exchange_control)
         if writes:
-            self._exchanges.start()
+            self._beats.start()
+            self._uploads.start()
 
     def fetch(self, path: Path) -> None:
         """Waits until a checkpoint that rank 0 has on its machine, or a file of the driver, is on this one.
@@ -149,8 +153,11 @@ class WorkerStorage:
             FencedError: a newer attempt exists.
             StorageUnavailable, StorageRefused: the rest is not in the storage.
         """
-        self._exchanges.stop(seconds)
-        retry_until(time.monotonic() + seconds, self._uploader.upload)
+        deadline = time.monotonic() + seconds
+        self._beats.request_stop()
+        if not self._uploads.stop(seconds):
+            raise StorageUnavailable(f"an upload takes longer than {seconds:g} s")
+        retry_until(deadline, self._uploader.upload)
 
     def _owns(self, path: str) -> bool:
         """Whether rank 0 writes a file: those of this attempt that are not the driver's; and it prunes checkpoints."""
@@ -181,6 +188,9 @@ class WorkerStorage:
 
     def _exchange(self) -> None:
         self._exchange_control()
+        self._uploader.upload_file(f"{self._own}{PROGRESS}")
+
+    def _upload(self) -> None:
         try:
             self._uploader.upload()
         except FencedError as error:

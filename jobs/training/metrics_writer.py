@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import psutil
 
@@ -11,6 +11,7 @@ from jobs.directory.files import write_atomically
 from jobs.directory.layout import AttemptFolder, JobFolder
 from jobs.directory.records import Phase, Progress
 from jobs.evaluation.film_strips import film_strips
+from jobs.supervision.gpus import GpuReading, gpu_row
 from jobs.training.log_lines import describe_metrics, describe_report
 from seqae.evaluation.evaluate import Evaluation
 from seqae.evaluation.names import with_split
@@ -18,7 +19,7 @@ from seqae.optimization import progress as reports
 from seqae.reconstructor import Reconstructor
 from seqae.training import Trainer
 
-__all__ = ["MetricsWriter"]
+__all__ = ["MetricsWriter", "training_row"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,16 +73,17 @@ class MetricsWriter:
             # MLflow's slider stands at 0 when its page opens, and shows no other picture until it is moved.
             self._write_film_strips(trainer)
 
-    def write_progress(self, report: reports.Progress, log_every: int) -> None:
+    def write_progress(self, report: reports.Progress, log_every: int, gpus: Sequence[GpuReading | None] = ()) -> None:
         """Writes a report of the trainer: the heartbeat, and now and then a row of metrics.
 
         Args:
             report: of one iteration.
             log_every: iterations between two rows, in a run that is not too long for that.
+            gpus: what the workers' GPUs say of themselves, by rank.
         """
         stride = max(1, report.iterations // (_MAX_ROWS * log_every)) * log_every
         if report.iteration % stride == 0 or report.iteration == report.iterations:
-            self._add_row(report.iteration, _training_row(report) | _system_row(self._device))
+            self._add_row(report.iteration, training_row(report) | _system_row(self._device) | gpu_row(gpus))
             logger.info("%s%s", self._label, describe_report(report))
         if self._epoch is not None and int(report.epoch) > self._epoch:
             self._close_epoch(self._epoch)
@@ -158,7 +160,8 @@ class MetricsWriter:
         self._written_at = time.monotonic()
 
 
-def _training_row(report: reports.Progress) -> dict[str, float]:
+def training_row(report: reports.Progress) -> dict[str, float]:
+    """A report's numbers by the names of metrics."""
     return {
         "train/loss": report.loss,
         "train/region_loss": report.region,
@@ -175,7 +178,7 @@ def _training_row(report: reports.Progress) -> dict[str, float]:
 
 
 def _system_row(device: str) -> dict[str, float]:
-    """This machine's load, by the names under which MLflow shows system metrics; of GPUs the one that trains."""
+    """This machine's load, by the names under which MLflow shows system metrics; of GPUs this worker's memory."""
     memory = psutil.virtual_memory()
     row = {
         "system/cpu_utilization_percentage": psutil.cpu_percent(),

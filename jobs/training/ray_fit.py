@@ -15,10 +15,10 @@ from jobs.error_classes import classify, out_of_memory_kills
 from jobs.errors import ErrorClass, FencedError, FolderError, OutOfMemoryError, WorkersLostError
 from jobs.specs import ScalingConfig, WorkerRange
 from jobs.storage.worker_storage import WorkerStorage
+from jobs.supervision.notice import NoticeSource, drain_notice, install_sigterm_handler, sigterm_notice
 from jobs.telemetry.log_records import current_traceparent
 from jobs.telemetry.tracing import Tracing, tracing_of_job
 from jobs.training.log_lines import log_to_standard_error
-from jobs.training.notice import NoticeSource, drain_notice, install_sigterm_handler, sigterm_notice
 from jobs.training.worker import DistributedContext, TrainingTask, train
 from seqae.errors import Error
 
@@ -29,8 +29,8 @@ __all__ = ["fit", "run_worker", "train_traced"]
 
 logger = logging.getLogger(__name__)
 
-_LAST_SECONDS = 5.0
-"""So long a storage is asked to take what a worker has written that fails."""
+_LAST_SECONDS = 30.0
+"""So long a storage is asked to take what a worker has written that fails, or whose machine is taken away."""
 
 _MAX_RESTARTS = 3
 """So often the workers are started again without a new checkpoint in between."""

@@ -14,13 +14,14 @@ from jobs.directory.records import NoteKind, Outcome, Result, Want
 from jobs.errors import FencedError, PreemptedError
 from jobs.specs import SelectionMetric, TrainSpec, model_name
 from jobs.storage.data_sets import load_data
+from jobs.supervision.divergence import MOST_HALVINGS, last_step_before_rise
+from jobs.supervision.gpus import GpuReading, GpuSensor, GpuWatch, find_sensor, pack, unpack
+from jobs.supervision.notice import Notice, NoticeSource, watch_notices
+from jobs.supervision.worker_loads import LoadWatch
 from jobs.training.checkpoints import CheckpointManager
 from jobs.training.data_record import write_data_record
-from jobs.training.divergence import MOST_HALVINGS, last_step_before_rise
 from jobs.training.final_test import evaluate_on_test, write_report
 from jobs.training.metrics_writer import MetricsWriter
-from jobs.training.notice import Notice, NoticeSource, watch_notices
-from jobs.training.worker_loads import LoadWatch
 from seqae.checkpoints.manifest import verify
 from seqae.compute.cpu_threads import set_threads
 from seqae.config import TrainConfig
@@ -56,12 +57,12 @@ class TrainingTask:
     """Whether the best checkpoint is evaluated on the test images at the end; of a search only the winner is."""
     other_settings: bool = False
     """Whether it may go on from a model that was trained with other loss weights and another learning rate."""
-    start: Path | None = None
-    """Checkpoint whose weights it starts from while it has none of its own; it must not change. None: from the seed."""
     heals_divergence: bool = True
     """Whether a run that has diverged goes on with half the learning rate; a trial of a search must train with its."""
     pieces: int = 1
     """In so many each worker computes its share of a batch; more where memory runs out."""
+    start: Path | None = None
+    """Checkpoint whose weights it starts from while it has none of its own; it must not change. None: from the seed."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ def _follow(
 ) -> Want:
     """Runs a trainer to its end, or until it is to stop; what was wanted then."""
     notice = Notice()
+    sensor = find_sensor(distributed.device, _uuid_of)
     watch = watch_notices(notices, trainer.request_stop, notice)
     watch.start()
     try:
@@ -154,8 +156,9 @@ def _follow(
                 evaluated = True
                 continue
             want = _agreed_want(rank_zero, distributed, task.attempt)
+            gpus = _gathered_readings(sensor, distributed)
             if rank_zero:
-                rank_zero.write(event, trainer, want)
+                rank_zero.write(event, trainer, want, gpus)
             if want is not Want.RUN:
                 return want
             if evaluated and on_evaluation is not None:
@@ -210,7 +213,7 @@ class _RankZero:
         self._tests = task.tests
         self._model_name = model_name(spec)
         self._spec = spec
-        self._loads = LoadWatch([])
+        self._loads, self._gpus = LoadWatch([]), GpuWatch([])
         self.checkpoints.check_fence()
         self.checkpoints.remove_unfinished()
 
@@ -225,7 +228,7 @@ class _RankZero:
         if trainer.iteration > 0:
             text = f"from iteration {trainer.iteration} of {trainer.iterations}"
             self.attempt.add_note(NoteKind.RESUMED, text)
-        self._loads = LoadWatch(nodes, pieces)
+        self._loads, self._gpus = LoadWatch(nodes, pieces), GpuWatch(nodes)
         write_data_record(self.attempt, trainer.data, self._spec.data)
         self.metrics_writer.write_start(trainer)
 
@@ -234,11 +237,11 @@ class _RankZero:
         control = self.folder.read_control()
         return _FENCED if control.fences(self.attempt.number) else _WANTS.index(control.want)
 
-    def write(self, report: Progress, trainer: Trainer, want: Want) -> None:
+    def write(self, report: Progress, trainer: Trainer, want: Want, gpus: Sequence[GpuReading | None]) -> None:
         """Writes a report of the trainer, and a checkpoint when one is due, a pause is wanted, or a worker must go."""
         # Rows before the checkpoint: what a resumed run would not repeat must be written already.
-        self.metrics_writer.write_progress(report, trainer.config.schedule.log_every)
-        for remark in self._loads.look(report.workers):
+        self.metrics_writer.write_progress(report, trainer.config.schedule.log_every, gpus)
+        for remark in [*self._loads.look(report.workers), *self._gpus.look(gpus)]:
             logger.warning("%s", remark.text)
             self.attempt.add_note(remark.kind, remark.text)
         if report.checkpoint_due or report.stopping or want is Want.PAUSE:
@@ -322,6 +325,21 @@ def _gathered(distributed: DistributedContext, text: str) -> list[str]:
     if distributed.world > 1:
         dist.all_gather_object(found, text)
     return found
+
+
+def _uuid_of(device: str) -> str:
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+
+
+def _gathered_readings(sensor: GpuSensor | None, distributed: DistributedContext) -> list[GpuReading | None]:
+    """What the workers' GPUs say of themselves, by rank; empty where they train on CPUs."""
+    if not distributed.device.startswith("cuda"):
+        return []
+    table = torch.zeros(distributed.world, 6, dtype=torch.float64, device=distributed.device)
+    table[distributed.rank] = torch.tensor(pack(sensor.read() if sensor else None), dtype=torch.float64)
+    if distributed.world > 1:
+        dist.all_reduce(table)
+    return [unpack(row) for row in table.tolist()]
 
 
 def _agreed_want(rank_zero: _RankZero | None, distributed: DistributedContext, attempt: int) -> Want:

@@ -149,7 +149,7 @@ def _standing(spec: TuneSpec, rows: Mapping[int, TrialRow], best: TrialRow) -> l
     (metric, *others) = spec.goals
     succeeded = [row for row in rows.values() if row.state is TrialState.SUCCEEDED]
     whole = [row.metrics[metric] for row in succeeded if metric in row.metrics]
-    if len(whole) > 1 and not others:
+    if len(whole) > 1 and not others and not spec.is_by_eye:
         told.append(f"The median of the {len(whole)} trials that trained to the end is {_number(median(whole))}.")
     stopped = states.count(TrialState.STOPPED)
     failed = [row for row in rows.values() if row.state is TrialState.FAILED]

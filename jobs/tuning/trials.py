@@ -168,9 +168,10 @@ def front(spec: TuneSpec, rows: Mapping[int, TrialRow]) -> list[TrialRow]:
     usable = [row for row in rows.values() if row.state.has_model and all(name in row.metrics for name in spec.goals)]
     candidates = [row for row in usable if is_feasible(spec, row)] or usable
     costs = {row.trial: _costs(spec, row) for row in candidates}
-    found = [row for row in candidates if not any(_dominates(other, costs[row.trial]) for other in costs.values())]
-    found.sort(key=lambda row: (costs[row.trial], row.trial))
-    return found[:1] if len(spec.goals) == 1 else found
+    ranked = sorted(candidates, key=lambda row: (costs[row.trial], row.trial))
+    if len(spec.goals) == 1:
+        return ranked[:1]
+    return [row for row in ranked if not any(_dominates(other, costs[row.trial]) for other in costs.values())]
 
 
 def knee(spec: TuneSpec, best: list[TrialRow]) -> TrialRow:

@@ -65,6 +65,11 @@ SPECS: dict[str, Example] = {
             "figures": [6, 7],
         },
     },
+    "verify": {
+        "summary": "Verify a training run",
+        "description": "Trains a part of it again, and compares that with what was logged.",
+        "value": {"kind": "verify", "name": "verification", "job": "job_0a1b2c3d4e5f", "reports": 5},
+    },
     "figure": {
         "summary": "Make a figure of the paper",
         "description": "Figure 6 of the paper, with the model that is served.",

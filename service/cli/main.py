@@ -55,8 +55,8 @@ _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Access": (access.token, access.audit),
     "Safety": (backup.backup, backup.restore, overview.retention),
     "Models": (
-        *(models.models, models.promote, models.rollback, models.reconstruct, models.evaluate, figure.figure),
-        bench.bench,
+        *(models.models, models.promote, models.rollback, models.reconstruct, models.evaluate, models.verify),
+        *(figure.figure, bench.bench),
     ),
 }
 """The verbs, in the order in which help lists them."""

@@ -30,6 +30,8 @@ class JobStatistics:
     """Jobs in each state, ended ones too; every state of this release has its number."""
     by_owner: Mapping[tuple[str, State], int]
     """Jobs that have not ended, by owner and state; further owners together under `OTHER_OWNERS`."""
+    queued_since: Mapping[str, datetime]
+    """By owner of those, since when the job waits that has waited longest in the queue."""
     oldest_queued: datetime | None
     """Since when the job waits that has waited longest in the queue; None: the queue is empty."""
     images_per_second: float
@@ -54,6 +56,10 @@ def job_statistics(database: Database) -> JobStatistics:
         counted = select(JobRow.owner, JobRow.state, number).where(live, JobRow.owner.in_(owners))
         for owner, state, jobs in session.execute(counted.group_by(JobRow.owner, JobRow.state)):
             by_owner[owner, state] = by_owner.get((owner, state), 0) + int(jobs)
+        waiting = select(JobRow.owner, func.min(JobRow.queued_at)).where(
+            JobRow.state == State.QUEUED, JobRow.owner.in_(owners)
+        )
+        queued_since = dict(session.execute(waiting.group_by(JobRow.owner)).all())
         oldest = session.scalar(select(func.min(JobRow.queued_at)).where(JobRow.state == State.QUEUED))
         running = select(JobRow.progress).where(JobRow.state == State.RUNNING).limit(_MOST_RUNNING)
         speeds = [progress.images_per_second for progress in session.scalars(running) if progress is not None]
@@ -61,4 +67,4 @@ def job_statistics(database: Database) -> JobStatistics:
         rest = by_state[state] - sum(jobs for (_, of), jobs in by_owner.items() if of is state)
         if rest > 0 and not state.is_terminal:
             by_owner[OTHER_OWNERS, state] = by_owner.get((OTHER_OWNERS, state), 0) + rest
-    return JobStatistics(by_state, by_owner, oldest, sum(speed for speed in speeds if speed is not None))
+    return JobStatistics(by_state, by_owner, queued_since, oldest, sum(speed for speed in speeds if speed is not None))

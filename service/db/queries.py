@@ -4,7 +4,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection, Iterator
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session, load_only
 
 from jobs.directory.stored_specs import SPEC_VERSION, parse_spec
@@ -193,6 +193,14 @@ def is_known() -> ColumnElement[bool]:
     return and_(JobRow.desired.in_(known), readable)
 
 
+def _head_of_queue(most: int) -> Select[JobRow]:
+    """Queued jobs by priority, and within one the first job of each owner, then the second of each, and so on."""
+    of_owner = func.row_number().over(partition_by=(JobRow.owner, JobRow.priority), order_by=JobRow.number)
+    turns = select(JobRow.number, of_owner.label("turn")).where(JobRow.state == State.QUEUED, is_known()).subquery()
+    ordered = select(JobRow).join(turns, JobRow.number == turns.c.number)
+    return ordered.order_by(JobRow.priority.desc(), turns.c.turn, JobRow.number).limit(most)
+
+
 def find_job(session: Session, job_id: str) -> JobRow:
     """Raises: JobNotFoundError."""
     if "\0" in job_id:
@@ -246,10 +254,10 @@ def read_placed_and_queued(session: Session, most: int) -> tuple[list[JobRow], l
 
     Args:
         session: to read by.
-        most: length of the head of the queue. Jobs of another release are not in it.
+        most: length of the head of the queue: by priority, and within one the first job of each owner, the second of
+            each, and so on, so that no owner's jobs keep those of another out of it. Jobs of another release are not.
     """
-    queued = select(JobRow).where(JobRow.state == State.QUEUED, is_known())
-    queue = list(session.scalars(queued.order_by(JobRow.priority.desc(), JobRow.number).limit(most)))
+    queue = list(session.scalars(_head_of_queue(most)))
     if not queue:
         return [], []
     return list(session.scalars(select(JobRow).where(JobRow.state.in_(ACTIVE - {State.FINALIZING})))), queue

@@ -175,9 +175,10 @@ class Store(Queries):
         """Lets jobs out of the queue, and writes their next attempts before any cluster is asked.
 
         Args:
-            choose: gets the jobs that hold a place on the cluster and the head of the queue, best first; returns
-                those of the queue that may go. No other process admits meanwhile.
-            most: length of the head of the queue. Jobs of another release are not in it.
+            choose: gets the jobs that hold a place on the cluster and the head of the queue; returns those of the
+                queue that may go. No other process admits meanwhile.
+            most: length of the head of the queue: by priority, then the first job of each owner, the second of each,
+                and so on, so that no owner's jobs keep those of another out of it. Jobs of another release are not.
             on_broken: told of a job whose rows contradict each other, and why; the others are admitted.
         """
         with self.database.write() as session:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from jobs.specs import AnySpec, EvaluateSpec, FigureSpec, TuneSpec
+from jobs.specs import AnySpec, EvaluateSpec, FigureSpec, TuneSpec, VerifySpec
 from seqae.config import image_settings
 from service.disk.sizes import Size, size_of
 
@@ -61,6 +61,8 @@ def key_of(spec: AnySpec) -> CacheKey | None:
     """The cache that a job uses; None: that depends on the model that it is about."""
     if isinstance(spec, FigureSpec | EvaluateSpec):
         return None if spec.data is None else CacheKey(_canonical(image_settings(spec.data)), None)
+    if isinstance(spec, VerifySpec):
+        return None
     train = spec.base if isinstance(spec, TuneSpec) else spec
     model = train.model
     return CacheKey(_canonical(image_settings(train.data)), (model.height, model.width, model.channels))

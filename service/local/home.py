@@ -163,7 +163,7 @@ class HomeLayout:
 
     def _close_to_others(self) -> None:
         """Takes away what an earlier release, or a lax umask, gave to others."""
-        folders = [self.home / name for name in ("logs", "mlflow", "jobs", "control", "data", "models")]
+        folders = [self.home / name for name in ("logs", "mlflow", "jobs", "control", "data", "models", "nodes")]
         files = [self.state, self.lock, *self.logs.glob("*.log"), *self.mlflow.glob("mlflow.db*")]
         files += (self.home / "control").glob("jobs.db*")
         # A home folder that holds the user's other things as well is left as it is.

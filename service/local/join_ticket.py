@@ -7,13 +7,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from jobs.directory.files import write_atomically
-from jobs.directory.storage_marker import NAME, read_marker
+from jobs.directory.storage_marker import NAME, ensure_marker, read_marker
 from jobs.errors import StorageRefused, StorageUnavailable
-from jobs.storage.locations import check_storage, open_storage
+from jobs.storage.locations import STORAGE_VARIABLE, check_storage, open_storage
 from service.errors import StackError
+from service.local.home import HomeLayout
 from service.schemas.cluster import JoinInformation, Versions
 
-__all__ = ["JoinTicket", "check_folders", "check_versions", "read_ticket", "read_token", "write_ticket"]
+__all__ = ["JoinTicket", "check_folders", "check_versions", "make_ticket", "read_ticket", "read_token", "write_ticket"]
 
 _MOST_BYTES = 100_000
 _SHORTEST_TOKEN = 16
@@ -28,6 +29,25 @@ class JoinTicket(JoinInformation):
     def __repr__(self) -> str:
         """Without the secret."""
         return f"JoinTicket({self.head_address})"
+
+
+def make_ticket(layout: HomeLayout, head_address: str, data_dir: Path | None) -> JoinTicket:
+    """What a machine needs to join the cluster of a home folder's stack.
+
+    Args:
+        layout: of the home.
+        head_address: where Ray's head listens for machines, as `host:port`.
+        data_dir: the user's own data.
+    """
+    return JoinTicket(
+        head_address=head_address,
+        versions=Versions.installed(),
+        storage=str(layout.home),
+        storage_marker=ensure_marker(layout.home),
+        bucket=os.environ.get(STORAGE_VARIABLE) or None,
+        data_dir=None if data_dir is None else str(data_dir),
+        ray_token=layout.token.read_text().strip(),
+    )
 
 
 def write_ticket(path: Path, ticket: JoinTicket) -> None:

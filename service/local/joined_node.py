@@ -7,9 +7,11 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.cluster.drains import Drain, end_drain, write_drain
 from service.errors import StackError
 from service.local import processes
 from service.local.daemons import NODE_OPTIONS, executable, ray_environment
@@ -23,6 +25,7 @@ __all__ = ["JoinedNode", "NodeSize"]
 _CONNECT_SECONDS = 5.0
 _START_SECONDS = 90.0
 _POLL_SECONDS = 0.2
+_END_SECONDS = 10.0  # for the end itself, after what runs here has left
 _LOG_TAIL = 15
 _STARTED = "Ray runtime started"
 """What `ray start` prints once its machine belongs to the cluster."""
@@ -75,6 +78,7 @@ class JoinedNode:
         self._key = f"join-{secrets.token_hex(4)}"
         self._temp = usual_ray_temp(self._key)
         self._leader: processes.SessionLeader | None = None
+        self._address = ""
 
     @property
     def mark(self) -> str:
@@ -92,7 +96,7 @@ class JoinedNode:
         """
         check_versions(self._information.versions)
         check_folders(self._information)
-        own = self._check_addresses()
+        self._address = own = self._check_addresses()
         try:
             self._temp = make_private_folder(self._temp)
             self._leader = self._start(own)
@@ -160,10 +164,23 @@ class JoinedNode:
         if self._leader is not None:
             if processes.alive(self._leader, self.mark):
                 self._say(f"leaving the cluster; what runs here has {self._drain_seconds:g} s")
-            processes.end(self.mark, self._leader, grace=self._drain_seconds + 10)
+                if self._information.bucket is None:
+                    self._tell_drain()
+            processes.end(self.mark, self._leader, grace=self._drain_seconds + _END_SECONDS)
+            with suppress(OSError):  # it runs out by itself
+                end_drain(Path(self._information.storage), self._key)
         shutil.rmtree(self._temp, ignore_errors=True)
         if self._temp.parent.is_dir() and not any(self._temp.parent.iterdir()):
             self._temp.parent.rmdir()
+
+    def _tell_drain(self) -> None:
+        """Writes down that this machine leaves, for `seqae nodes`; it leaves all the same where that fails."""
+        until = time.time() + self._drain_seconds + _END_SECONDS
+        drain = Drain(name=self._name, address=self._address, until=until)
+        try:
+            write_drain(Path(self._information.storage), self._key, drain)
+        except OSError as error:
+            self._say(f"`seqae nodes` will not show it: {error.strerror or error}")
 
     @property
     def _log(self) -> Path:

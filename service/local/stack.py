@@ -14,18 +14,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from jobs.directory.storage_marker import ensure_marker
-from jobs.storage.locations import STORAGE_VARIABLE
 from service.errors import StackError
 from service.local import processes
 from service.local.daemons import Daemon, build_daemons, http_url
 from service.local.home import DaemonName, HomeLayout
 from service.local.host import Presence, boot_id, this_host
-from service.local.join_ticket import JoinTicket, write_ticket
+from service.local.join_ticket import make_ticket, write_ticket
 from service.local.node_addresses import check_node_ip, join_address
 from service.local.ports import HOST, PREFERRED_PORTS, PortName, check_usable, check_wanted, free_port
 from service.local.record import FolderId, StackRecord, load_record, recognized, save_record
-from service.schemas.cluster import Versions
 
 __all__ = ["DaemonStatus", "Stack", "api_url"]
 
@@ -228,18 +225,7 @@ class Stack:
             self.layout.join_token.unlink(missing_ok=True)
             return
         address = join_address(record.node_ip, record.ports[PortName.RAY_GCS])
-        write_ticket(
-            self.layout.join_token,
-            JoinTicket(
-                head_address=address,
-                versions=Versions.installed(),
-                storage=str(self.layout.home),
-                storage_marker=ensure_marker(self.layout.home),
-                bucket=os.environ.get(STORAGE_VARIABLE) or None,
-                data_dir=None if record.data_dir is None else str(record.data_dir),
-                ray_token=self.layout.token.read_text().strip(),
-            ),
-        )
+        write_ticket(self.layout.join_token, make_ticket(self.layout, address, record.data_dir))
         self._say(f"other machines join with `seqae join {address} --token-file {self.layout.join_token}`")
 
     def _plan(self, record: StackRecord) -> tuple[Daemon, ...]:

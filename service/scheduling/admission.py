@@ -1,9 +1,10 @@
 """Admission control: which jobs may leave the queue, what the others wait for, and who makes room for whom."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import groupby
 
 from jobs.directory.stored_specs import parse_spec
 from jobs.errors import SpecUnreadable
@@ -65,15 +66,18 @@ def plan(
 ) -> Plan:
     """Which jobs of the queue may go to the cluster now, what the others wait for, and which jobs make room.
 
-    In order of the queue. A job that must wait for room may be passed by those behind it that have room now, until it
-    has waited for `settings.backfill_for`; from then on nothing passes it, so that a large one does not wait for ever.
-    Nor does anything pass a job for which others make room. Three kinds are always stepped over: a job whose owner has
-    as many running as is allowed, a job that the cluster could not run even when empty, since a machine of it is down,
-    and a job whose spec can't be read.
+    By priority first. Within one, the owner is next who has the fewest jobs on the cluster, of these the one whose job
+    waits longest; an owner's jobs keep their order. So an owner who fills the queue waits for themselves alone.
+
+    A job that must wait for room may be passed by those behind it that have room now, until it has waited for
+    `settings.backfill_for`; from then on nothing passes it, so that a large one does not wait for ever. Nor does
+    anything pass a job for which others make room. Three kinds are always stepped over: a job whose owner has as many
+    running as is allowed, a job that the cluster could not run even when empty, since a machine of it is down, and a
+    job whose spec can't be read.
 
     Args:
         placed: jobs that hold a place on the cluster.
-        queue: jobs that wait, best first.
+        queue: jobs that wait, those of a higher priority first, and the older ones of an owner before the newer ones.
         capacity: what the cluster has.
         settings: the limits.
         now: the time.
@@ -81,7 +85,7 @@ def plan(
     """
     found = Plan()
     queue_of = _Queue(placed, capacity, settings, found)
-    for job in queue:
+    for job in _in_turn(queue, queue_of.of_owner):
         spec = _read(job)
         if isinstance(spec, str):
             on_unreadable(job, spec)
@@ -103,7 +107,8 @@ class _Queue:
     def __init__(self, placed: list[JobRow], capacity: Capacity, settings: ReconcilerSettings, found: Plan) -> None:
         self._placed, self._capacity, self._settings, self._found = placed, capacity, settings, found
         self._held = _Held(placed, capacity)
-        self._of_owner = Counter(job.owner for job in placed)
+        self.of_owner = Counter(job.owner for job in placed)
+        """Jobs of each owner on the cluster, those admitted so far included."""
         self._ahead: list[Demand] = []
         """Of the jobs that stay, so far."""
         self._blocked: JobRow | None = None
@@ -121,7 +126,7 @@ class _Queue:
                 self._block(job, need, now)
         if missing is None:
             self._held.take(demand(spec, self._capacity))
-            self._of_owner[job.owner] += 1
+            self.of_owner[job.owner] += 1
             self._found.admitted.append(job)
         else:
             self._ahead.append(need)
@@ -133,7 +138,7 @@ class _Queue:
         settings = self._settings
         if len(self._placed) + len(self._found.admitted) >= settings.max_concurrent_jobs:
             return f"its turn: {settings.max_concurrent_jobs} jobs run, as many as may at once"
-        if self._of_owner[job.owner] >= settings.max_running_per_owner:
+        if self.of_owner[job.owner] >= settings.max_running_per_owner:
             return f"its turn: {settings.max_running_per_owner} jobs of its owner run, as many as may at once"
         if unfit := problems(spec, self._capacity):
             return f"a machine: it {unfit[0].detail}"
@@ -149,6 +154,24 @@ class _Queue:
         is_under_way = bool(victims) or self._held.will_have_room(need, _leaving(self._placed))
         waited = now - job.queued_at
         self._is_closed = is_under_way or waited >= timedelta(seconds=self._settings.backfill_for)
+
+
+def _in_turn(queue: list[JobRow], of_owner: Mapping[str, int]) -> Iterator[JobRow]:
+    """The jobs of a queue in the order in which they are next.
+
+    Args:
+        queue: as `plan` gets it.
+        of_owner: jobs of each owner on the cluster; looked at anew for each job, as it changes with those chosen.
+    """
+    for _, jobs in groupby(queue, key=lambda job: job.priority):
+        waiting: dict[str, deque[JobRow]] = {}
+        for job in jobs:
+            waiting.setdefault(job.owner, deque()).append(job)
+        while waiting:
+            owner = min(waiting, key=lambda name: (of_owner.get(name, 0), waiting[name][0].number))
+            yield waiting[owner].popleft()
+            if not waiting[owner]:
+                del waiting[owner]
 
 
 def _read(job: JobRow) -> AnySpec | str:

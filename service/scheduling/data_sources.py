@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jobs.specs import AnySpec, TuneSpec
+from jobs.specs import AnySpec, TuneSpec, VerifySpec
 from seqae.config import ImagesConfig
 from seqae.data.paths import AllowedRoots
 from seqae.errors import DataError
@@ -23,7 +23,7 @@ def check(spec: AnySpec, data_dir: Path | None) -> tuple[tuple[FieldProblem, ...
         The problems, and warnings.
     """
     train, at = (spec.base, "#/base/data") if isinstance(spec, TuneSpec) else (spec, "#/data")
-    data = train.data
+    data = None if isinstance(train, VerifySpec) else train.data
     if not isinstance(data, ImagesConfig):
         return (), ()
     roots = AllowedRoots.configured(data_dir)

@@ -7,7 +7,7 @@ from jobs.directory.stored_specs import parse_spec
 from jobs.errors import SpecUnreadable
 from jobs.interfaces import Capacity
 from jobs.search.space_checks import variants
-from jobs.specs import AnySpec, EvaluateSpec, FigureSpec, TrainSpec, TuneSpec
+from jobs.specs import AnySpec, EvaluateSpec, FigureSpec, TrainSpec, TuneSpec, VerifySpec
 from seqae.config import ImagesConfig
 from service.db.models import JobRow
 from service.errors import FieldProblem
@@ -15,8 +15,8 @@ from service.scheduling.resources import Demand
 
 __all__ = ["images", "iterations", "memory_bytes", "memory_problems", "seconds"]
 
-NoTraining = FigureSpec | EvaluateSpec
-"""Specs of jobs that train nothing: their driver alone works, for seconds."""
+NoTraining = FigureSpec | EvaluateSpec | VerifySpec
+"""Specs of jobs that train no model: their driver alone works, for seconds."""
 
 # Measured on CPU workers: a driver with ray, torch and mlflow loaded, and a worker before its first batch.
 _DRIVER_BYTES = 900_000_000

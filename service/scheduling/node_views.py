@@ -1,8 +1,10 @@
 """Views of the cluster's machines with the jobs, attempts and ranks that run on them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from jobs.cluster.drains import read_drains
 from jobs.cluster.nodes import ClusterNode, NodeProcess, NodeState, ProcessRole
 from jobs.directory.layout import JobFolder
 from jobs.directory.placements import read_ranks
@@ -19,10 +21,11 @@ def node_list(nodes: Sequence[ClusterNode], store: Store, jobs_dir: Path, sees_o
     Args:
         nodes: as the cluster told.
         store: the job database, which knows whose a job is.
-        jobs_dir: folder of the job folders, where ranks are looked up.
+        jobs_dir: folder of the job folders, where ranks are looked up; machines that leave are beside it.
         sees_only: the owner whose jobs alone are named; None: all are. Others' work is shown without its job.
     """
     attempts = {process.submission_id: _attempt(process.submission_id) for node in nodes for process in node.processes}
+    leaving = read_drains(jobs_dir.parent)
     rows = store.jobs([job_id for job_id, _ in attempts.values()])
     # A job that this database does not know is nobody's: it was submitted to the cluster by other means.
     shown = {job_id for job_id, row in rows.items() if sees_only in (None, row.owner)}
@@ -30,7 +33,14 @@ def node_list(nodes: Sequence[ClusterNode], store: Store, jobs_dir: Path, sees_o
     for job_id, attempt in attempts.values():
         if job_id in shown:
             ranks |= read_ranks(JobFolder(jobs_dir / job_id).attempt(attempt))
-    return NodeList(nodes=tuple(_view(node, attempts, shown, ranks) for node in nodes))
+    return NodeList(nodes=tuple(_view(_with_drain(node, leaving), attempts, shown, ranks) for node in nodes))
+
+
+def _with_drain(node: ClusterNode, leaving: Collection[tuple[str, str]]) -> ClusterNode:
+    """A machine that is written down as leaving is draining, as long as the cluster has it alive."""
+    if node.state is not NodeState.ALIVE or (node.name, node.address) not in leaving:
+        return node
+    return replace(node, state=NodeState.DRAINING, detail="it was asked to leave")
 
 
 def _attempt(submission_id: str) -> tuple[str, int]:

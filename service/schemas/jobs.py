@@ -121,7 +121,7 @@ class JobView(Schema):
     name: str
     """What people call it."""
     kind: str
-    """What it does: train, tune, figure or evaluate."""
+    """What it does: train, tune, figure, evaluate or verify."""
     state: State
     """Where it is in its life."""
     desired: Desired

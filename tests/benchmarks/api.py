@@ -55,6 +55,11 @@ class Api:
         full = self.process.memory_full_info()
         return Memory(full.rss / 1e6, getattr(full, "pss", full.rss) / 1e6)
 
+    def cpu(self) -> float:
+        """Seconds of CPU time that it has taken so far: the same on a busy machine as on an idle one."""
+        times = self.process.cpu_times()
+        return times.user + times.system
+
     def settled(self) -> Memory:
         """When it has loaded what it loads after its start, such as MLflow's client."""
         memory, since = self.memory(), time.monotonic()
@@ -112,25 +117,41 @@ def _answers(url: str) -> bool:
         return False
 
 
-def submit_all(api: Api, jobs: int, clients: int) -> list[Answer]:
+def submit_all(api: Api, jobs: int, clients: int, every: float | None = None) -> list[Answer]:
     """Submits jobs from clients that start together, each its own owner with a connection of its own.
+
+    Args:
+        api: takes them.
+        jobs: of all clients together.
+        clients: at the same time.
+        every: seconds from one job of a client to its next, each client at a moment of its own; None: no pause.
 
     Returns:
         An answer for each request, those repeated with the same key included.
     """
-    return asyncio.run(_submit_all(api, jobs, clients))
+    return asyncio.run(_submit_all(api, jobs, clients, every))
 
 
-async def _submit_all(api: Api, jobs: int, clients: int) -> list[Answer]:
+async def _submit_all(api: Api, jobs: int, clients: int, every: float | None) -> list[Answer]:
+    each = jobs // clients
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_client(api, f"client {number}", jobs // clients)) for number in range(clients)]
+        tasks = [
+            group.create_task(_client(api, f"client {number}", _moments(each, number / clients, every)))
+            for number in range(clients)
+        ]
     return [answer for task in tasks for answer in task.result()]
 
 
-async def _client(api: Api, owner: str, jobs: int) -> list[Answer]:
-    answers = []
+def _moments(jobs: int, share: float, every: float | None) -> list[float]:
+    """When a client submits each job, in seconds from its start; it begins at a share of its pause."""
+    return [0.0 if every is None else every * (number + share) for number in range(jobs)]
+
+
+async def _client(api: Api, owner: str, moments: list[float]) -> list[Answer]:
+    answers, began = [], time.perf_counter()
     async with httpx.AsyncClient(base_url=api.url, timeout=120, trust_env=False) as client:
-        for number in range(jobs):
+        for number, moment in enumerate(moments):
+            await asyncio.sleep(max(0.0, began + moment - time.perf_counter()))
             key = uuid4().hex
             posts = [_submit(client, owner, key, number) for _ in range(2 if number % _REPEATS_EVERY == 0 else 1)]
             answers += await asyncio.gather(*posts)

@@ -26,7 +26,7 @@ from tests.control_plane import ControlPlane
 from tests.object_storage import BUCKET, S3Server, running_s3
 from tests.tiny import TINY
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(540)
 
 _INTERVAL = 4
 """Iterations between two checkpoints."""
@@ -102,7 +102,9 @@ def plane(tmp_path: Path, launcher: _ProcessLauncher, store: ObjectStore) -> Con
     return ControlPlane(tmp_path / "control", url, settings, launcher=launcher, files=files)
 
 
-def _until(plane: ControlPlane, launcher: _ProcessLauncher, condition: Callable[[], bool], seconds: float = 90) -> None:
+def _until(
+    plane: ControlPlane, launcher: _ProcessLauncher, condition: Callable[[], bool], seconds: float = 240
+) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it takes too long"
@@ -127,10 +129,9 @@ def test_a_machine_is_lost_and_the_next_goes_on_from_the_bucket(
     _until(plane, launcher, lambda: 8 in _stored_steps(store, job_id))
 
     # The machine goes, with its disk.
-    done = here.attempt(1).read_progress()
-    assert done is not None
     launcher.processes[first].kill()
     launcher.processes[first].wait()
+    done = max(row.step for row in here.history() if "train/loss" in row.metrics)
     shutil.rmtree(node)
 
     # The bucket goes as well, for a while: nobody takes the job for lost because of that.
@@ -149,7 +150,7 @@ def test_a_machine_is_lost_and_the_next_goes_on_from_the_bucket(
     known = JobFolder(tmp_path / "control" / "jobs" / job_id)
     (resumed,) = [note.text for note in known.attempt(2).notes() if note.kind is NoteKind.RESUMED]
     went_on_from = int(resumed.split()[2])
-    assert done.iteration - _INTERVAL <= went_on_from <= done.iteration
+    assert done - _INTERVAL <= went_on_from <= done
     # The curve is whole, and nothing in it is doubled.
     assert [row.step for row in known.history() if "train/loss" in row.metrics] == list(range(1, 21))
     result = known.attempt(2).read_result()
@@ -168,6 +169,7 @@ def test_a_machine_is_lost_and_the_next_goes_on_from_the_bucket(
     assert store.list(f"jobs/{job_id}") == []
 
 
+@pytest.mark.slow
 def test_a_pause_goes_through_the_bucket(
     plane: ControlPlane, launcher: _ProcessLauncher, store: ObjectStore, tmp_path: Path
 ) -> None:

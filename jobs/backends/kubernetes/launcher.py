@@ -99,7 +99,7 @@ class KubernetesLauncher:
             if self._find(submission.submission_id) is None:
                 raise SubmissionRefused(f"there is a RayJob {_name(submission.submission_id)} that is none of ours")
             return
-        self._check(response, "make")
+        self._check(response, "create")
 
     def state(self, submission_id: str) -> ProcessState | None:
         """See `jobs.interfaces.Launcher.state`."""

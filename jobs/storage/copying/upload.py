@@ -210,7 +210,7 @@ class JobUploader:
         return dict(sorted(found.items(), key=lambda item: item[1][1]))
 
     def _files(self, below: str = "") -> list[str]:
-        """The files that belong into the storage, by their paths in the job's folder, the deepest first; no links."""
+        """Files that belong into the storage, relative to the job's folder, the deepest first; links are left out."""
         found: list[str] = []
         for folder, folders, names in os.walk(self._folder / below):
             relative = Path(folder).relative_to(self._folder).as_posix()

@@ -4,6 +4,7 @@ import logging
 import math
 import shutil
 from collections.abc import Iterator
+from datetime import datetime
 
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, Metric
@@ -87,11 +88,19 @@ class _Moment(Collector):
                 continue
             owners.add_metric((owner, state), number)
         yield owners
-        since = jobs.oldest_queued
-        waited = 0.0 if since is None else max(0.0, (self._context.store.now() - since).total_seconds())
-        yield GaugeMetricFamily("seqae_oldest_queued_seconds", "Longest wait in the queue now", value=waited)
+        about = "Longest wait in the queue now, by owner of those with most jobs that have not ended"
+        waits = GaugeMetricFamily("seqae_owner_oldest_queued_seconds", about, labels=("owner",))
+        for owner, since in jobs.queued_since.items():
+            if self._owner in (None, owner):
+                waits.add_metric((owner,), self._waited(since))
+        yield waits
+        oldest = 0.0 if jobs.oldest_queued is None else self._waited(jobs.oldest_queued)
+        yield GaugeMetricFamily("seqae_oldest_queued_seconds", "Longest wait in the queue now", value=oldest)
         speed = "Images per second of all running jobs together, by their newest heartbeats"
         yield GaugeMetricFamily("seqae_training_images_per_second", speed, value=jobs.images_per_second)
+
+    def _waited(self, since: datetime) -> float:
+        return max(0.0, (self._context.store.now() - since).total_seconds())
 
     def _free(self) -> float:
         try:

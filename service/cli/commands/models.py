@@ -1,4 +1,4 @@
-"""Verbs of models: `models`, `promote`, `rollback`, `reconstruct` and `evaluate`."""
+"""Verbs of models: `models`, `promote`, `rollback`, `reconstruct`, `evaluate` and `verify`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,12 +19,12 @@ from service.cli.options import (
     resolve_model,
     user_name,
 )
-from service.cli.output import format_metric, format_time, print_json, print_model, print_table, printable
+from service.cli.output import ExitStatus, format_metric, format_time, print_json, print_model, print_table, printable
 
 if TYPE_CHECKING:
     from service.schemas.models import ModelStatus, RegisteredModelView, VersionView
 
-__all__ = ["evaluate", "models", "promote", "reconstruct", "rollback"]
+__all__ = ["evaluate", "models", "promote", "reconstruct", "rollback", "verify"]
 
 _MOST_IMAGE_BYTES = 100_000_000
 """The service has a lower limit of its own, and says so."""
@@ -208,3 +208,35 @@ def evaluate(
     with connect(home, url) as client:
         spec["model"] = resolve_model(client, model)
         finish(client, client.submit(spec, owner=owner), wait=wait, as_json=as_json)
+
+
+def verify(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A training run: its id, or `latest`.")],
+    start: Annotated[
+        int | None, typer.Option("--from", min=0, help="Iteration to begin at, or at the checkpoint before it.")
+    ] = None,
+    reports: Annotated[int, typer.Option("--reports", min=1, help="How many logged reports to compare.")] = 3,
+    tolerance: Annotated[float, typer.Option("--tolerance", help="Largest relative deviation.")] = 0.01,
+    home: HomeOption = None,
+    url: UrlOption = None,
+    owner: OwnerOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Train a part of a run again and compare it with what was logged. The exit status is 0 when it is the same."""
+    with connect(home, url) as client:
+        verified = resolve_job(client, job)
+        spec: dict[str, Any] = {"kind": "verify", "name": f"verify {verified}"[:100], "job": verified}
+        spec |= {"reports": reports, "tolerance": tolerance}
+        if start is not None:
+            spec["start"] = start
+        submitted = client.submit(spec, owner=owner)
+        finish(client, submitted, wait=True, as_json=as_json)
+        metrics = client.get(submitted.id).metrics or {}
+    agrees = metrics.get("verify/agrees") == 1.0
+    if not as_json:
+        begin, last = metrics.get("verify/start", 0.0), metrics.get("verify/last", 0.0)
+        deviation = metrics.get("verify/largest_deviation", 0.0)
+        verdict = "as logged" if agrees else "NOT as logged"
+        typer.echo(f"{verdict}: iterations {begin:.0f} to {last:.0f} deviate by {deviation:.2g} at most")
+    if not agrees:
+        raise typer.Exit(ExitStatus.FAILED)

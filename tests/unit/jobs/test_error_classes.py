@@ -52,6 +52,31 @@ def test_classes(error: Exception, expected: ErrorClass) -> None:
     assert classify(error).error_class is expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected", "explanation"),
+    [
+        ("NCCL error: unhandled system error, NCCL version 2.30", ErrorClass.INFRASTRUCTURE, "NCCL_SOCKET_IFNAME"),
+        ("NCCL error: remote process exited or there was a network error", ErrorClass.INFRASTRUCTURE, "another worker"),
+        ("[Rank 1] Watchdog caught collective operation timeout: NCCL", ErrorClass.INFRASTRUCTURE, "did not come"),
+        ("NCCL error: unhandled cuda error", ErrorClass.INFRASTRUCTURE, "nvidia-smi"),
+        ("NCCL error: invalid usage: Duplicate GPU detected", ErrorClass.INTERNAL, "two workers share a GPU"),
+        ("The NVIDIA driver on your system is too old (found version 11040)", ErrorClass.INTERNAL, "update it"),
+        ("No CUDA GPUs are available", ErrorClass.INTERNAL, "sees no GPU"),
+    ],
+)
+def test_faults_around_gpus_are_explained_and_those_that_stay_are_not_repeated(
+    text: str, expected: ErrorClass, explanation: str
+) -> None:
+    for error in (DistBackendError(f"{text}\nmore"), RuntimeError(f"{text}\nmore")):
+        found = classify(error)
+        if isinstance(error, DistBackendError) or "NCCL" in text or expected is ErrorClass.INTERNAL:
+            assert found.error_class is expected
+        first, _, rest = found.message.partition("\n")
+        assert first.startswith(f"{type(error).__name__}: {text} (")
+        assert explanation in first
+        assert rest == "more"
+
+
 def test_the_message_says_which_error_and_is_bounded() -> None:
     assert classify(DataError("no such folder")).message == "DataError: no such folder"
     assert len(classify(ValueError("x" * 100_000)).message) == 4000

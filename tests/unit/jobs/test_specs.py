@@ -240,5 +240,17 @@ def test_other_evaluations_are_refused(fields: dict[str, object]) -> None:
         job_spec.validate_python({"kind": "evaluate", "name": "e"} | fields)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{"job": ""}, {"job": "../job_1"}, {"job": "job_1/attempts"}, {"reports": 0}, {"start": -1}, {"tolerance": 0}],
+)
+def test_other_verifications_are_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(fields))):
+        job_spec.validate_python({"kind": "verify", "name": "v", "job": "job_1"} | fields)
+
+
 def test_only_training_and_searches_make_models() -> None:
-    assert [kind for kind in ("train", "tune", "figure", "evaluate") if makes_model(kind)] == ["train", "tune"]
+    assert [kind for kind in ("train", "tune", "figure", "evaluate", "verify") if makes_model(kind)] == [
+        "train",
+        "tune",
+    ]

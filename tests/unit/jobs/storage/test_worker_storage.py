@@ -114,7 +114,7 @@ def test_the_heartbeat_of_rank_0_counts_and_wishes_reach_it(
     _add_checkpoint(there, 4)
     wait_until(lambda: there.read_control().fences(1), "the fence at rank 0")
     with pytest.raises(FencedError):
-        worker.finish(0)
+        worker.finish(20)
     assert store.get(f"{PREFIX}/attempts/1/result.json") is None
     assert store.get(f"{PREFIX}/attempts/1/checkpoints/4/manifest.json") is None
 

@@ -44,7 +44,8 @@ def progress(speed: float | None) -> Progress:
 def test_an_empty_database_has_a_zero_for_each_state(store: Store) -> None:
     found = job_statistics(store.database)
     assert found.by_state == dict.fromkeys(State, 0)
-    assert (found.by_owner, found.oldest_queued, found.images_per_second) == ({}, None, 0.0)
+    assert (found.by_owner, found.queued_since) == ({}, {})
+    assert (found.oldest_queued, found.images_per_second) == (None, 0.0)
 
 
 def test_jobs_are_counted_by_state_and_live_ones_by_owner(store: Store) -> None:
@@ -74,6 +75,7 @@ def test_jobs_are_counted_by_state_and_live_ones_by_owner(store: Store) -> None:
         ("bob", State.RUNNING): 2,
     }
     assert found.oldest_queued == NOW - timedelta(seconds=2)
+    assert found.queued_since == {"ada": NOW - timedelta(seconds=2)}
     assert found.images_per_second == 12.5
 
 

@@ -1,6 +1,7 @@
 """A machine that joins, with a small program in place of Ray."""
 
 import os
+import platform
 import socket
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.cluster.drains import read_drains
 from service.errors import StackError
+from service.local import processes
 from service.local.join_ticket import JoinTicket
 from service.local.joined_node import JoinedNode, NodeSize
 from service.local.node_addresses import outward_ip
@@ -73,6 +76,24 @@ def test_it_joins_and_leaves_nothing_behind(ticket: JoinTicket, tmp_path: Path) 
     assert ticket.head_address in joining.said[0]
     assert joining.said[1] == "leaving the cluster; what runs here has 3 s"
     joining.assert_nothing_left()
+
+
+def test_a_machine_that_leaves_is_seen_to(ticket: JoinTicket, tmp_path: Path) -> None:
+    """As long as it drains, and no longer."""
+    joining = Joining(ticket, tmp_path / "seen", STAYS)
+    seen: list[frozenset[tuple[str, str]]] = []
+
+    def watched(*_: object, **__: object) -> None:
+        seen.append(read_drains(Path(ticket.storage)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.local.processes.end", watched)
+        with pytest.raises(KeyboardInterrupt):
+            joining.node.run()
+    assert joining.node._leader is not None
+    processes.end(joining.node.mark, joining.node._leader, grace=0)
+    assert seen == [frozenset({(platform.node(), ticket.head_address.partition(":")[0])})]
+    assert read_drains(Path(ticket.storage)) == frozenset()
 
 
 def test_ray_that_ends_by_itself_is_told(ticket: JoinTicket, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from jobs.directory.layout import JobFolder
 from jobs.directory.records import Outcome, Phase, Progress, Result
 from jobs.errors import StorageRefused, StorageUnavailable
 from jobs.interfaces import RunStatus
+from jobs.specs import job_spec
 from jobs.storage.attempt_claim import read_stored_control
 from jobs.storage.copying.upload import JobUploader
 from jobs.storage.folder import FolderStore
@@ -164,7 +165,6 @@ def test_a_retry_carries_its_checkpoints_through_the_storage(plane: ControlPlane
 
 
 def test_a_search_by_eye_is_refused(plane: ControlPlane) -> None:
-    base = {"name": "base"}
-    search = {"kind": "tune", "name": "s", "base": base, "space": {"bottleneck": [4, 8]}, "trials": 2}
+    search = {"kind": "tune", "name": "s", "base": {"name": "base"}, "space": {"bottleneck": [4, 8]}, "trials": 2}
     with pytest.raises(SpecRefusedError, match="folder that all machines see"):
-        plane.submit(search | {"objective": "human"})
+        plane.service.submit(job_spec.validate_python(search | {"objective": "human"}))

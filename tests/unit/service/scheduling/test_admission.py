@@ -1,4 +1,6 @@
+from collections import Counter
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 from hypothesis import given
@@ -11,6 +13,7 @@ from service.job_state import Desired, State
 from service.scheduling.admission import Plan, plan
 from service.settings import ReconcilerSettings
 
+NUMBERS = count()
 FOUR = Capacity((NodeCapacity(cpus=4, gpus=1),))
 
 
@@ -37,7 +40,7 @@ def job(
         progress = Progress(time=0, last_progress_at=0, phase=Phase.TRAINING, eta_seconds=eta)
     return JobRow(
         id=name,
-        number=ord(name[0]),
+        number=next(NUMBERS),
         owner=owner,
         spec=spec,
         state=state,
@@ -79,7 +82,7 @@ def test_what_a_job_waits_for_is_told() -> None:
         [job("a", 3, waited=900), job("b"), job("c", owner="ann"), job("d", 5), job("e", 1, gpus=1)],
         max_running_per_owner=1,
     ).places
-    assert [found[name].position for name in "abcde"] == [1, 2, 3, 4, 5]
+    assert [found[name].position for name in "abdec"] == [1, 2, 3, 4, 5], "ann has one that runs, the other has none"
     assert found["a"].missing == "3 workers with 3 CPUs, of which 1 are free"
     assert found["b"].missing == "its turn: job a before it waits for room, and may not be passed any more"
     assert found["c"].missing == "its turn: 1 jobs of its owner run, as many as may at once"
@@ -174,9 +177,65 @@ def test_never_more_than_fits(placed: list[int], queue: list[tuple[int, str]], n
     chosen = found.admitted
     assert {row.id for row in chosen}.isdisjoint(found.places)
     assert len(chosen) + len(found.places) == len(waiting)
-    assert chosen == [row for row in waiting if row in chosen], "in order, each once"
+    assert len({row.id for row in chosen}) == len(chosen), "each once"
+    for owner in "xyz":
+        own = [row for row in waiting if row.owner == owner]
+        assert [row for row in chosen if row.owner == owner] == [row for row in own if row in chosen], "in order"
     free = max(0, sum(nodes) - sum(placed))
     assert sum(row.spec["scaling"]["workers"] for row in chosen) <= free
     assert len(placed) + len(chosen) <= max(3, len(placed))
     for owner in "xyz":
         assert sum(row.owner == owner for row in chosen) <= 2
+
+
+def test_the_owner_with_fewest_jobs_on_the_cluster_is_next() -> None:
+    queue = [job(name, owner="ann") for name in "abcd"] + [job(name, owner="bob") for name in "xyz"]
+    assert names([], queue) == "axby", "in turn, and the older job first"
+    assert names([job("1", owner="ann")], queue, max_concurrent_jobs=4) == "xay"
+    assert names([job("1", owner="ann"), job("2", owner="ann")], queue) == "xy"
+    assert names([], [job("a", owner="ann"), job("b", owner="ann")]) == "ab", "an owner's own jobs in their order"
+
+
+def test_priority_goes_before_fairness() -> None:
+    queue = [job(name, owner="ann", priority=1) for name in "ab"] + [job(name, owner="bob") for name in "xy"]
+    assert names([], queue) == "abxy"
+
+
+def test_a_large_job_that_is_next_holds_up_other_owners_too() -> None:
+    placed, queue = [job("1", 2, owner="cy")], [job("a", 3, owner="ann"), job("x", owner="bob")]
+    assert names(placed, queue, backfill_for=0) == ""
+    assert names(placed, queue) == "x", "until it has waited for long, what is free may be used"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4)), max_size=30),
+    st.integers(1, 8),
+    st.integers(1, 8),
+)
+def test_no_owner_waits_while_one_with_more_jobs_on_the_cluster_gets_another(
+    jobs: list[tuple[str, int]], most: int, of_each: int
+) -> None:
+    """In order of their choice: whoever is chosen has no more than any other owner who waits and is below the quota."""
+    queue = [job(str(number), owner=owner, workers=workers) for number, (owner, workers) in enumerate(jobs)]
+    settings = ReconcilerSettings(max_concurrent_jobs=most, max_running_per_owner=of_each, backfill_for=0)
+    has, waits = Counter[str](), Counter(owner for owner, _ in jobs)
+    for chosen in plan([], queue, Capacity((NodeCapacity(cpus=16, gpus=0),)), settings, NOW).admitted:
+        assert all(has[chosen.owner] <= has[other] for other in waits if waits[other] and has[other] < of_each)
+        has[chosen.owner] += 1
+        waits[chosen.owner] -= 1
+
+
+def test_two_owners_who_flood_the_queue_end_at_the_same_pace() -> None:
+    """One came first with all of their jobs; both have quotas, and each job takes a round."""
+    queue = [job(f"a{number}", owner="ann") for number in range(60)] + [
+        job(f"b{number}", owner="bob") for number in range(60)
+    ]
+    settings = ReconcilerSettings(max_concurrent_jobs=4, max_running_per_owner=3)
+    ended = Counter[str]()
+    while queue:
+        running = plan([], queue, FOUR, settings, NOW).admitted
+        assert running
+        queue = [one for one in queue if one not in running]
+        ended.update(one.owner for one in running)
+        assert abs(ended["ann"] - ended["bob"]) <= 1
+    assert ended == {"ann": 60, "bob": 60}

@@ -12,10 +12,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobs.backends.fakes import FakeTracking
 from jobs.errors import ErrorClass
+from jobs.interfaces import Capacity, NodeCapacity
+from service.db.models import JobRow
 from service.db.store import Store
 from service.errors import StoreUnavailableError
 from service.inference.model_pool import ModelPool
-from service.settings import Settings
+from service.scheduling.admission import plan
+from service.settings import ReconcilerSettings, Settings
 from tests.control_plane import ControlPlane
 from tests.unit.service.conftest import MakeApp
 
@@ -44,6 +47,25 @@ def of_requests(samples: Samples) -> dict[tuple[str, str], float]:
         for (name, labels), number in samples.items()
         if name == "seqae_http_request_seconds_count"
     }
+
+
+def test_two_owners_who_flood_the_queue_get_on_alike(client: httpx.Client, store: Store) -> None:
+    """The first one's jobs fill the head of the queue many times over, and the second one's first job is next still."""
+    for owner, number in (("ann", 30), ("bob", 10)):
+        for _ in range(number):
+            assert client.post("/jobs", json={"name": "x"}, headers={"Seqae-Owner": owner}).status_code == 201
+    capacity, settings = Capacity((NodeCapacity(cpus=64, gpus=0),)), ReconcilerSettings(max_concurrent_jobs=6)
+
+    def choose(placed: list[JobRow], queue: list[JobRow]) -> list[JobRow]:
+        return plan(placed, queue, capacity, settings, store.now()).admitted
+
+    admitted = store.admit(choose, most=6)
+    assert [job.owner for job in admitted] == ["ann", "bob"] * 3
+    samples = scrape(client)
+    for owner, queued in (("ann", 27), ("bob", 7)):
+        assert samples["seqae_owner_jobs", (("owner", owner), ("state", "SUBMITTING"))] == 3
+        assert samples["seqae_owner_jobs", (("owner", owner), ("state", "QUEUED"))] == queued
+        assert 0 <= samples["seqae_owner_oldest_queued_seconds", (("owner", owner),)] < 60
 
 
 def test_jobs_are_shown(client: httpx.Client) -> None:

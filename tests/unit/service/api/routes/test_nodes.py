@@ -1,5 +1,6 @@
 """Routes of the cluster's machines."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import httpx
 import pytest
 
 from jobs.backends.fakes import FakeLauncher
+from jobs.cluster.drains import Drain, end_drain, write_drain
 from jobs.cluster.nodes import ClusterNode, NodeProcess, NodeResources, NodeState, ProcessRole
 from jobs.directory.layout import JobFolder
 from jobs.directory.placements import Placement, write_placement
@@ -96,3 +98,19 @@ def test_others_jobs_are_not_named(store: Store, settings: Settings, client: htt
     seen = node_list((busy,), store, settings.jobs_dir, "ada").nodes[0].work
     assert [work.job_id for work in seen] == [ada, None]
     assert len(node_list((busy,), store, settings.jobs_dir, None).nodes[0].work) == 2
+
+
+def test_a_machine_that_was_asked_to_leave_is_draining(store: Store, settings: Settings) -> None:
+    def states() -> list[str]:
+        dead = replace(SECOND, state=NodeState.DEAD)
+        other = replace(SECOND, address="10.0.0.7")
+        return [node.state for node in node_list((SECOND, dead, other), store, settings.jobs_dir, None).nodes]
+
+    assert states() == ["alive", "dead", "alive"]
+    write_drain(settings.home, "k", Drain(name="rack", address="10.0.0.6", until=time.time() + 60))
+    (settings.home / "nodes" / "x.json").write_text("{")
+    assert states() == ["draining", "dead", "alive"]
+    write_drain(settings.home, "k", Drain(name="rack", address="10.0.0.6", until=time.time() - 1))
+    assert states() == ["alive", "dead", "alive"], "a file that was left behind"
+    end_drain(settings.home, "k")
+    end_drain(settings.home, "k")

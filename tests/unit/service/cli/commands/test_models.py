@@ -155,3 +155,29 @@ def test_a_model_is_evaluated_by_a_job(run: Run, service: FakeService, tmp_path:
     run("evaluate", "job_1", "--name", "x", "--data", str(data))
     sent = json.loads(service.requests[-1].content)
     assert (sent["model"], sent["name"], sent["data"]["path"]) == (make_job(1).id, "x", "other")
+
+
+@pytest.mark.parametrize(
+    ("agrees", "status", "verdict"),
+    [(1.0, 0, "as logged: iterations 8 to 11"), (0.0, 1, "NOT as logged: iterations 8")],
+)
+def test_the_exit_status_says_whether_a_run_is_reproduced(
+    agrees: float, status: int, verdict: str, run: Run, service: FakeService
+) -> None:
+    service.jobs = [make_job(1)]
+    metrics = {"verify/agrees": agrees, "verify/largest_deviation": 2e-7, "verify/start": 8.0, "verify/last": 11.0}
+    done = make_job(2, State.SUCCEEDED, kind="verify", metrics=metrics)
+    service.answers["POST /jobs"] = lambda _: as_json(done, 201)
+    service.answers[f"GET /jobs/{done.id}"] = lambda _: as_json(done)
+    result = run("verify", "latest", "--from", "8", "--reports", "3")
+    assert result.exit_code == status
+    assert verdict in result.stdout
+    sent = next(json.loads(request.content) for request in service.requests if request.method == "POST")
+    assert sent == {
+        "kind": "verify",
+        "name": f"verify {make_job(1).id}",
+        "job": make_job(1).id,
+        "reports": 3,
+        "tolerance": 0.01,
+        "start": 8,
+    }

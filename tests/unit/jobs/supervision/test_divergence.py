@@ -1,7 +1,7 @@
 import pytest
 
 from jobs.directory.records import MetricRow
-from jobs.training.divergence import last_step_before_rise
+from jobs.supervision.divergence import last_step_before_rise
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 from jobs.directory.records import NoteKind
-from jobs.training.worker_loads import LoadWatch
+from jobs.supervision.worker_loads import LoadWatch
 from seqae.optimization.progress import WorkerLoad
 
 

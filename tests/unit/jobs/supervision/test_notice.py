@@ -16,7 +16,7 @@ from jobs.directory.records import Control, Outcome
 from jobs.error_classes import classify
 from jobs.errors import ErrorClass, PreemptedError
 from jobs.specs import TrainSpec
-from jobs.training.notice import Notice, install_sigterm_handler, sigterm_notice, watch_notices
+from jobs.supervision.notice import Notice, install_sigterm_handler, sigterm_notice, watch_notices
 from jobs.training.worker import DistributedContext, TrainingTask, train
 
 LIMIT = 60.0
