@@ -43,7 +43,7 @@ class OurMethod:
 
     def step(self) -> None:
         """One optimizer step, as in a run."""
-        norm = self._trainer.train_step()
+        _, norm = self._trainer.train_step()
         check_finite(norm, self._trainer.iteration, "gradient")
 
     def segment(self, images: NDArray[np.uint8]) -> Segments:
