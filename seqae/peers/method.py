@@ -76,15 +76,15 @@ def half_cosine(done: int, iterations: int) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * min(done / max(iterations, 1), 1.0))))
 
 
-def check_finite(loss: Tensor | float, iteration: int) -> None:
-    """Stops a run whose loss is not a number any more.
+def check_finite(loss: Tensor | float, iteration: int, what: str = "loss") -> None:
+    """Stops a run whose loss, or the norm of its gradient, is not a number any more.
 
     Raises:
         DivergedError: it is not.
     """
     value = float(loss.detach()) if isinstance(loss, Tensor) else loss
     if not np.isfinite(value):
-        raise DivergedError(f"the loss is {value} at iteration {iteration}")
+        raise DivergedError(f"the {what} is {value} at iteration {iteration}")
 
 
 def count_owned(owners: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -147,7 +147,7 @@ def model_row(name: str, folds: list[Fold], scenes: Scenes) -> str:
 
 
 def baseline_row(baseline: Baseline, scenes: Scenes, segments: int) -> str:
-    """The row of what learns nothing, on all images."""
+    """The row of what learns nothing, on the images that the variants are tested on."""
     scores = score_segments(partition(baseline, scenes.images, segments), scenes)
     return f"| {baseline}, {segments} | {cell(scores.fg_ari)} | {cell(scores.mbo)} | - | - | - | - |"
 
@@ -194,9 +194,10 @@ def main() -> int:
     plain = TrainConfig.model_validate(merged(base, {"model": {"channels": 3}}))
     assert isinstance(plain.data, ImagesConfig)
     scenes = all_images(load_data(plain.data, plain.model, given.cache_dir, given.data_dir))
-    rows = [HEADER, *(baseline_row(each, scenes, given.segments) for each in Baseline)]
     order = np.random.default_rng(0).permutation(len(scenes.images)).astype(np.int64)
     parts = np.array_split(order, given.folds)[: given.only_folds]
+    tested = taken(scenes, np.concatenate(parts))  # all images, if all folds are trained
+    rows = [HEADER, *(baseline_row(each, tested, given.segments) for each in Baseline)]
     given.out.mkdir(parents=True, exist_ok=True)
     for name in given.variant or []:
         config = TrainConfig.model_validate(merged(merged(base, VARIANTS[name]), over))

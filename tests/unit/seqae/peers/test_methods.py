@@ -118,6 +118,8 @@ def test_the_rate_falls_to_nothing() -> None:
 def test_an_infinite_loss_is_reported(loss: float) -> None:
     with pytest.raises(DivergedError, match="at iteration 3"):
         check_finite(loss, 3)
+    with pytest.raises(DivergedError, match="the gradient is"):
+        check_finite(loss, 3, "gradient")
     check_finite(1.0, 3)
 
 
