@@ -20,6 +20,7 @@ _WIDTH = 110
 _EXAMPLES: Mapping[str, Any] = {
     "name": "first",
     "figure": 6,
+    "job": "job_0000000000ab",
     "path": "images",
     "space": {"alpha_mseot": {"low": 3, "high": 30}},
     "min": 1,

@@ -9,6 +9,7 @@ import pytest
 
 from jobs.telemetry.log_records import LogFormat, LogRecordLine, make_handler
 from service.db.queries import Queries
+from tests.daemons import wait_until
 from tests.unit.service.conftest import MakeApp, Serve
 
 
@@ -58,6 +59,8 @@ def test_access_lines_and_errors_have_the_ids_of_request_and_job(
     answer = client.get(f"/jobs/j1?token={token}", headers=headers)
     assert answer.status_code == 500
     assert answer.headers["X-Request-ID"] == "r1"
+    # The answer goes out before the server logs the error.
+    wait_until(lambda: any(line.exception for line in _lines(log)), "the error is logged", 10)
     lines = _lines(log)
     (failed,) = [line for line in lines if line.exception]
     assert (failed.request_id, failed.job_id) == ("r1", "j1")

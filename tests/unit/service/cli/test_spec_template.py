@@ -29,7 +29,7 @@ def test_a_template_is_a_spec_with_the_defaults_and_names_every_field(kind: str)
     text = template(kind)
     spec = job_spec.validate_python(parse_spec(text, kind))
     given = spec.model_dump(exclude_defaults=True)
-    assert given.keys() <= {"kind", "name", "base", "space", "figure", "model"}
+    assert given.keys() <= {"kind", "name", "base", "space", "figure", "model", "job"}
     schema = json_schema(kind)
     written = set(re.findall(r"^[ #]*(\w+):", text, re.MULTILINE))
     assert _names(schema, schema["$defs"]) - written == set()
