@@ -12,10 +12,19 @@ from urllib.parse import quote
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from seqae.errors import Error
 from service.errors import ApiError
 from service.schemas.problems import Problem
 
-__all__ = ["Connection", "find_token", "header_value", "parse_answer", "path_segment", "write_token"]
+__all__ = [
+    "Connection",
+    "find_token",
+    "header_value",
+    "parse_answer",
+    "path_segment",
+    "read_private_file",
+    "write_token",
+]
 
 ViewT = TypeVar("ViewT")
 
@@ -229,18 +238,35 @@ def find_token(environment: Mapping[str, str]) -> str:
     return token if token or not name else _read_token(Path(name).expanduser())
 
 
+def read_private_file(path: Path, most_bytes: int, called: str, error: type[Error]) -> bytes:
+    """Begin of a file with a token, which nobody but its owner may read.
+
+    Args:
+        path: of the file.
+        most_bytes: no more are read.
+        called: what the file is called in the error that it is none.
+        error: class of what is raised.
+
+    Raises:
+        Error: of that class: it is no regular file, or others can read it, too.
+        OSError: it can't be read.
+    """
+    # Asked of the open file: its name may lead elsewhere a moment later. A pipe would never end.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise error(f"{called} is no file")
+        if found.st_mode & 0o077:
+            mode = stat.S_IMODE(found.st_mode)
+            raise error(f"{path} has mode {mode:04o}, so others can read the token: `chmod 600 {path}`")
+        return file.read(most_bytes)
+
+
 def _read_token(path: Path) -> str:
     try:
-        # Asked of the open file: its name may lead elsewhere a moment later. A pipe would never end.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(handle, "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise ApiError(f"{path} ({TOKEN_FILE_VARIABLE}) is no file")
-            if found.st_mode & 0o077:
-                mode = stat.S_IMODE(found.st_mode)
-                raise ApiError(f"{path} has mode {mode:04o}, so others can read the token: `chmod 600 {path}`")
-            return file.read(_MOST_TOKEN_BYTES).decode("ascii").strip()
+        content = read_private_file(path, _MOST_TOKEN_BYTES, f"{path} ({TOKEN_FILE_VARIABLE})", ApiError)
+        return content.decode("ascii").strip()
     except OSError as error:
         raise ApiError(f"{path} ({TOKEN_FILE_VARIABLE}) can't be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

@@ -1,7 +1,6 @@
 """Join token file: what a second machine needs to join an embedded stack's cluster, the cluster's secret included."""
 
 import os
-import stat
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -10,6 +9,7 @@ from jobs.directory.files import write_atomically
 from jobs.directory.storage_marker import NAME, ensure_marker, read_marker
 from jobs.errors import StorageRefused, StorageUnavailable
 from jobs.storage.locations import STORAGE_VARIABLE, check_storage, open_storage
+from service.connection import read_private_file
 from service.errors import StackError
 from service.local.home import HomeLayout
 from service.schemas.cluster import JoinInformation, Versions
@@ -87,16 +87,7 @@ def read_token(path: Path) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        # Asked of the open file: its name may lead elsewhere a moment later. A pipe would never end.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(handle, "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise StackError(f"{path} is no file")
-            if found.st_mode & 0o077:
-                mode = stat.S_IMODE(found.st_mode)
-                raise StackError(f"{path} has mode {mode:04o}, so others can read the token: `chmod 600 {path}`")
-            content = file.read(_MOST_BYTES + 1)
+        content = read_private_file(path, _MOST_BYTES + 1, str(path), StackError)
     except OSError as error:
         raise StackError(f"the join token file {path} can't be read: {error.strerror or error}") from error
     if len(content) > _MOST_BYTES:
